@@ -1,0 +1,1 @@
+"""One module per published dataset: a `datasets.GeneratorBasedBuilder` and its `BuilderConfig`."""

@@ -1,0 +1,30 @@
+"""What a problem is. Where problems come from is in `problem_sources`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One question with its gold answer.
+
+    Attributes:
+        id: Unique and stable name; every seed and every join uses it, never a position.
+        task: Task or family the question belongs to, e.g. `ordering` or `bbh/navigate`.
+        question: Full text as a reader sees it, answer options included.
+        answer: Gold answer.
+        kind: How answers are compared (`toolkit.answers`): number, choice, boolean, text, math or auto.
+        choices: Answer options in order, without their letters; empty where there are none.
+        task_description: One sentence that says what the task asks for; may be empty.
+        split: `train`, `validation` or `test`.
+    """
+
+    id: str
+    task: str
+    question: str
+    answer: str
+    kind: str = "auto"
+    choices: tuple[str, ...] = ()
+    task_description: str = ""
+    split: str = "train"

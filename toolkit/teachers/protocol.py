@@ -1,0 +1,134 @@
+"""What is asked of a teacher and what comes back. Knows no network, no store and no builder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Sampling parameters of one request, as the chat-completions API names them.
+
+    Attributes:
+        temperature: Softmax temperature, >= 0.
+        top_p: Nucleus mass in (0, 1].
+        max_tokens: Most tokens a completion may have.
+        stop: Strings at which the teacher stops; not part of the completion.
+        seed: Passed on to endpoints that honour one.
+    """
+
+    temperature: float = 0.2
+    top_p: float = 1.0
+    max_tokens: int = 1024
+    stop: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """One completion to be had: the same content is the same request, whoever asks and in which order.
+
+    Attributes:
+        model: Model the teacher is asked for.
+        messages: Rendered chat messages as (role, content) pairs.
+        sampling: Sampling parameters.
+        sample_index: Tells several samples of one prompt apart.
+        template: Name and digest of the prompt template (`cot@1a2b3c4d`); provenance, not part of the identity.
+    """
+
+    model: str
+    messages: tuple[tuple[str, str], ...]
+    sampling: Sampling = field(default_factory=Sampling)
+    sample_index: int = 0
+    template: str = field(default="", compare=False)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of the content that identifies this request; the key of the store."""
+        content = [self.model, self.messages, asdict(self.sampling), self.sample_index]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def prompt_digest(self) -> str:
+        """SHA-256 (hex) of messages and sample index alone; by it a recorded teacher finds a completion."""
+        content = [self.messages, self.sample_index]
+        return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a teacher answered.
+
+    Attributes:
+        text: The answer, without thinking text.
+        reasoning: Thinking text that a reasoning model returned apart from its answer; mostly empty.
+        finish_reason: As the endpoint reported it (`stop`, `length`, `content_filter`, ...); data, not a failure.
+        model: Model as the endpoint reported it.
+        prompt_tokens: Tokens of the prompt as billed, 0 where unknown.
+        completion_tokens: Tokens of the completion as billed, 0 where unknown.
+        raw: The response as received (JSON-serialisable), kept apart from what is parsed out of it.
+    """
+
+    text: str
+    reasoning: str = ""
+    finish_reason: str = "stop"
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    raw: dict[str, Any] = field(default_factory=dict)
+
+
+FailureKind = Literal["retry", "permanent", "fatal"]
+
+
+class TeacherError(Exception):
+    """A request that got no completion.
+
+    Attributes:
+        kind: `retry` (worth another try), `permanent` (this request will not be answered) or `fatal` (no
+            request of this run will: bad key, unknown model, unreachable host).
+        reason: One line without secrets, fit for a failure row.
+        retry_after: Seconds the endpoint asked to wait, if it did.
+    """
+
+    def __init__(self, kind: FailureKind, reason: str, retry_after: float | None = None) -> None:
+        super().__init__(reason)
+        self.kind: FailureKind = kind
+        self.reason = reason
+        self.retry_after = retry_after
+
+
+class Teacher(Protocol):
+    """Whoever writes completions.
+
+    Attributes:
+        kind: `procedural`, `openai` or `recorded`; stands in every card and log line.
+        model: Name sent in requests.
+    """
+
+    kind: str
+    model: str
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer one request once, without retrying.
+
+        Raises:
+            TeacherError: The request got no completion.
+        """
+        ...
+
+    async def check(self) -> None:
+        """Fail before the first paid request if no request can succeed.
+
+        Raises:
+            TeacherError: Of kind `fatal`.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Release connections."""
+        ...
