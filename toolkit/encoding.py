@@ -1,0 +1,310 @@
+"""From records to weighted tokens: which tokens there are, what each weighs and what it counts for.
+
+How encoded sequences are arranged in a batch is `layout`'s business, how their losses become one number is
+`objective`'s. Every reduction is expressed here, per token, by two numbers:
+
+    loss = sum_t  weight_t * CE_t / D[group(t)],      D[g] = sum of count_t over the tokens of g
+
+so that the denominator of an optimizer step is a plain sum over everything that takes part in it, however it
+is split into micro-batches, processes or packed rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toolkit.alignment import key_steps
+from toolkit.errors import UserError
+from toolkit.views import RenderedView, render
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from toolkit.recipe import Reduction, Stage
+
+# Columns of an encoded dataset: one list per sequence, all of its length.
+COLUMNS = ("input_ids", "weights", "counts", "views")
+_PROMPT = -1
+
+
+@dataclass(slots=True)
+class TokenizedView:
+    """A rendered view as tokens.
+
+    Attributes:
+        input_ids: Token ids of prompt, target and end of sequence, shape (T,).
+        segments: Index of the target segment each token belongs to, -1 for the prompt, shape (T,). The end of
+            the sequence belongs to the last scored segment.
+        view: What was tokenised.
+    """
+
+    input_ids: np.ndarray
+    segments: np.ndarray
+    view: RenderedView
+
+    @property
+    def target(self) -> list[int]:
+        """Token ids of the target, end of sequence included."""
+        return [int(token) for token in self.input_ids[self.segments != _PROMPT]]
+
+    def segment_weights(self) -> np.ndarray:
+        """Weight of each token's segment, 0 in the prompt, shape (T,)."""
+        by_segment = np.array([segment.weight for segment in self.view.target] + [0.0])
+        weights = by_segment[self.segments]
+        weights[0] = 0.0  # nothing predicts the first token of a sequence
+        return weights
+
+
+@dataclass(slots=True)
+class EncodedSequence:
+    """One training sequence; every list has its length T.
+
+    Attributes:
+        input_ids: Token ids.
+        weights: Factor of each token's cross-entropy, signed; divided by the example's denominator already
+            where the reduction is by example.
+        counts: What each token adds to its group's denominator.
+        views: Index of the view in its stage.
+    """
+
+    input_ids: list[int]
+    weights: list[float]
+    counts: list[float]
+    views: list[int]
+
+
+@dataclass(slots=True)
+class EncodingReport:
+    """What became of a stage's records.
+
+    Attributes:
+        records: Records seen.
+        sequences: Sequences encoded.
+        tokens: Tokens encoded, per view.
+        scored: Tokens in scored segments, per view.
+        weighted: Tokens with a weight other than 0, per view.
+        dropped: Records left out, with the reason.
+        longest: Tokens of the longest sequence seen, dropped ones included.
+    """
+
+    records: int = 0
+    sequences: int = 0
+    tokens: dict[str, int] = field(default_factory=dict)
+    scored: dict[str, int] = field(default_factory=dict)
+    weighted: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, str] = field(default_factory=dict)
+    longest: int = 0
+
+
+def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: str) -> str:
+    """Return the prompt as the student reads it: as written, or as a user's turn of its chat template.
+
+    Raises:
+        UserError: `chat` is asked of a tokenizer that has no chat template.
+    """
+    if prompt_format == "plain":
+        return prompt
+    if not tokenizer.chat_template:
+        raise UserError(
+            "student.prompt_format: found 'chat', but the student's tokenizer has no chat template; use plain"
+        )
+    turn = [{"role": "user", "content": prompt}]
+    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+
+
+def tokenize_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt_format: str) -> Any:
+    """Tokenise texts with offsets; a chat template brings its special tokens itself.
+
+    Raises:
+        UserError: The tokenizer cannot say which characters a token came from.
+    """
+    if not tokenizer.is_fast:
+        raise UserError(f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer is needed")
+    return tokenizer(
+        list(texts),
+        return_offsets_mapping=True,
+        add_special_tokens=prompt_format == "plain",
+        return_attention_mask=False,
+    )
+
+
+def tokenize(
+    tokenizer: PreTrainedTokenizerBase, views: Sequence[RenderedView], prompt_format: str = "plain"
+) -> list[TokenizedView]:
+    """Tokenise rendered views, each as one text.
+
+    A token belongs to the segment that holds its first non-space character, so a token that a merge made across
+    a seam is placed by what it says. Tokenising the pieces apart would give other tokens than inference sees.
+
+    Raises:
+        UserError: No fast tokenizer, no chat template where one is needed, or no end-of-sequence token.
+    """
+    if tokenizer.eos_token_id is None:
+        raise UserError(
+            "the student's tokenizer has no end-of-sequence token: a student trained without one never stops"
+        )
+    prompts = [prompt_text(tokenizer, view.prompt, prompt_format) for view in views]
+    texts = [
+        prompt + "".join(segment.text for segment in view.target) for prompt, view in zip(prompts, views, strict=True)
+    ]
+    batch = tokenize_text(tokenizer, texts, prompt_format)
+    tokenized = []
+    for index, (prompt, text, view) in enumerate(zip(prompts, texts, views, strict=True)):
+        ids = batch["input_ids"][index]
+        offsets = np.asarray(batch["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
+        if ids and ids[-1] == tokenizer.eos_token_id:  # tokenizers that close every text themselves
+            ids, offsets = ids[:-1], offsets[:-1]
+        segments = _segments(text, len(prompt), view, offsets)
+        scored = [number for number, segment in enumerate(view.target) if segment.weight]
+        closing = scored[-1] if scored else len(view.target) - 1
+        tokenized.append(
+            TokenizedView(
+                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), np.append(segments, closing), view
+            )
+        )
+    return tokenized
+
+
+def _segments(text: str, prompt_length: int, view: RenderedView, offsets: np.ndarray) -> np.ndarray:
+    """Return the segment of each token by the first non-space character in its span; -1 is the prompt."""
+    is_space = np.fromiter((character.isspace() for character in text), dtype=bool, count=len(text))
+    positions = np.arange(len(text))
+    # next_word[i]: the first non-space position at or after i, len(text) where there is none
+    next_word = np.minimum.accumulate(np.where(is_space, len(text), positions)[::-1])[::-1]
+    next_word = np.append(next_word, len(text))
+    starts, ends = offsets[:, 0], offsets[:, 1]
+    first = next_word[starts]
+    first = np.where(first < ends, first, starts)  # a token of space alone goes where it stands
+    bounds = prompt_length + np.cumsum([0] + [len(segment.text) for segment in view.target])
+    segments = np.searchsorted(bounds, first, side="right") - 1
+    # Special tokens that open a text have the empty span (0, 0): they are the prompt's even if it is empty.
+    segments[(starts == 0) & (ends == 0)] = _PROMPT
+    return np.minimum(segments, len(view.target) - 1)
+
+
+def weigh(
+    tokenized: TokenizedView, view_index: int, coefficient: float, key: Sequence[bool] | None, reduction: Reduction
+) -> EncodedSequence:
+    """Give every token its weight and its count.
+
+    Args:
+        tokenized: The view's tokens.
+        view_index: Position of the view in its stage.
+        coefficient: The view's signed coefficient.
+        key: Key-step flags of the target tokens, or None where all weigh alike.
+        reduction: How token losses become one number.
+    """
+    segment_weights = tokenized.segment_weights()
+    weights = segment_weights.copy()
+    if key is not None:
+        weights[tokenized.segments != _PROMPT] *= np.asarray(key, dtype=float)
+    scored = segment_weights != 0
+    if reduction.over == "all":
+        counts = scored.astype(float)
+    elif reduction.by == "token":
+        counts = np.abs(weights * coefficient)
+    else:
+        # Within a view the coefficient would cancel itself out of a weighted mean.
+        counts = np.abs(weights)
+    weights = weights * coefficient
+    if reduction.by == "example":
+        # The example's own mean is taken here; what is left to divide by is the number of examples of the view.
+        total = counts.sum()
+        weights = weights / total if total else weights * 0.0
+        counts = np.zeros_like(counts)
+        counts[int(np.argmax(scored))] = 1.0
+    return EncodedSequence(
+        tokenized.input_ids.tolist(), weights.tolist(), counts.tolist(), [view_index] * len(tokenized.input_ids)
+    )
+
+
+def encode_record(
+    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], stage: Stage, prompt_format: str = "plain"
+) -> list[tuple[TokenizedView, EncodedSequence]]:
+    """Encode one record as a stage's views show it, in the order of the views.
+
+    The two views with `token_weights: key_steps` are aligned with each other on their target tokens, end of
+    sequence included: one script, which leads to the view that is listed first.
+    """
+    return next(_encode(tokenizer, [row], stage, prompt_format))
+
+
+def _encode(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], stage: Stage, prompt_format: str
+) -> Iterator[list[tuple[TokenizedView, EncodedSequence]]]:
+    views = list(stage.views.values())
+    rendered = [render(view.prompt, view.segments(), row) for row in rows for view in views]
+    tokenized = tokenize(tokenizer, rendered, prompt_format)
+    paired = [index for index, view in enumerate(views) if view.token_weights == "key_steps"]
+    for start in range(0, len(tokenized), len(views)):
+        of_row = tokenized[start : start + len(views)]
+        flags: dict[int, list[bool]] = {}
+        if paired:
+            right, wrong = paired
+            flags[right], flags[wrong] = key_steps(of_row[right].target, of_row[wrong].target)
+        yield [
+            (of_row[index], weigh(of_row[index], index, view.coefficient, flags.get(index), stage.reduction))
+            for index, view in enumerate(views)
+        ]
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Iterable[Mapping[str, Any]],
+    stage: Stage,
+    max_length: int | None,
+    prompt_format: str = "plain",
+    batch_size: int = 512,
+) -> tuple[dict[str, list[list[Any]]], EncodingReport]:
+    """Encode a stage's records.
+
+    A record one of whose views does not fit into `max_length` tokens is left out whole, and counted: cutting it
+    would drop its answer, and half a pair is not a pair.
+
+    Args:
+        tokenizer: The student's, fast.
+        rows: Records.
+        stage: Views and reduction.
+        max_length: Longest sequence in tokens, None for no limit.
+        prompt_format: `plain` or `chat`.
+        batch_size: Records tokenised at once.
+
+    Returns:
+        The columns of the encoded dataset, and what became of the records.
+    """
+    columns: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
+    report = EncodingReport()
+    names = list(stage.views)
+    for batch in _batched(rows, batch_size):
+        for row, encoded in zip(batch, _encode(tokenizer, batch, stage, prompt_format), strict=True):
+            report.records += 1
+            longest = max(len(sequence.input_ids) for _, sequence in encoded)
+            report.longest = max(report.longest, longest)
+            if max_length is not None and longest > max_length:
+                report.dropped[str(row.get("id", report.records))] = f"{longest} tokens, {max_length} allowed"
+                continue
+            for name, (tokens, sequence) in zip(names, encoded, strict=True):
+                report.sequences += 1
+                report.tokens[name] = report.tokens.get(name, 0) + len(sequence.input_ids)
+                scored = int((tokens.segment_weights() != 0).sum())
+                report.scored[name] = report.scored.get(name, 0) + scored
+                weighted = sum(weight != 0 for weight in sequence.weights)
+                report.weighted[name] = report.weighted.get(name, 0) + weighted
+                for column in COLUMNS:
+                    columns[column].append(getattr(sequence, column))
+    return columns, report
+
+
+def _batched(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
+    batch: list[Mapping[str, Any]] = []
+    for row in rows:
+        batch.append(row)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch

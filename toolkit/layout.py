@@ -1,0 +1,70 @@
+"""How encoded sequences are arranged in a batch: padded to a rectangle, or flat, one after the other.
+
+A layout changes the cost of a step and never its losses; nothing outside this module knows which one is in use.
+Flat batches (packed rows, or padding-free ones) tell their sequences apart by position ids, as TRL's do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from trl import pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import pad
+
+from toolkit.encoding import COLUMNS
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_FILLERS = {"weights": 0.0, "counts": 0.0, "views": 0}
+
+
+@dataclass
+class WeightedCollator:
+    """Arrange encoded sequences as a batch, weights, counts and view indices beside their tokens.
+
+    A token that weighs nothing has the label -100, so the head never projects it.
+
+    Attributes:
+        pad_token_id: Fills the rectangle; masked out everywhere.
+        flat: One row of all sequences instead of a padded rectangle.
+        pad_to_multiple_of: Rounds the length of a batch up.
+    """
+
+    pad_token_id: int
+    flat: bool = False
+    pad_to_multiple_of: int | None = None
+
+    def __post_init__(self) -> None:
+        self._tokens = DataCollatorForLanguageModeling(
+            self.pad_token_id, padding_free=self.flat, pad_to_multiple_of=self.pad_to_multiple_of
+        )
+
+    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return `input_ids`, `labels`, `weights`, `counts`, `views` of shape (B, T), and attention or positions."""
+        for example in examples:
+            example["labels"] = [
+                token if weight else -100
+                for token, weight in zip(example["input_ids"], example["weights"], strict=True)
+            ]
+        batch: dict[str, Any] = self._tokens(examples)
+        for name, filler in _FILLERS.items():
+            tensors = [torch.tensor(example[name]) for example in examples]
+            if self.flat:
+                tensors = [torch.cat(tensors)]
+            batch[name] = pad(
+                tensors, padding_value=filler, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
+            )
+        return batch
+
+
+def pack(dataset: Dataset, max_length: int, seed: int) -> Dataset:
+    """Pack sequences into rows of at most `max_length` tokens, best fit first, without cutting any.
+
+    Shuffled before packing, so that what shares a row is not what stood together in the dataset.
+    """
+    shuffled = dataset.select_columns(list(COLUMNS)).shuffle(seed=seed).flatten_indices()
+    return pack_dataset(shuffled, max_length, "bfd", {"desc": "Packing"})
