@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from trl import pack_dataset
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-from trl.trainer.utils import pad
 
 from toolkit.encoding import COLUMNS
+from toolkit.trl_seams import DataCollatorForLanguageModeling, pack_dataset, pad
 
 if TYPE_CHECKING:
     from datasets import Dataset

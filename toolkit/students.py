@@ -1,0 +1,153 @@
+"""Where students come from, and what every student must agree on before it is trained: tokens that end and pad.
+
+A student is a folder that `from_pretrained` reads, or a model of the Hub. The embedded one is made here from a
+configuration, with a small tokenizer trained on the dataset it will learn from.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PAD, END = "<pad>", "<end>"
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train a byte-level BPE tokenizer: any text can be written in it, and each digit is a token of its own.
+
+    Args:
+        texts: What the student will read and write.
+        vocab_size: Most tokens it may have; at least 258, one for each byte and two special ones.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[PAD, END],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
+    )
+
+
+def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
+    """Make an untrained student; its weights depend on the seed alone.
+
+    Args:
+        config: `model_type` and any fields of that model's configuration.
+        tokenizer: Gives the vocabulary's size and the special tokens.
+        seed: Of the initial weights.
+
+    Raises:
+        UserError: An unknown model type, or fields its configuration refuses.
+    """
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM, set_seed
+
+    fields = dict(config)
+    model_type = fields.pop("model_type")
+    if model_type not in CONFIG_MAPPING:
+        raise UserError(
+            f"student.from_config.model_type: found {model_type!r}, which transformers does not know"
+            f"{nearest(model_type, list(CONFIG_MAPPING))}"
+        )
+    configuration = CONFIG_MAPPING[model_type](
+        **fields,
+        vocab_size=len(tokenizer),
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unknown = [name for name in fields if not hasattr(type(configuration)(), name)]
+    if unknown:
+        known = list(type(configuration)().to_dict())
+        raise UserError(
+            f"student.from_config: {type(configuration).__name__} has no field {unknown[0]!r}{nearest(unknown[0], known)}"
+        )
+    set_seed(seed)
+    model = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+    agree(model, tokenizer)
+    return model
+
+
+def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Load a student's tokenizer and see to it that it pads with a token that does not end a turn.
+
+    A missing pad token, or one that is the end-of-sequence token, is replaced by one the vocabulary already has
+    for no other use: the unknown token, or a reserved special one. Padding never carries loss here; the point is
+    that a published student whose pad ends its turn loses its end of turn in other people's trainers.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        reserved = [
+            token
+            for token in tokenizer.get_added_vocab()
+            if any(word in token for word in ("reserved", "unused", "pad", "fim_pad")) and token != tokenizer.eos_token
+        ]
+        spare = tokenizer.unk_token or next(iter(sorted(reserved)), None)
+        if spare is not None and spare != tokenizer.eos_token:
+            tokenizer.pad_token = spare
+        else:
+            tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Make the model's configurations name the tokens that the tokenizer ends and pads with."""
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    generation = model.generation_config
+    generation.pad_token_id = tokenizer.pad_token_id
+    ends = generation.eos_token_id
+    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+    if tokenizer.eos_token_id not in ends:
+        ends.insert(0, tokenizer.eos_token_id)
+    generation.eos_token_id = ends[0] if len(ends) == 1 else ends
+    if model.config.get_text_config().eos_token_id is None:
+        model.config.get_text_config().eos_token_id = tokenizer.eos_token_id
+
+
+def save_atomically(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any]
+) -> None:
+    """Write a student's folder; it is there whole, with its facts in `stage.json`, or not at all."""
+    import shutil
+
+    staging = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(staging, ignore_errors=True)
+    model.save_pretrained(staging)
+    tokenizer.save_pretrained(staging)
+    (staging / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    staging.rename(folder)
+
+
+def merge_adapter(base: str, adapter: Path, model_fields: Mapping[str, Any]) -> PreTrainedModel:
+    """Merge a LoRA adapter into its base in the base's own precision.
+
+    The base is loaded again, unquantised: merging into 4-bit weights would round the adapter away.
+    """
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(
+        base, revision=model_fields.get("model_revision", "main"), dtype=model_fields.get("dtype", "float32")
+    )
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

@@ -1,0 +1,209 @@
+"""The one place that touches TRL's young seams; a TRL release is this file to mend.
+
+Read against TRL 1.16 and transformers 5.23. What is relied on, and where it lives:
+
+- `SFTTrainer` patches the model so that `model(..., labels=..., fused_lm_head=True)` returns per-token
+  `log_probs` without building logits (`trl.trainer.utils.add_fused_lm_head`).
+- `_signature_columns` decides which columns reach the collator (TRL keeps `input_ids, labels, seq_lengths`).
+- `_get_num_items_in_batch` sees every micro-batch of an optimizer step at once, and what it returns reaches
+  `compute_loss` as `num_items_in_batch`. It returns our denominators, one for each view, gathered over processes.
+- `loss_is_scaled_for_ga` (a class attribute since TRL 1.15) says that the loss needs no division by the number
+  of accumulation steps.
+
+Not supported, and refused: tensor, context and sequence parallelism (they would need the counts gathered over a
+smaller group), the mixture-of-experts balancing loss, label smoothing, `loss_type: dft`, vision-language students.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch.nn import functional
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config, pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import pad
+
+from toolkit.encoding import COLUMNS
+from toolkit.errors import UserError
+from toolkit.objective import denominators, weighted_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from toolkit.layout import WeightedCollator
+
+# For `layout`: TRL's collator of token columns, its packing and its padding.
+__all__ = [
+    "DataCollatorForLanguageModeling",
+    "WeightedSFTTrainer",
+    "pack_dataset",
+    "pad",
+    "token_losses",
+    "trl_arguments",
+]
+
+_OURS = ("weights", "counts", "views", "labels")
+
+
+def trl_arguments(
+    training: Mapping[str, Any], model_fields: Mapping[str, Any], output_dir: Path, start: str
+) -> tuple[SFTConfig, dict[str, Any]]:
+    """Turn a recipe's `training` and `student` sections into what `SFTTrainer` takes.
+
+    Args:
+        training: Fields of `SFTConfig`. `packing` and `padding_free` are our layouts' and stay off in TRL, which
+            refuses a collator beside them.
+        model_fields: Fields of `ModelConfig`, without the model's name.
+        output_dir: Where checkpoints go.
+        start: The student to start from: a folder or a model of the Hub.
+
+    Returns:
+        The `SFTConfig`, and the keyword arguments `model`, `peft_config`, `quantization_config`.
+    """
+    model = ModelConfig(model_name_or_path=start, **model_fields)
+    layout = ("packing", "padding_free")
+    args = SFTConfig(
+        output_dir=str(output_dir), **{name: value for name, value in training.items() if name not in layout}
+    )
+    args.model_init_kwargs = {
+        "revision": model.model_revision,
+        "attn_implementation": model.attn_implementation,
+        "dtype": model.dtype,
+        **(args.model_init_kwargs or {}),
+    }
+    return args, {
+        "model": start,
+        "peft_config": get_peft_config(model),
+        "quantization_config": get_quantization_config(model),
+    }
+
+
+class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+    """TRL's `SFTTrainer` on the loss `sum_v sum_t w_t CE_t / D_v` (DESIGN, section 3).
+
+    The dataset has the columns of `toolkit.encoding.COLUMNS` and is not prepared again. Each view's share of the loss
+    is logged apart as `loss/<view>`.
+
+    Args:
+        view_names: Names of the stage's views, in order.
+        reduce_by: `token`, `view` or `example`.
+        collator: Layout of the batches; `SFTTrainer` refuses a collator of one's own with packing, so rows come
+            packed already and `args.packing` stays off.
+        **kwargs: As of `SFTTrainer`.
+    """
+
+    loss_is_scaled_for_ga = True
+    _tag_names: ClassVar[list[str]] = ["cot-distillery"]
+
+    def __init__(self, *, view_names: list[str], reduce_by: str, collator: WeightedCollator, **kwargs: Any) -> None:
+        args = kwargs["args"]
+        args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
+        self.view_names = view_names
+        self.reduce_by = reduce_by
+        self._terms: dict[str, list[Tensor]] = defaultdict(list)
+        self._steps = 0
+        super().__init__(data_collator=collator, **kwargs)
+        parallelism = self.accelerator.parallelism_config
+        if parallelism is not None and parallelism.non_data_parallel_size > 1:
+            raise UserError("tensor, context and sequence parallelism are not supported; use data parallelism")
+        if self.aux_loss_enabled:
+            raise UserError(
+                "the student is a mixture of experts with a balancing loss, which is not supported; "
+                "set training.router_aux_loss_coef: 0.0"
+            )
+        # The fused head projects on GPU only what is scored; on CPU it projects every position, in tiles, and is
+        # slower than plain logits at the scored positions (docs/results/train_step.md).
+        self.head = "fused" if self.accelerator.device.type in ("cuda", "xpu") else "plain"
+
+    def _send_telemetry(self) -> None:
+        """TRL reports each run to the Hub; this toolkit sends nothing that nobody asked for."""
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """The card is written once, from the facts of the whole run (`student_card`), not with every checkpoint."""
+
+    def _set_signature_columns_if_needed(self) -> None:
+        self._signature_columns = [*COLUMNS, "seq_lengths"]
+
+    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
+        """Return the denominators of the whole optimizer step, shape (V,)."""
+        if not batch_samples:
+            return None
+        local = sum(
+            denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
+            for batch in batch_samples
+        )
+        self._steps += 1
+        return self.accelerator.reduce(local, reduction="sum")
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor:
+        """Return the loss of one micro-batch; over an optimizer step and all processes they sum to its loss."""
+        if return_outputs:
+            raise UserError("compute_metrics needs logits, which are never built; use `distill evaluate`")
+        # The prediction of token t comes from position t - 1.
+        weights, counts, views = (inputs[name][:, 1:] for name in ("weights", "counts", "views"))
+        if num_items_in_batch is None:  # evaluation: a batch stands for itself
+            num_items_in_batch = denominators(counts, views, len(self.view_names), self.reduce_by)
+        model_inputs = {name: value for name, value in inputs.items() if name not in _OURS}
+        losses = token_losses(model, model_inputs, inputs["labels"], self.head)
+        terms = weighted_loss(losses, weights, views, num_items_in_batch)
+        if self.model.training:
+            for name, term in zip(self.view_names, terms.detach(), strict=True):
+                self._terms[name].append(term)
+        # DDP averages the gradients of the processes; the denominators are those of all of them together.
+        return terms.sum() * (self.accelerator.num_processes if self.model.training else 1)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log each view's share of the loss beside the loss, as a mean over the optimizer steps since the last log."""
+        if "loss" in logs and self._terms:
+            for name, values in self._terms.items():
+                total = self.accelerator.reduce(torch.stack(values).sum(), reduction="sum")
+                logs[f"loss/{name}"] = total.item() / self._steps
+            self._terms.clear()
+            self._steps = 0
+        super().log(logs, start_time)
+
+
+def token_losses(model: torch.nn.Module, inputs: dict[str, Any], labels: Tensor, head: str) -> Tensor:
+    """Return the cross-entropy of every scored token, 0 elsewhere.
+
+    Args:
+        model: Causal language model; for the fused head, one that `add_fused_lm_head` has patched.
+        inputs: Model inputs without labels.
+        labels: Shape (B, T), -100 where nothing is to be projected.
+        head: `fused` (TRL's, no logits) or `plain` (logits at the positions where any row is scored).
+
+    Returns:
+        Shape (B, T - 1), float32, differentiable: entry t is the loss of token t + 1.
+    """
+    if head == "fused":
+        # named so that the wrapper's positional handling (DDP, FSDP) stays out of the way
+        return -model(**inputs, labels=labels, fused_lm_head=True).log_probs
+    targets = labels[:, 1:]
+    kept = (targets != -100).any(dim=0).nonzero().flatten()
+    logits = _logits_at(model, inputs, kept)
+    losses = functional.cross_entropy(
+        logits.float().transpose(1, 2), targets[:, kept], ignore_index=-100, reduction="none"
+    )
+    return torch.zeros(targets.shape, dtype=losses.dtype, device=losses.device).index_copy(1, kept, losses)
+
+
+def _logits_at(model: torch.nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
+    """Return the logits at the given positions of the sequence, shape (B, K, vocabulary)."""
+    inner = model
+    while hasattr(inner, "module"):  # DDP hides the signature
+        inner = inner.module
+    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
+    if "logits_to_keep" in inspect.signature(inner.forward).parameters:
+        return model(**inputs, use_cache=False, logits_to_keep=positions).logits
+    return model(**inputs, use_cache=False).logits[:, positions]
