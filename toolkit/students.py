@@ -78,7 +78,8 @@ def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenize
     if unknown:
         known = list(type(configuration)().to_dict())
         raise UserError(
-            f"student.from_config: {type(configuration).__name__} has no field {unknown[0]!r}{nearest(unknown[0], known)}"
+            f"student.from_config: {type(configuration).__name__} has no field {unknown[0]!r}"
+            f"{nearest(unknown[0], known)}"
         )
     set_seed(seed)
     model = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)

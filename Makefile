@@ -1,0 +1,36 @@
+# Two commands set everything up: `make quickstart` and `make test`. Both make `.venv` where it is missing.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+ARGS   ?=
+
+.PHONY: quickstart test check format clean
+
+quickstart: $(READY)
+	$(BIN)/accelerate launch toolkit/train.py recipes/edit.yaml $(ARGS)
+
+# OMP_NUM_THREADS: one thread for each of the two test processes; more would fight over the cores.
+test: check
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch by its exact version and before everything else: left to the others it would come as the newest build,
+# with gigabytes of CUDA libraries.
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch==2.13.0
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,serve]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) outputs hub build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

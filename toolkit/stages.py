@@ -1,0 +1,191 @@
+"""One training run of a recipe: records in, a student's folder out, resumable at any moment."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelerate import PartialState
+from datasets import Dataset
+from transformers import TrainerCallback
+
+from toolkit.encoding import EncodingReport, encode
+from toolkit.errors import UserError
+from toolkit.layout import WeightedCollator, pack
+from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
+from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+
+    from toolkit.recipe import Stage
+
+_COMPLETE = "complete"
+
+
+class MarkComplete(TrainerCallback):
+    """Mark a checkpoint once every process has written its part; one without the mark is never resumed from."""
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Write the mark."""
+        process = PartialState()
+        process.wait_for_everyone()
+        if process.is_main_process:
+            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+
+
+def last_complete_checkpoint(folder: Path) -> Path | None:
+    """Return the newest checkpoint that was written whole, and remove those that were not."""
+    steps = {int(path.name.rsplit("-", 1)[1]): path for path in folder.glob("checkpoint-*") if path.is_dir()}
+    process = PartialState()
+    complete = {step: path for step, path in steps.items() if (path / _COMPLETE).exists()}
+    process.wait_for_everyone()  # nobody removes what another process still looks at
+    if process.is_main_process:
+        for path in set(steps.values()) - set(complete.values()):
+            shutil.rmtree(path)
+    process.wait_for_everyone()
+    return complete[max(complete)] if complete else None
+
+
+def encode_stage(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    stage: Stage,
+    max_length: int | None,
+    prompt_format: str,
+) -> tuple[Dataset, EncodingReport]:
+    """Encode a stage's records, and refuse to train on too few of them.
+
+    Raises:
+        UserError: There are no records, more than `stage.max_dropped` of them do not fit, or no token carries
+            weight.
+    """
+    columns, report = encode(tokenizer, rows, stage, max_length, prompt_format)
+    if not report.records:
+        raise UserError(f"stage {stage.name!r}: the dataset has no records to train on")
+    share = len(report.dropped) / report.records
+    if share > stage.max_dropped:
+        raise UserError(
+            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) do not fit into "
+            f"training.max_length = {max_length} tokens (the longest has {report.longest}); raise it, or allow more "
+            f"with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
+        )
+    if not sum(report.weighted.values()):
+        raise UserError(f"stage {stage.name!r}: no token of any record carries weight, there is nothing to learn")
+    return Dataset.from_dict(columns), report
+
+
+def train_stage(
+    stage: Stage,
+    rows: Sequence[Mapping[str, Any]],
+    start: str,
+    folder: Path,
+    model_fields: Mapping[str, Any],
+    prompt_format: str,
+) -> dict[str, Any]:
+    """Train one stage from a student, or finish what an earlier process began.
+
+    `folder` gets `checkpoints/` while it trains and `student/` when it has; an existing `student/` is the result.
+
+    Args:
+        stage: Views, reduction and training arguments.
+        rows: Records of the dataset.
+        start: Student to start from: a folder or a model of the Hub.
+        folder: The stage's own.
+        model_fields: Fields of TRL's `ModelConfig`, without the model's name.
+        prompt_format: `plain` or `chat`.
+
+    Returns:
+        The facts of the stage, as kept in `student/stage.json`: losses, records and tokens, time.
+
+    Raises:
+        UserError: The records do not fit or carry no weight, or an argument is refused by TRL.
+    """
+    student = folder / "student"
+    if student.exists():
+        facts: dict[str, Any] = json.loads((student / "stage.json").read_text())
+        return facts
+    trainer, report = make_trainer(stage, rows, start, folder / "checkpoints", model_fields, prompt_format)
+    checkpoint = last_complete_checkpoint(folder / "checkpoints")
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    facts = {
+        "stage": stage.name,
+        "start": start,
+        "seconds": round(time.monotonic() - began, 1),
+        "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
+        "steps": trainer.state.global_step,
+        "epochs": trainer.state.epoch,
+        "processes": trainer.accelerator.num_processes,
+        "device": str(trainer.accelerator.device),
+        "encoding": asdict(report),
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry],
+    }
+    _save(trainer, start, folder, model_fields, facts)
+    return facts
+
+
+def make_trainer(
+    stage: Stage,
+    rows: Sequence[Mapping[str, Any]],
+    start: str,
+    output_dir: Path,
+    model_fields: Mapping[str, Any],
+    prompt_format: str,
+) -> tuple[WeightedSFTTrainer, EncodingReport]:
+    """Encode a stage's records and put the trainer together; trains nothing."""
+    args, model = trl_arguments(stage.training, model_fields, output_dir, start)
+    tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
+    dataset, report = encode_stage(tokenizer, rows, stage, args.max_length, prompt_format)
+    packing = stage.training.get("packing", False)
+    if packing:
+        if args.max_length is None:
+            raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
+        dataset = pack(dataset, args.max_length, args.seed)
+    trainer = WeightedSFTTrainer(
+        view_names=list(stage.views),
+        reduce_by=stage.reduction.by,
+        collator=WeightedCollator(
+            tokenizer.pad_token_id,
+            flat=packing or stage.training.get("padding_free", False),
+            pad_to_multiple_of=args.pad_to_multiple_of,
+        ),
+        args=args,
+        train_dataset=dataset,
+        processing_class=tokenizer,
+        callbacks=[MarkComplete()],
+        **model,
+    )
+    agree(trainer.model, tokenizer)
+    return trainer, report
+
+
+def _save(
+    trainer: WeightedSFTTrainer, start: str, folder: Path, model_fields: Mapping[str, Any], facts: Mapping[str, Any]
+) -> None:
+    """Write the stage's student, merged where it was trained as an adapter."""
+    tokenizer = trainer.processing_class
+    adapter = folder / "adapter"
+    if model_fields.get("use_peft"):
+        trainer.save_model(str(adapter))
+    else:
+        trainer.save_model(str(folder / "weights"))  # collective under FSDP and DeepSpeed: every process takes part
+    process = PartialState()
+    process.wait_for_everyone()
+    if process.is_main_process:
+        if model_fields.get("use_peft"):
+            model = merge_adapter(start, adapter, model_fields)
+        else:
+            from transformers import AutoModelForCausalLM
+
+            model = AutoModelForCausalLM.from_pretrained(folder / "weights", dtype="auto")
+        agree(model, tokenizer)
+        save_atomically(folder / "student", model, tokenizer, facts)
+        shutil.rmtree(folder / "weights", ignore_errors=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    process.wait_for_everyone()
