@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import json
+import signal
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.errors import UserError
+from toolkit.store import Store
+from toolkit.teachers.protocol import Completion, Request, Sampling
+
+
+def ask(question: str = "1 + 1?", model: str = "gpt", sample_index: int = 0, **sampling: float) -> Request:
+    return Request(model, (("user", question),), Sampling(**sampling), sample_index, template="cot@1")
+
+
+@pytest.fixture
+def store(tmp_path: Path):
+    with Store(tmp_path / "made" / "completions.db") as opened:
+        yield opened
+
+
+def test_a_completion_comes_back_as_it_was_put(store: Store) -> None:
+    completion = Completion("2", "one and one", "length", "gpt-0613", 12, 34, {"id": "x", "choices": [{"nan": None}]})
+    store.put(ask(), completion)
+    assert store.get(ask()) == completion
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a\0b\0", "\ud800 alone", "\udcff\ud83d", "\U0001f600 e\u0301 \u2028\r\n", "x" * 2**20, "{{ 7 * 7 }}'; --"],
+    ids=["empty", "NUL", "surrogate", "two surrogates", "unicode", "1 MB", "markup"],
+)
+def test_any_text_survives_in_every_field(store: Store, text: str) -> None:
+    completion = Completion(text, text, text, text, raw={"text": text, text: [text]})
+    store.put(ask(text), completion)
+    assert store.get(ask(text)) == completion
+
+
+@settings(max_examples=60, derandomize=True, database=None)
+@given(text=st.text(st.characters()), question=st.text(st.characters()))
+def test_random_text_survives(tmp_path_factory: pytest.TempPathFactory, text: str, question: str) -> None:
+    with Store(tmp_path_factory.getbasetemp() / "fuzzed.db") as store:
+        request = ask(question + text)
+        store.put(request, Completion(text, question))
+        assert store.get(request) == Completion(text, question)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [ask("2 + 2?"), ask(model="llama"), ask(sample_index=1), ask(temperature=0.9), ask(max_tokens=5)],
+    ids=["prompt", "model", "sample", "temperature", "max_tokens"],
+)
+def test_another_request_is_not_answered(store: Store, other: Request) -> None:
+    store.put(ask(), Completion("2"))
+    assert store.get(other) is None
+
+
+def test_the_template_name_is_no_part_of_the_identity(store: Store) -> None:
+    store.put(ask(), Completion("2"))
+    assert store.get(Request("gpt", (("user", "1 + 1?"),), template="renamed@2")) == Completion("2")
+
+
+def test_the_first_completion_of_a_request_is_kept(store: Store) -> None:
+    store.put(ask(), Completion("first"))
+    store.put(ask(), Completion("second"))
+    assert store.get(ask()) == Completion("first")
+
+
+def test_a_completion_is_on_disk_when_put_returns(tmp_path: Path) -> None:
+    path = tmp_path / "s.db"
+    code = (
+        "import os, sys; from toolkit.store import Store; from toolkit.teachers.protocol import *\n"
+        "Store(sys.argv[1]).put(Request('m', (('user', 'q'),)), Completion('kept')); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -signal.SIGKILL
+    with Store(path) as store:
+        assert store.get(Request("m", (("user", "q"),))) == Completion("kept")
+
+
+def test_put_many_stores_all_or_nothing(store: Store) -> None:
+    with pytest.raises(TypeError):
+        store.put_many([(ask("good"), Completion("fine")), (ask("bad"), Completion("", raw={"x": object()}))])
+    assert store.get(ask("good")) is None
+
+
+def test_a_failure_is_no_answer(store: Store) -> None:
+    store.put_failure(ask(), "HTTP 400: too long", permanent=True)
+    assert store.get(ask()) is None
+    assert store.get_recorded(ask()) is None
+    assert store.failure(ask()) == "HTTP 400: too long"
+
+
+def test_a_completion_ends_the_failure_before_it(store: Store) -> None:
+    store.put_failure(ask(), "HTTP 503")
+    store.put(ask(), Completion("2"))
+    assert store.failure(ask()) is None
+
+
+def test_standing_tells_answered_failed_and_refused_apart(store: Store) -> None:
+    store.put(ask("a"), Completion("2"))
+    store.put_failure(ask("b"), "HTTP 503 (6 tries)")
+    store.put_failure(ask("c"), "HTTP 400", permanent=True)
+    assert [store.standing(ask(q)) for q in "abcd"] == ["answered", "failed", "refused", None]
+
+
+def test_the_whole_request_stands_in_the_file(store: Store) -> None:
+    store.put(ask("why \0?", sample_index=3), Completion("2"))
+    (kept,) = sqlite3.connect(store.path).execute("SELECT request FROM completions").fetchone()
+    assert json.loads(kept) == {
+        "model": "gpt",
+        "messages": [["user", "why \0?"]],
+        "sampling": {"temperature": 0.2, "top_p": 1.0, "max_tokens": 1024, "stop": [], "seed": None},
+        "sample_index": 3,
+        "template": "cot@1",
+    }
+
+
+def test_a_recorded_completion_is_found_whatever_model_and_sampling_ask(store: Store) -> None:
+    store.put(ask(model="gpt", temperature=0.0), Completion("2"))
+    assert store.get_recorded(ask(model="other", temperature=1.0)) == Completion("2")
+    assert store.get_recorded(ask(sample_index=1)) is None
+
+
+def test_of_several_recorded_completions_the_exact_one_comes_first(store: Store) -> None:
+    for number in range(8):
+        store.put(ask(model=f"m{number}"), Completion(str(number)))
+    assert [store.get_recorded(ask(model=f"m{n}")) for n in range(8)] == [Completion(str(n)) for n in range(8)]
+
+
+def test_recorded_completions_can_be_narrowed_to_one_model(store: Store) -> None:
+    store.put(ask(model="gpt"), Completion("2"))
+    assert store.get_recorded(ask(model="new"), model="gpt") == Completion("2")
+    assert store.get_recorded(ask(model="new"), model="llama") is None
+
+
+def test_two_readers_see_what_a_writer_adds(store: Store) -> None:
+    with Store(store.path, read_only=True) as first, Store(store.path, read_only=True) as second:
+        store.put(ask(), Completion("2"))
+        assert first.get(ask()) == second.get(ask()) == Completion("2")
+
+
+def test_a_read_only_store_cannot_be_written(store: Store) -> None:
+    with Store(store.path, read_only=True) as reader, pytest.raises(UserError, match="readonly"):
+        reader.put(ask(), Completion("2"))
+
+
+def test_the_digest_ignores_order_and_repetition(store: Store) -> None:
+    store.put_many([(ask(q), Completion(q)) for q in "abc"])
+    digests = {store.digest_of([ask(q) for q in order]) for order in ("abc", "cab", "aabbcc")}
+    assert len(digests) == 1
+
+
+def test_the_digest_is_the_same_in_another_store_with_the_same_content(store: Store, tmp_path: Path) -> None:
+    with Store(tmp_path / "other.db") as other:
+        for question in "ab":
+            store.put(ask(question), Completion(question))
+        for question in "ba":
+            other.put(ask(question), Completion(question))
+        assert store.digest_of([ask("a"), ask("b")]) == other.digest_of([ask("a"), ask("b")])
+
+
+def test_the_digest_changes_with_what_is_read(store: Store, tmp_path: Path) -> None:
+    digests = [store.digest_of([ask()])]
+    store.put_failure(ask(), "HTTP 503")
+    digests.append(store.digest_of([ask()]))
+    store.put(ask(), Completion("2"))
+    digests.append(store.digest_of([ask()]))
+    with Store(tmp_path / "other.db") as other:
+        other.put(ask(), Completion("3"))
+        digests.append(other.digest_of([ask()]))
+    store.put(ask("unrelated"), Completion("4"))
+    assert len(set(digests)) == 4
+    assert store.digest_of([ask()]) == digests[2]
+
+
+def test_stats_count_completions_failures_and_tokens(store: Store) -> None:
+    store.put(ask("a"), Completion("x", prompt_tokens=5, completion_tokens=2))
+    store.put(ask("b", model="llama"), Completion("x", prompt_tokens=1))
+    store.put_failure(ask("c"), "HTTP 503")
+    stats = store.stats()
+    assert (stats.completions, stats.failures, stats.prompt_tokens, stats.completion_tokens) == (2, 1, 6, 2)
+    assert stats.models == {"gpt": 1, "llama": 1}
+
+
+def test_an_empty_store_counts_nothing(store: Store) -> None:
+    assert store.stats().completions == store.stats().completion_tokens == 0
+
+
+def test_a_text_file_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("These are my notes, and not at all a database.\n" * 100)
+    with pytest.raises(UserError, match=r"notes\.txt.*not a database"):
+        Store(path)
+    assert path.read_text().startswith("These are my notes")
+
+
+def test_another_sqlite_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "other.db"
+    with sqlite3.connect(path) as other:
+        other.execute("CREATE TABLE mine (x)")
+    before = path.read_bytes()
+    with pytest.raises(UserError, match="another kind of SQLite database"):
+        Store(path)
+    assert path.read_bytes() == before
+
+
+def test_a_newer_store_is_refused(store: Store) -> None:
+    sqlite3.connect(store.path).execute("PRAGMA user_version = 99")
+    with pytest.raises(UserError, match="version 99"):
+        Store(store.path)
+
+
+def test_a_missing_store_is_not_made_for_a_reader(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such store"):
+        Store(tmp_path / "none.db", read_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="cannot be used as a store"):
+        Store(tmp_path)
+
+
+def test_a_corrupt_store_is_named_in_the_error(tmp_path: Path) -> None:
+    path = tmp_path / "broken.db"
+    with Store(path) as store:
+        store.put_many([(ask(str(n)), Completion("x" * 500)) for n in range(50)])
+    path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 40_000)
+    with pytest.raises(UserError, match=r"broken\.db"), Store(path) as store:
+        store.get(ask("1"))

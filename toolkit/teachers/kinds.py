@@ -1,0 +1,28 @@
+"""The kinds of teacher a recipe may name, and the one place that makes one of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
+from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
+from toolkit.teachers.protocol import Teacher
+from toolkit.teachers.recorded import RecordedConfig, RecordedTeacher
+
+TeacherConfig = Annotated[ProceduralConfig | OpenAIConfig | RecordedConfig, Field(discriminator="kind")]
+"""A `teacher:` section. It always names its kind; nothing falls back to the embedded teacher."""
+
+
+def make_teacher(config: ProceduralConfig | OpenAIConfig | RecordedConfig) -> Teacher:
+    """Make the teacher a configuration describes; nothing is asked and no key is read yet.
+
+    Raises:
+        UserError: A recorded teacher's store cannot be opened.
+    """
+    if isinstance(config, OpenAIConfig):
+        return OpenAITeacher(config)
+    if isinstance(config, RecordedConfig):
+        return RecordedTeacher(config)
+    return ProceduralTeacher(config)
