@@ -1,1 +1,25 @@
-"""One module per published dataset: a `datasets.GeneratorBasedBuilder` and its `BuilderConfig`."""
+"""Dataset builders: one file per published dataset. This module only knows their names, so importing it is free."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from toolkit.errors import UserError, nearest
+
+BUILDERS = {
+    "dual_cots": "dataset_builders.dual_cots:DualCots",
+    "teacher_cots": "dataset_builders.teacher_cots:TeacherCots",
+}
+
+
+def load_builder(name: str) -> Any:
+    """Return the builder class called `name`; it has `SETTINGS` (its `dataset.config`) and `COLUMNS` (for views).
+
+    Raises:
+        UserError: There is no builder of that name.
+    """
+    if name not in BUILDERS:
+        raise UserError(f"no dataset builder {name!r}; there are {sorted(BUILDERS)}{nearest(name, BUILDERS)}")
+    module, _, attribute = BUILDERS[name].partition(":")
+    return getattr(import_module(module), attribute)

@@ -1,0 +1,97 @@
+"""The `datasets` side of every builder: three configs over records that are computed from problems and a store.
+
+`datasets` patches `open`, `os.path` and the like in the module of every builder class (for streaming), so
+nothing in such a module touches files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import datasets
+
+from dataset_builders.asking import Asker, Outcome, Rounds
+from dataset_builders.chains import question_columns
+from dataset_builders.columns import QUESTION, Columns, features
+from dataset_builders.settings import BuilderSettings
+from toolkit.problem import Problem
+
+
+@dataclass
+class CotsConfig(datasets.BuilderConfig):
+    """What a builder reads.
+
+    Attributes:
+        outcome: What the replayed rounds gave.
+        test: Held-out problems.
+    """
+
+    outcome: Outcome = field(default_factory=Outcome)
+    test: Sequence[Problem] = ()
+
+
+class CotsBuilder(datasets.GeneratorBasedBuilder):
+    """Base of the builders; configs `default` (train, rejected), `sft` (train) and `evaluation` (test).
+
+    A split without rows is left out, since `load_dataset` fails on an empty one.
+
+    Args:
+        outcome: Records by split.
+        test: Held-out problems.
+        config_name: `default`, `sft` or `evaluation`.
+        hash: Digest of everything the records depend on; `datasets` reuses what it has under the same one.
+        cache_dir: Where `datasets` keeps the Arrow files; its usual place where None.
+    """
+
+    VERSION = datasets.Version("1.0.0")
+    BUILDER_CONFIG_CLASS = CotsConfig
+    SETTINGS: ClassVar[type[BuilderSettings]]
+    RECORD: ClassVar[Columns]
+    SFT_RECORD: ClassVar[Columns]
+    COLUMNS: ClassVar[set[str]]
+    CHAINS: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        outcome: Outcome,
+        test: Sequence[Problem] = (),
+        config_name: str = "default",
+        hash: str | None = None,
+        cache_dir: str | None = None,
+    ) -> None:
+        super().__init__(
+            cache_dir=cache_dir, config_name=config_name, config_id=config_name, hash=hash, outcome=outcome, test=test
+        )
+
+    @classmethod
+    def tables(cls) -> dict[str, Columns]:
+        """Return the columns of each config."""
+        return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": QUESTION}
+
+    @staticmethod
+    def rounds(problems: Sequence[Problem], asker: Asker, settings: Any) -> Rounds:
+        """Yield what to ask, round by round, and return the records; see `dataset_builders.asking`."""
+        raise NotImplementedError
+
+    @staticmethod
+    def sft(record: dict[str, Any]) -> dict[str, Any]:
+        """Return a record as prompt and completion."""
+        raise NotImplementedError
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=features(self.tables()[self.config.name]))
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        outcome: Outcome = self.config.outcome
+        splits: dict[str, list[dict[str, Any]]] = {
+            "default": {"train": outcome.train, "rejected": outcome.rejected},
+            "sft": {"train": [self.sft(record) for record in outcome.train]},
+            "evaluation": {"test": [question_columns(problem, problem.id) for problem in self.config.test]},
+        }[self.config.name]
+        return [datasets.SplitGenerator(name=name, gen_kwargs={"rows": rows}) for name, rows in splits.items() if rows]
+
+    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for row in rows:
+            yield row["id"], row

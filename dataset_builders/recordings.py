@@ -1,0 +1,55 @@
+"""Prompts and completions that somebody else recorded, put into a store so that a `recorded` teacher answers with them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from dataset_builders.settings import Recording
+from toolkit.errors import UserError, nearest
+from toolkit.problem_files import Row, read_rows
+from toolkit.store import Store
+from toolkit.teachers.protocol import Completion, Request
+
+
+def import_recordings(recordings: Sequence[Recording], store_path: Path) -> int:
+    """Read recorded files into a store; what is in it already stays as it is.
+
+    A completion is kept under the exact text of its prompt, as one user message. A prompt that occurs several times
+    gives its later completions the sample indices 1, 2, ...
+
+    Args:
+        recordings: The files.
+        store_path: The store's file; made where it is missing.
+
+    Returns:
+        How many completions the files hold.
+
+    Raises:
+        UserError: A missing file, or a row without prompt or completion.
+    """
+    answers = [answer for recording in recordings for answer in _answers(recording)]
+    with Store(store_path) as store:
+        store.put_many(answers)
+    return len(answers)
+
+
+def _answers(recording: Recording) -> Iterator[tuple[Request, Completion]]:
+    seen: Counter[str] = Counter()
+    for row in read_rows(recording.path, recording.records):
+        prompt, text = _field(row, recording.prompt), _field(row, recording.completion)
+        request = Request(recording.model, (("user", prompt),), sample_index=seen[prompt])
+        seen[prompt] += 1
+        # How it was sampled is not known: `imported` keeps our own defaults out of the provenance.
+        yield request, Completion(text, model=recording.model, raw={"imported": row.stem})
+
+
+def _field(row: Row, name: str) -> str:
+    if row.fault:
+        raise UserError(f"{row.place}: {row.fault}")
+    value = row.data.get(name)
+    if not isinstance(value, str):
+        known = list(row.data)
+        raise UserError(f"{row.place}: no text {name!r} among {known}{nearest(name, known)}")
+    return value

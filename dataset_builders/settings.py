@@ -1,0 +1,167 @@
+"""The `dataset.config` of every builder, as strict pydantic models. Imports neither `datasets` nor torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from toolkit.collect import CollectSettings
+from toolkit.problem_sources import ProblemsConfig
+from toolkit.schema import Strict
+from toolkit.teachers.kinds import TeacherConfig
+
+Positive = Annotated[int, Field(ge=1)]
+
+
+class SamplingSettings(Strict):
+    """Sampling parameters of every request.
+
+    Attributes:
+        temperature: EDIT's 0.2: a second try must be able to differ, the first should not be noise.
+        top_p: Nucleus mass.
+        max_tokens: Most tokens of a completion; one cut here is rejected, never kept half.
+        seed: Passed on to endpoints that honour one.
+    """
+
+    temperature: float = Field(0.2, ge=0, le=2)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: Positive = 2048
+    seed: int | None = None
+
+
+class PromptFiles(Strict):
+    """Prompt files that replace the default templates, `{task}` in a path standing for the problem's task."""
+
+    cot: str | None = None
+    answer_hint: str | None = None
+    contrastive: str | None = None
+
+
+class Recording(Strict):
+    """Files of prompts and completions that somebody else recorded, for a `recorded` teacher.
+
+    Attributes:
+        path: File or glob pattern, as for problems of source `jsonl`.
+        records: Key of the list of rows in a JSON document that is an object.
+        prompt: Key of the whole prompt, exactly as it was sent.
+        completion: Key of the text that came back.
+        model: Who wrote it, as far as the source says.
+    """
+
+    path: str
+    records: str | None = None
+    prompt: str = "prompt"
+    completion: str = "completion"
+    model: str = "unknown"
+
+
+class Pairs(Strict):
+    """Ready-made right and wrong chains: JSON Lines with id, task, question, gold, right.cot and wrong.cot.
+
+    Attributes:
+        path: The file, gzipped or not.
+        kinds: How the answers of a task are compared, where `auto` should not decide.
+    """
+
+    path: str
+    kinds: dict[str, str] = Field(default_factory=dict)
+
+
+class BuilderSettings(Strict):
+    """What all builders share.
+
+    Attributes:
+        title: Heading of the card; the repository's name where it is empty.
+        summary: A paragraph for the card: where the questions come from, what the data is good for.
+        license: SPDX identifier, for the card's metadata.
+        source_terms: Licences and terms of the questions and of the teacher's output, for the card.
+        language: Languages of the text, for the card's metadata.
+        problems: Where the questions come from.
+        teacher: Who writes the completions.
+        recordings: Files that are read into a `recorded` teacher's store before anything is asked.
+        prompts: Prompt files that replace the default ones.
+        sampling: Sampling parameters of every request.
+        collect: How the teacher is asked: concurrency, retries, failure rate.
+        max_characters: Longer completions are rejected: nothing sane is that long, and aligning it is quadratic.
+        check_against: Evaluation sets whose test questions are searched for in the data, for the card.
+        tokenizer: A Hub id or a folder with `tokenizer.json`: key shares and lengths are then also given in its tokens.
+    """
+
+    title: str = ""
+    summary: str = ""
+    license: str | None = None
+    source_terms: str = ""
+    language: tuple[str, ...] = ("en",)
+    problems: ProblemsConfig | None = None
+    teacher: TeacherConfig | None = None
+    recordings: tuple[Recording, ...] = ()
+    prompts: PromptFiles = PromptFiles()
+    sampling: SamplingSettings = SamplingSettings()
+    collect: CollectSettings = CollectSettings()
+    max_characters: Positive = 20_000
+    check_against: dict[str, ProblemsConfig] = Field(default_factory=dict)
+    tokenizer: str | None = None
+
+    @model_validator(mode="after")
+    def _recordings_have_a_reader(self) -> Self:
+        if self.recordings and getattr(self.teacher, "kind", None) != "recorded":
+            raise ValueError("recordings are read by a teacher of kind 'recorded', and this one is not")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """Return the settings that decide what is in the rows, without paths: those enter by their content."""
+        return self.model_dump(mode="json", include={"sampling", "max_characters"})
+
+
+class DualCotsSettings(BuilderSettings):
+    """Settings of `dual_cots`; either `problems` and `teacher`, or `pairs`.
+
+    Attributes:
+        samples: Chains asked per problem; each becomes a record of its own.
+        tries: How often a rectification or a corruption is sampled until its final answer is as asked.
+        exemplars: Most (right, wrong) pairs of the teacher's own that a contrastive prompt shows.
+        seed: Draws the exemplars, together with the problem's id.
+        pairs: Ready-made chains instead of a teacher.
+    """
+
+    samples: Positive = 1
+    tries: Positive = 3
+    exemplars: int = Field(3, ge=0)
+    seed: int = 0
+    pairs: Pairs | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.pairs is not None and self.teacher is not None:
+            raise ValueError("pairs are chains that are there already: leave out either pairs or teacher")
+        if self.pairs is None and (self.problems is None or self.teacher is None):
+            raise ValueError("name problems and a teacher, or a file of ready-made pairs")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        return {**super().knobs(), **self.model_dump(mode="json", include={"samples", "tries", "exemplars", "seed"})}
+
+
+class TeacherCotsSettings(BuilderSettings):
+    """Settings of `teacher_cots`.
+
+    Attributes:
+        samples: Chains asked per problem; each becomes a record.
+        keep: `right` publishes chains whose final answer is gold and rejects the others; `all` keeps wrong ones
+            too, told apart by the column `correct`.
+    """
+
+    samples: Positive = 1
+    keep: Literal["right", "all"] = "right"
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> Self:
+        if self.problems is None or self.teacher is None:
+            raise ValueError("name problems and a teacher")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        return {**super().knobs(), **self.model_dump(mode="json", include={"samples", "keep"})}
