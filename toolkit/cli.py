@@ -1,0 +1,152 @@
+"""The `distill` command. Commands import what they need when they run, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Builders, Recipe
+
+_OVERRIDES = "KEY=VALUE with a dotted key, e.g. stages.0.training.learning_rate=1e-4"
+
+
+def known_builders() -> Builders:
+    """Return the builders of `dataset_builders` as `load_recipe` wants them; a builder is imported when it is named."""
+    from dataset_builders import BUILDERS, load_builder
+    from toolkit.recipe import Builders
+
+    def find(name: str) -> tuple[type, frozenset[str]] | None:
+        if name not in BUILDERS:
+            return None
+        builder = load_builder(name)
+        return builder.SETTINGS, frozenset(builder.COLUMNS)
+
+    return Builders(tuple(BUILDERS), find)
+
+
+def open_recipe(path: str, overrides: Sequence[str] = ()) -> Recipe:
+    """Load a recipe against the builders there are.
+
+    Raises:
+        RecipeFaults: Anything is wrong with it.
+    """
+    from toolkit.recipe import load_recipe
+
+    return load_recipe(path, overrides, known_builders())
+
+
+def _validate(args: argparse.Namespace) -> None:
+    from toolkit.recipe import RecipeFaults
+
+    recipes, overrides = _told_apart(args.words)
+    faults = []
+    for path in recipes:
+        try:
+            print(f"{path}: {open_recipe(path, overrides).summary()}")
+        except RecipeFaults as found:
+            faults += found.faults
+    if faults:
+        raise RecipeFaults(faults)
+
+
+def _explain(args: argparse.Namespace) -> None:
+    from toolkit.explain import explain
+
+    explain(_one_recipe(args), args.n, args.html)
+
+
+def _build(args: argparse.Namespace) -> None:
+    from toolkit.pipeline import build
+
+    build(_one_recipe(args), args.dry_run)
+
+
+def _train(args: argparse.Namespace) -> None:
+    from toolkit.pipeline import train
+
+    train(_one_recipe(args))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    from toolkit.pipeline import evaluate
+
+    evaluate(_one_recipe(args))
+
+
+def _told_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return recipes and overrides; a file may have an equals sign in its name."""
+    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    recipes = [word for word in words if word not in overrides]
+    if not recipes:
+        raise UserError(f"found {' '.join(overrides)}, but no recipe; name its file first")
+    return recipes, overrides
+
+
+def _one_recipe(args: argparse.Namespace) -> Recipe:
+    recipes, overrides = _told_apart(args.words)
+    if len(recipes) > 1:
+        raise UserError(f"found {len(recipes)} recipes ({', '.join(recipes)}), allowed one; overrides are {_OVERRIDES}")
+    return open_recipe(recipes[0], overrides)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a whole number >= 1")
+    return int(text)
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    distill = argparse.ArgumentParser(prog="distill", description="Distil reasoning from large models into small ones.")
+    commands = distill.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
+        recipe = "RECIPE..." if name == "validate" else "RECIPE"
+        added.add_argument("words", nargs="+", metavar=f"{recipe} [KEY=VALUE...]", help=f"overrides are {_OVERRIDES}")
+        added.set_defaults(run=run)
+        return added
+
+    command("validate", _validate, "check recipes and list every fault, without loading torch")
+    explain = command("explain", _explain, "show a few records as the loss sees them, tokens coloured by weight")
+    explain.add_argument("--n", type=_positive, default=3, help="records to show (default: 3)")
+    explain.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
+    build = command("build", _build, "ask the teacher and publish the dataset")
+    build.add_argument("--dry-run", action="store_true", help="say what would be asked and written, and do neither")
+    command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
+    command("evaluate", _evaluate, "score a trained student")
+    return distill
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line; overrides may also stand behind an option."""
+    distill = parser()
+    args, rest = distill.parse_known_args(argv)
+    if unknown := [word for word in rest if word.startswith("-")]:
+        distill.error(f"unrecognized arguments: {' '.join(unknown)}")
+    args.words += rest
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; return 0, 2 after a user's mistake, or 130 after an interruption."""
+    args = _parsed(argv)
+    try:
+        args.run(args)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"interrupted; `distill {args.command}` with the same words goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

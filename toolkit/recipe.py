@@ -1,0 +1,202 @@
+"""What a recipe is and how one is loaded: read, overridden, checked, and never half right.
+
+`load_recipe` is the only way in. Reading files is `recipe_files`' business, what a training field does is TRL's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from pydantic import BaseModel, Field, PrivateAttr, create_model
+
+from toolkit.recipe_checks import meaning_faults
+from toolkit.recipe_faults import Fault, Path, RecipeFaults, dotted, shape_faults
+from toolkit.recipe_files import read_recipe
+from toolkit.recipe_sections import (
+    AnyStudent,
+    DatasetSection,
+    Decode,
+    Evaluation,
+    Identity,
+    Name,
+    OwnSplit,
+    Publish,
+    Reduction,
+    Reference,
+    Section,
+    Stage,
+    Student,
+    View,
+)
+from toolkit.recipe_tree import Node
+
+__all__ = [
+    "Builders",
+    "Decode",
+    "Evaluation",
+    "OwnSplit",
+    "Publish",
+    "Recipe",
+    "RecipeFaults",
+    "Reduction",
+    "Reference",
+    "Stage",
+    "Student",
+    "View",
+    "load_recipe",
+]
+
+
+class Recipe(Section):
+    """A method: a dataset, a student, the stages that train it, and how it is scored.
+
+    Attributes:
+        recipe: Name, version, paper.
+        dataset: What is learnt from.
+        student: Who learns; None where the recipe only builds.
+        stages: Training runs, one after the other.
+        references: Other students to compare with.
+        decode: How answers are got; None where nothing is evaluated.
+        evaluation: What is scored; None for nothing.
+        publish: Where the student goes; None to keep it.
+        output_dir: Folder of runs.
+        hub_dir: Folder of the local hub.
+    """
+
+    recipe: Identity
+    dataset: DatasetSection
+    student: AnyStudent | None = None
+    stages: list[Stage] = Field(default_factory=list)
+    references: dict[Name, Reference] = Field(default_factory=dict)
+    decode: Decode | None = None
+    evaluation: Evaluation | None = None
+    publish: Publish | None = None
+    output_dir: str = "outputs"
+    hub_dir: str = "hub"
+
+    _tree: Node = PrivateAttr()
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
+        return self.model_dump(mode="json")
+
+    def summary(self) -> str:
+        """Return one line that says what the recipe comes to."""
+        dataset, builder = self.dataset, self.dataset.builder
+        parts = [
+            f"{self.recipe.name} version {self.recipe.version}",
+            f"dataset {dataset.repo_id}@{dataset.revision}" + (f" by {builder}" if builder else ", published already"),
+        ]
+        if self.student:
+            made = (self.student.from_config or {}).get("model_type")
+            parts.append(f"student {self.student.model_name_or_path or f'{made} from its configuration'}")
+        parts.append("stages " + (" -> ".join(stage.name for stage in self.stages) or "none"))
+        if self.evaluation:
+            parts.append(f"scored on {', '.join(self.evaluation.sets)}")
+        return "; ".join([*parts, f"digest {self.digest[:12]}"])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of everything that can change a result: `resolved()` without the folders.
+
+        The order of views counts (the first of two is the right one), that of other keys does not.
+        """
+        content = {key: value for key, value in self.resolved().items() if key not in ("output_dir", "hub_dir")}
+        return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
+
+    def origin(self, *path: str | int) -> str:
+        """Return where the value at a path comes from: `file:line`, the override, or `default`."""
+        node, steps = self._tree.nearest_to(path)
+        # A text in place of a section, as in `target: ["..."]`, is the text of that section.
+        return str(node.place) if steps == len(path) or path[steps:] == ("text",) else "default"
+
+    def origins(self) -> dict[str, str]:
+        """Return the origin of every plain value of `resolved()` by its dotted key, to be printed beside it."""
+        return {dotted(path): self.origin(*path) for path in _plain_paths(self.resolved(), ())}
+
+
+@dataclass(frozen=True)
+class Builders:
+    """The dataset builders that a recipe may name.
+
+    Attributes:
+        names: All of them.
+        find: Settings model and dotted column paths of a builder, or None for an unknown name.
+    """
+
+    names: tuple[str, ...]
+    find: Callable[[str], tuple[type[BaseModel], frozenset[str]] | None]
+
+
+def load_recipe(path: str, overrides: Sequence[str], builders: Builders) -> Recipe:
+    """Read a recipe with what it extends, lay the overrides over it, and check all of it.
+
+    Args:
+        path: File of the recipe.
+        overrides: `KEY=VALUE` with dotted keys and YAML values, the last one wins.
+        builders: Builders that `dataset.builder` may name.
+
+    Raises:
+        RecipeFaults: Anything is wrong; holds every fault, not only the first.
+    """
+    tree, faults = read_recipe(path, overrides)
+    if tree is None:
+        raise RecipeFaults(faults)
+    data = tree.plain()
+    model, columns = _bound(data, builders)
+    found = [*shape_faults(model, data), *meaning_faults(data, builders.names, columns)]
+    told = {(fault.place, fault.key) for fault in faults}
+    for where, text in found:
+        place = tree.nearest_to(where)[0].place
+        if (place, dotted(where)) not in told:
+            faults.append(Fault(place, dotted(where), text))
+    if faults:
+        raise RecipeFaults(faults)
+    recipe = model.model_validate_json(json.dumps(data), strict=True)
+    recipe._tree = tree
+    return recipe
+
+
+def _bound(data: dict[str, Any], builders: Builders) -> tuple[type[Recipe], frozenset[str] | None]:
+    """Return the model whose `dataset.config` is the named builder's, and the columns views may use, where known.
+
+    A missing `dataset.config` becomes an empty one in `data`, so that the builder says what it needs.
+    """
+    dataset = data.get("dataset")
+    name = dataset.get("builder") if isinstance(dataset, dict) else None
+    found = builders.find(name) if isinstance(name, str) else None
+    if found is None or dataset is None:
+        return Recipe, None
+    settings, columns = found
+    if dataset.get("config") is None:
+        dataset["config"] = {}
+    section = create_model("DatasetSection", __base__=DatasetSection, config=(settings, ...))
+    return create_model("Recipe", __base__=Recipe, dataset=(section, ...)), columns
+
+
+def _views_in_order(value: Any) -> Any:
+    """Return plain data with every `views` mapping as a list of pairs, which no sorting of keys can reorder."""
+    if isinstance(value, dict):
+        return {
+            key: [[name, _views_in_order(view)] for name, view in inner.items()]
+            if key == "views" and isinstance(inner, dict)
+            else _views_in_order(inner)
+            for key, inner in value.items()
+        }
+    return [_views_in_order(item) for item in value] if isinstance(value, list) else value
+
+
+def _plain_paths(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _plain_paths(inner, (*path, key))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _plain_paths(inner, (*path, index))
+    else:
+        yield path

@@ -1,0 +1,283 @@
+"""The sections of a recipe: their keys, types and ranges. What must agree between them is in `recipe_checks`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+    Tag,
+    create_model,
+    model_serializer,
+)
+
+from toolkit.problem_sources import ProblemsConfig
+from toolkit.schema import Strict
+from toolkit.training_fields import model_config_fields, training_model
+
+
+def _tag(text: str) -> str:
+    if not re.fullmatch(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)|[0-9a-f]{40}", text):
+        raise ValueError("allowed a version tag like 'v1.2.3', or the 40 hexadecimal digits of a commit")
+    return text
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", text):
+        raise ValueError("allowed a version tag like 'v1.2.3'")
+    return text
+
+
+def _repo_id(text: str) -> str:
+    word = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
+    if not re.fullmatch(rf"(?:{word}/)?{word}", text, re.ASCII) or re.search(r"--|\.\.", text) or len(text) > 96:
+        raise ValueError(
+            "allowed 'name' or 'organisation/name' of letters, digits, single - _ . and at most 96 characters"
+        )
+    return text
+
+
+def _not_zero(number: float) -> float:
+    if not number:
+        raise ValueError("allowed any finite number but 0: a view that weighs nothing teaches nothing")
+    return number
+
+
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=60)]
+"""A name that becomes a part of paths and of dotted keys; a number would be taken for a position."""
+RepoId = Annotated[str, AfterValidator(_repo_id)]
+
+
+class Section(Strict):
+    """A section of a recipe; its numbers are finite."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+
+class Identity(Section):
+    """What the recipe is: `recipe`.
+
+    Attributes:
+        name: Names the run's folder.
+        version: Must rise when the recipe's results move.
+        paper: arXiv id or other reference, as text.
+        title: One line for cards.
+    """
+
+    name: Name
+    version: int = Field(ge=1)
+    paper: str | None = None
+    title: str | None = None
+
+
+class DatasetSection(Section):
+    """The dataset that students learn from: `dataset`.
+
+    Attributes:
+        builder: Who builds it, a module of `dataset_builders`; None for one that is published already.
+        repo_id: `organisation/name` on the Hub, a folder in the local hub.
+        revision: Version tag; for a dataset without builder also a commit.
+        config: The builder's own settings, an instance of its `SETTINGS`; None without a builder.
+    """
+
+    builder: str | None = None
+    repo_id: RepoId
+    revision: Annotated[str, AfterValidator(_tag)]
+    config: Any = None
+
+
+class TokenizerSection(Section):
+    """The tokenizer that a student made from a configuration gets: `student.tokenizer`.
+
+    Attributes:
+        vocab_size: Most tokens; 256 bytes and two special ones are always there.
+    """
+
+    vocab_size: int = Field(default=1024, ge=258)
+
+
+class Student(Section):
+    """The model to train: `student`, made from a configuration or loaded; beside these any field of `trl.ModelConfig`.
+
+    Attributes:
+        from_config: `model_type` and fields of that model's configuration, for an untrained student.
+        tokenizer: Of a student from a configuration; trained on the dataset.
+        model_name_or_path: Model of the Hub or folder to load.
+        seed: Of the initial weights.
+        prompt_format: Prompts as they are written, or as a user's turn in the student's chat template.
+    """
+
+    from_config: dict[str, Any] | None = None
+    tokenizer: TokenizerSection | None = None
+    model_name_or_path: str | None = None
+    seed: int = Field(default=0, ge=0)
+    prompt_format: Literal["plain", "chat"] = "plain"
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Return the fields of `trl.ModelConfig` that the recipe sets, without the model's name."""
+        return {name: getattr(self, name) for name in self.model_fields_set if name not in Student.model_fields}
+
+    @model_serializer(mode="wrap")
+    def _without_defaults_of_others(self, dump: Callable[[Student], dict[str, Any]]) -> dict[str, Any]:
+        set_or_ours = self.model_fields_set | Student.model_fields.keys()
+        return {name: value for name, value in dump(self).items() if name in set_or_ours}
+
+
+class TargetSegment(Section):
+    """A piece of a view's target; a text alone stands for `{text: ...}`.
+
+    Attributes:
+        text: Template (`toolkit.views`).
+        weight: Factor of its tokens' weights; 0 is context that the student sees and is never scored on.
+        role: What the piece is; by default the last part of its first column's path.
+    """
+
+    text: str
+    weight: float = Field(default=1.0, ge=0)
+    role: str | None = None
+
+
+def _segment(value: Any) -> Any:
+    return {"text": value} if isinstance(value, str) else value
+
+
+class View(Section):
+    """What the student sees of a record.
+
+    Attributes:
+        prompt: Template of what is given.
+        target: What is to be written, piece by piece.
+        coefficient: Signed factor of the view's loss; negative makes its target less likely.
+        token_weights: `uniform`, or `key_steps`: only tokens that the edit script between the stage's two such
+            views touches carry weight. The view listed first is the right one.
+    """
+
+    prompt: str
+    target: list[Annotated[TargetSegment, BeforeValidator(_segment)]]
+    coefficient: Annotated[float, AfterValidator(_not_zero)] = 1.0
+    token_weights: Literal["uniform", "key_steps"] = "uniform"
+
+    def segments(self) -> list[tuple[str, str | None, float]]:
+        """Return (template, role or None, weight) of each piece of the target, as `toolkit.views.render` takes it."""
+        return [(piece.text, piece.role, piece.weight) for piece in self.target]
+
+
+class Reduction(Section):
+    """How token losses become one number (DESIGN, section 3).
+
+    Attributes:
+        by: A mean over all tokens of a step, over each view's, or over each example's.
+        over: What is divided by: all tokens of scored segments, or the sum of absolute weights.
+    """
+
+    by: Literal["token", "view", "example"] = "token"
+    over: Literal["all", "weighted"] = "all"
+
+
+if TYPE_CHECKING:
+    TrainingFields = dict[str, Any]
+    AnyStudent = Student
+else:
+    TrainingFields = Annotated[
+        training_model(),
+        AfterValidator(lambda training: training.model_dump(exclude_unset=True)),
+        PlainSerializer(lambda training: training),
+    ]
+    AnyStudent = create_model(
+        "Student",
+        __base__=Student,
+        **{name: (type_, None) for name, type_ in model_config_fields().items() if name not in Student.model_fields},
+    )
+
+
+class Stage(Section):
+    """One training run; the next stage starts from its student.
+
+    Attributes:
+        name: Names its folder, and the stage in overrides.
+        views: Views by name, in order.
+        reduction: How token losses become one number.
+        max_dropped: Largest share of records that may be left out because they do not fit; more refuses the run.
+        training: Fields of `trl.SFTConfig`, only those that the recipe sets.
+    """
+
+    name: Name
+    views: dict[Name, View] = Field(min_length=1)
+    reduction: Reduction = Reduction()
+    max_dropped: float = Field(default=0.05, ge=0, le=1)
+    training: TrainingFields = Field(default_factory=dict)
+
+
+class Decode(Section):
+    """How an answer is got from a student.
+
+    Attributes:
+        view: View whose prompt the student is given.
+        max_new_tokens: Longest answer.
+        samples: Answers per question; more than one needs a temperature, the most frequent answer counts.
+        temperature: 0 is greedy.
+        top_p: Nucleus mass.
+    """
+
+    view: str
+    max_new_tokens: int = Field(default=256, ge=1)
+    samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+
+
+class Reference(Section):
+    """A student trained beside the recipe's on the same data, to compare with: none of `stages` is the untrained one.
+
+    Attributes:
+        stages: As of the recipe.
+        decode: As of the recipe, whose own is taken by default.
+    """
+
+    stages: list[Stage]
+    decode: Decode | None = None
+
+
+class OwnSplit(Section):
+    """The dataset's own held-out questions as an evaluation set."""
+
+    split: Literal["test"]
+
+
+def _origin_of_set(value: Any) -> str:
+    source = value.get("source") if isinstance(value, dict) else getattr(value, "source", None)
+    return "problems" if source is not None else "own"
+
+
+EvaluationSet = Annotated[
+    Annotated[OwnSplit, Tag("own")] | Annotated[ProblemsConfig, Tag("problems")], Discriminator(_origin_of_set)
+]
+
+
+class Evaluation(Section):
+    """What students are scored on.
+
+    Attributes:
+        sets: Sets by name: `{split: test}`, the dataset's own, or a source of problems, whose test split is taken.
+        n: Most questions per set; all by default.
+        batch_size: Prompts decoded at once.
+    """
+
+    sets: dict[Name, EvaluationSet] = Field(min_length=1)
+    n: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1)
+
+
+class Publish(Section):
+    """Where the student goes, with its card."""
+
+    repo_id: RepoId
+    revision: Annotated[str, AfterValidator(_version)] = "v1.0.0"

@@ -1,0 +1,185 @@
+"""The tree of a recipe's values, each with the place where it stands; how layers of it combine; interpolation.
+
+Knows nothing of what the keys mean, but for the few that choose between alternatives (`_inherited`).
+
+How layers combine (a file over the one it extends, each override over what came before):
+
+- a mapping is merged with a mapping, key by key; anything else replaces what was there, lists included;
+- a mapping over a list changes items of the list, named by their `name` or by their position from 0;
+- `!replace` before a mapping or a list in a file replaces instead of merging;
+- a layer that chooses another alternative drops what belonged to the old one: `student.model_name_or_path` drops an
+  inherited `from_config`, `tokenizer` and `model_revision`, and `from_config` an inherited `model_name_or_path` and
+  `model_revision`; another `kind` of teacher, `source` of problems or `model_type` starts its section afresh; another
+  `dataset.builder` drops `dataset.config`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from toolkit.errors import nearest
+from toolkit.recipe_faults import Fault, Path, Place, dotted, show
+
+_SECRET = re.compile(r"oc\.env:\s*\w*(KEY|TOKEN|SECRET|PASSWORD)\w*", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A value of a recipe and where it stands.
+
+    Attributes:
+        value: A text, number, boolean or null; or nodes, in a list or in a mapping by their keys.
+        place: Where its key, or its item of a list, stands.
+        replaces: Whether it replaces what it is laid over instead of being merged with it.
+    """
+
+    value: Any
+    place: Place
+    replaces: bool = False
+
+    def plain(self) -> Any:
+        """Return the value without places."""
+        if isinstance(self.value, dict):
+            return {key: node.plain() for key, node in self.value.items()}
+        return [node.plain() for node in self.value] if isinstance(self.value, list) else self.value
+
+    def nearest_to(self, path: Path) -> tuple[Node, int]:
+        """Return the node at a path, or the last one there is on the way to it, and how many steps lead there."""
+        here = self
+        for steps, part in enumerate(path):
+            inside = isinstance(here.value, dict) and part in here.value
+            if not inside and not (isinstance(here.value, list) and isinstance(part, int) and part < len(here.value)):
+                return here, steps
+            here = here.value[part]
+        return here, len(path)
+
+
+def merge(base: Node, layer: Node, path: Path, faults: list[Fault]) -> Node:
+    """Return a layer laid over what it is based on; a merged section stands where it first stood."""
+    if layer.replaces or not isinstance(layer.value, dict):
+        return layer
+    if isinstance(base.value, list):
+        items = list(base.value)
+        for key, node in layer.value.items():
+            index = _item(items, key)
+            if index is None:
+                names = [item.value["name"].value for item in items if _named(item)]
+                has = f"names {', '.join(map(str, names))} and " if names else ""
+                text = (
+                    f"no item of this list; it has {has}positions 0 to {len(items) - 1}{nearest(key, map(str, names))}"
+                )
+                faults.append(Fault(node.place, dotted((*path, key)), text if items else "the list is empty"))
+                continue
+            items[index] = merge(items[index], node, (*path, index), faults)
+        return replace(base, value=items)
+    if not isinstance(base.value, dict):
+        return layer
+    merged = _inherited(base.value, layer.value, path)
+    for key, node in layer.value.items():
+        merged[key] = merge(merged[key], node, (*path, key), faults) if key in merged else node
+    return replace(base, value=merged)
+
+
+def _named(item: Node) -> bool:
+    return isinstance(item.value, dict) and "name" in item.value
+
+
+def _item(items: Sequence[Node], key: str) -> int | None:
+    """Return the position of the item of that name, or at that position."""
+    for index, item in enumerate(items):
+        if _named(item) and item.value["name"].value == key:
+            return index
+    return int(key) if key.isdecimal() and int(key) < len(items) else None
+
+
+def _inherited(base: dict[str, Node], layer: dict[str, Node], path: Path) -> dict[str, Node]:
+    """Return what a section inherits: all of it, but for what belonged to an alternative no longer chosen."""
+
+    def sets(key: str) -> bool:
+        return key in layer and layer[key].value is not None
+
+    def changes(key: str) -> bool:
+        return sets(key) and (key not in base or base[key].value != layer[key].value)
+
+    section = path[-1] if path else None
+    dropped: set[str] = set()
+    if path == ("student",) and sets("model_name_or_path") and not sets("from_config"):
+        dropped = {"from_config", "tokenizer"} | ({"model_revision"} if changes("model_name_or_path") else set())
+    elif path == ("student",) and sets("from_config") and not sets("model_name_or_path"):
+        dropped = {"model_name_or_path", "model_revision"}
+    elif path == ("dataset",) and changes("builder"):
+        dropped = {"config"}
+    elif path[-2:-1] == ("sets",):
+        own = "split" in layer and isinstance(layer["split"].value, str)
+        dropped = set(base) if own or changes("source") else set()
+    elif changes({"teacher": "kind", "problems": "source", "from_config": "model_type"}.get(str(section), "")):
+        dropped = set(base)
+    return {key: node for key, node in base.items() if key not in dropped}
+
+
+def interpolated(tree: Node, faults: list[Fault]) -> Node:
+    """Return the tree with every `${...}` resolved by OmegaConf: `${oc.env:NAME,default}`, `${recipe.name}`.
+
+    A dollar sign that is meant as such before a brace is written `\\${`.
+    """
+    written = {path: node for path, node in _leaves(tree, ()) if isinstance(node.value, str) and "${" in node.value}
+    if not written:
+        return tree
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    found: dict[Path, Any] = {}
+    for path, node in written.items():
+        try:
+            if secret := _SECRET.search(node.value):
+                raise ValueError(f"{secret.group()} looks like a secret, and a recipe is recorded with its values")
+            OmegaConf.create([node.value])  # its grammar alone
+        except (OmegaConfBaseException, ValueError) as error:
+            found[path] = None
+            faults.append(_bad_interpolation(path, node, error))
+    root = OmegaConf.create(_substituted(tree, (), found).plain())
+    for path in written.keys() - found.keys():
+        try:
+            here: Any = root
+            for part in path:
+                here = here[part]
+            found[path] = OmegaConf.to_container(here, resolve=True) if OmegaConf.is_config(here) else here
+        except (OmegaConfBaseException, ValueError, RecursionError) as error:
+            found[path] = None
+            faults.append(_bad_interpolation(path, written[path], error))
+    return _substituted(tree, (), found)
+
+
+def _bad_interpolation(path: Path, node: Node, error: Exception) -> Fault:
+    reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+    return Fault(node.place, dotted(path), rf"found {show(node.value)}, {reason}; plain text is written \${{")
+
+
+def _leaves(node: Node, path: Path) -> Iterator[tuple[Path, Node]]:
+    if isinstance(node.value, (dict, list)):
+        for key, inner in node.value.items() if isinstance(node.value, dict) else enumerate(node.value):
+            yield from _leaves(inner, (*path, key))
+    else:
+        yield path, node
+
+
+def _substituted(node: Node, path: Path, values: dict[Path, Any]) -> Node:
+    """Return the tree with other plain values at some paths, each in the place of what it replaces."""
+    if path in values:
+        return _placed(values[path], node.place)
+    if isinstance(node.value, dict):
+        return replace(node, value={key: _substituted(each, (*path, key), values) for key, each in node.value.items()})
+    if isinstance(node.value, list):
+        return replace(
+            node, value=[_substituted(each, (*path, index), values) for index, each in enumerate(node.value)]
+        )
+    return node
+
+
+def _placed(value: Any, place: Place) -> Node:
+    if isinstance(value, dict):
+        return Node({str(key): _placed(each, place) for key, each in value.items()}, place)
+    return Node([_placed(each, place) for each in value] if isinstance(value, list) else value, place)

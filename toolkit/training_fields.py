@@ -1,0 +1,264 @@
+"""What a recipe may set of `trl.SFTConfig`, of `trl.ModelConfig` and of a model's configuration: names and types.
+
+They are read from the installed packages' source by `ast`, because importing trl takes ten seconds and torch, and a
+recipe is to be checked at once. A field whose type is no plain one (a class of torch's, say) takes any value here and
+is left to its owner. What a field does is not this module's business, but for those that the toolkit owns.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from functools import cache, reduce
+from importlib.util import find_spec
+from operator import or_
+from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
+from pydantic_core import PydanticCustomError
+
+from toolkit.schema import Strict
+
+_SCORES = "scores come from the recipe's `evaluation`; the trainer is given no evaluation set"
+_PUBLISHED = "a student is published only with its data, recipe and scores; use the recipe's `publish`"
+_VIEWS = "which tokens carry loss is said by `views` (segment weights, token_weights)"
+_LOSS = "the loss is the recipe's own: `views` and `reduction` say what it is"
+_TEXT = "prompt and target are said by `views`, the prompt's form by student.prompt_format"
+_LENGTH = "a record that does not fit is left out and counted, never cut; use max_length and the stage's `max_dropped`"
+
+# Fields that have one right value here: setting them would be ignored, or would break what the toolkit promises.
+OWNED = {
+    "output_dir": "checkpoints of each stage lie under the recipe's `output_dir`",
+    "resume_from_checkpoint": "the same command again resumes by itself",
+    "local_rank": "the launcher sets it",
+    "do_train": "`distill train` trains",
+    **dict.fromkeys(("do_eval", "do_predict", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start"), _SCORES),
+    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _SCORES),
+    **dict.fromkeys(("include_for_metrics", "batch_eval_metrics", "prediction_loss_only", "eval_packing"), _SCORES),
+    **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo"), _PUBLISHED),
+    **dict.fromkeys(("hub_always_push", "hub_revision"), _PUBLISHED),
+    "hub_token": "a secret never stands in a recipe; set HF_TOKEN in the environment",
+    **dict.fromkeys(("remove_unused_columns", "label_names", "dataset_kwargs"), "the trainer owns its columns"),
+    "dataset_num_proc": "encoding is batched in one process",
+    **dict.fromkeys(("completion_only_loss", "assistant_only_loss"), _VIEWS),
+    **dict.fromkeys(("loss_type", "label_smoothing_factor", "average_tokens_across_devices"), _LOSS),
+    **dict.fromkeys(("use_liger_kernel", "liger_kernel_config"), _LOSS),
+    **dict.fromkeys(("dataset_text_field", "chat_template_path"), _TEXT),
+    **dict.fromkeys(("eos_token", "pad_token"), "the student's tokenizer says which tokens end and pad"),
+    "truncation_mode": _LENGTH,
+    "packing_strategy": "packing never cuts a record; set `packing` alone",
+}
+_OWNED_CONFIG = {
+    "vocab_size": "the tokenizer says it; use student.tokenizer.vocab_size",
+    **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), "the student's tokenizer says it"),
+}
+
+_POSITIVE, _NOT_NEGATIVE, _COUNT = Field(gt=0), Field(ge=0), Field(ge=1)
+_BELOW_ONE = Field(ge=0, lt=1)
+_RANGES: dict[str, Any] = {
+    "learning_rate": _POSITIVE,
+    "num_train_epochs": _POSITIVE,
+    "per_device_train_batch_size": _COUNT,
+    "per_device_eval_batch_size": _COUNT,
+    "gradient_accumulation_steps": _COUNT,
+    "max_length": _COUNT,
+    "weight_decay": _NOT_NEGATIVE,
+    "warmup_steps": _NOT_NEGATIVE,
+    "max_grad_norm": _NOT_NEGATIVE,
+    "adam_beta1": _BELOW_ONE,
+    "adam_beta2": _BELOW_ONE,
+    "adam_epsilon": _POSITIVE,
+    "logging_steps": _POSITIVE,
+    "save_steps": _POSITIVE,
+    "save_total_limit": _COUNT,
+    "seed": _NOT_NEGATIVE,
+    "data_seed": _NOT_NEGATIVE,
+    "dataloader_num_workers": _NOT_NEGATIVE,
+    "neftune_noise_alpha": _POSITIVE,
+    "lora_r": _COUNT,
+    "lora_alpha": _COUNT,
+    "lora_dropout": _BELOW_ONE,
+}
+# Before transformers 5 these stood beside `rope_parameters`; configurations still take them.
+_LEGACY_ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+
+
+@cache
+def training_model() -> type[BaseModel]:
+    """Return a model of a stage's `training` section: the fields of `trl.SFTConfig`, none of them required."""
+    fields: dict[str, Any] = {}
+    fields |= _fields("transformers", "training_args.py", "TrainingArguments")
+    fields |= _fields("trl", "trainer/base_config.py", "_BaseConfig")
+    fields |= _fields("trl", "trainer/sft_config.py", "SFTConfig")
+    fields["max_steps"] = Annotated[int, AfterValidator(_steps)]
+    return _model("Training", fields, OWNED)
+
+
+@cache
+def model_config_fields() -> dict[str, Any]:
+    """Return type annotations of the fields of `trl.ModelConfig` by their names, ranges included."""
+    fields = _fields("trl", "trainer/model_config.py", "ModelConfig")
+    return {name: _ranged(name, annotation) for name, annotation in fields.items()}
+
+
+@cache
+def model_types() -> tuple[str, ...]:
+    """Return the types of causal language models that the installed transformers can make from a configuration."""
+    return tuple(_mapping("modeling_auto.py", "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES"))
+
+
+@cache
+def configuration_model(model_type: str) -> type[BaseModel] | None:
+    """Return a model of the configuration of a model type, or None where its source is not where it should be."""
+    module = _mapping("auto_mappings.py", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(model_type, model_type)
+    module = module.replace("-", "_")
+    name = _mapping("auto_mappings.py", "CONFIG_MAPPING_NAMES").get(model_type)
+    path = f"models/{module}/configuration_{module}.py"
+    if name is None or not (_root("transformers") / path).is_file():
+        return None
+    fields: dict[str, Any] = dict.fromkeys(_LEGACY_ROPE, Any)
+    fields |= _fields("transformers", "configuration_utils.py", "PreTrainedConfig")
+    for base in _lineage("transformers", path, name):
+        fields |= dict.fromkeys(_aliases(base), Any) | dict(_annotated(base, {}))
+    return _model(name, {**fields, "model_type": str}, _OWNED_CONFIG)
+
+
+def _model(name: str, fields: dict[str, Any], owned: dict[str, str]) -> type[BaseModel]:
+    """Make a strict model without required fields; setting an owned field is an error that says why."""
+    annotations = {field: _ranged(field, annotation) for field, annotation in fields.items()}
+    annotations |= {field: Annotated[Any, AfterValidator(_Refusal(reason))] for field, reason in owned.items()}
+    defaults: dict[str, Any] = {field: (annotation, None) for field, annotation in annotations.items()}
+    return create_model(name, __base__=_Finite, **defaults)
+
+
+class _Finite(Strict):
+    model_config = ConfigDict(allow_inf_nan=False, protected_namespaces=())
+
+
+class _Refusal:
+    """A validator that accepts nothing and says why; the value is not repeated, it may be a secret."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+
+    def __call__(self, value: Any) -> Any:
+        raise PydanticCustomError("owned", "not a recipe's to set: {reason}", {"reason": self.reason})
+
+
+def _steps(value: int) -> int:
+    if value != -1 and value < 1:
+        raise ValueError("allowed a whole number >= 1, or -1 for no limit")
+    return value
+
+
+def _ranged(name: str, annotation: Any) -> Any:
+    return Annotated[annotation, _RANGES[name]] if name in _RANGES else annotation
+
+
+def _fields(package: str, path: str, name: str) -> dict[str, Any]:
+    enumerations = _enumerations() if package == "transformers" and path == "training_args.py" else {}
+    (definition,) = [node for node in _classes(package, path) if node.name == name]
+    return dict(_annotated(definition, enumerations))
+
+
+def _annotated(definition: ast.ClassDef, enumerations: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Give name and type of each field that a dataclass's body annotates."""
+    for node in definition.body:
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            written = ast.unparse(node.annotation)
+            if not node.target.id.startswith("_") and not written.startswith("ClassVar"):
+                yield node.target.id, _type(written, enumerations, _choices(node.value))
+
+
+class _Names(dict[str, Any]):
+    """Names that may stand in an annotation; one that is not known takes any value."""
+
+    def __missing__(self, name: str) -> Any:
+        return Any
+
+
+def _type(written: str, enumerations: dict[str, Any], choices: tuple[str, ...]) -> Any:
+    """Turn a written annotation into a type; where only certain texts are meant, into those."""
+    names = _Names(bool=bool, dict=dict, float=float, int=int, list=list, str=str, Literal=Literal, **enumerations)
+    try:
+        annotation = eval(written, {"__builtins__": {}}, names)  # the installed library's own source
+        annotation = eval(annotation, {"__builtins__": {}}, names) if isinstance(annotation, str) else annotation
+    except (AttributeError, SyntaxError, TypeError):
+        return Any
+    parts = list(get_args(annotation)) if _is_union(annotation) else [annotation]
+    if choices:
+        parts = [Literal[choices] if part is str else part for part in parts]
+    elif any(get_origin(part) is Literal and get_args(part) != (False,) for part in parts):
+        parts = [part for part in parts if part is not str]  # `SchedulerType | str` means the scheduler's names
+    return reduce(or_, parts)
+
+
+def _is_union(annotation: Any) -> bool:
+    return get_origin(annotation) is Union or type(annotation).__name__ == "UnionType"
+
+
+def _choices(default: ast.expr | None) -> tuple[str, ...]:
+    """Return the `choices` of a dataclass field's metadata, where they are written out."""
+    for node in ast.walk(default) if default is not None else ():
+        if isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value == "choices" and isinstance(value, ast.List):
+                    return tuple(ast.literal_eval(value))
+    return ()
+
+
+@cache
+def _enumerations() -> dict[str, Any]:
+    """Return transformers' enumerations of training arguments by name, each as a `Literal` of its values."""
+    found = {}
+    for path in ("trainer_utils.py", "training_args.py", "debug_utils.py"):
+        for definition in _classes("transformers", path):
+            if any(isinstance(base, ast.Name) and base.id == "ExplicitEnum" for base in definition.bases):
+                assigned = [node.value for node in definition.body if isinstance(node, ast.Assign)]
+                values = tuple(value.value for value in assigned if isinstance(value, ast.Constant))
+                found[definition.name] = Literal[values]
+    return found
+
+
+def _lineage(package: str, path: str, name: str) -> list[ast.ClassDef]:
+    """Return a class and those of its bases that stand in the same file, the deepest first."""
+    known = {node.name: node for node in _classes(package, path)}
+    if name not in known:
+        return []
+    bases = [base.id for base in known[name].bases if isinstance(base, ast.Name)]
+    return [node for base in bases for node in _lineage(package, path, base)] + [known[name]]
+
+
+def _aliases(definition: ast.ClassDef) -> list[str]:
+    """Return the other names under which a configuration takes its fields (`attribute_map`)."""
+    for node in definition.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "attribute_map":
+            return list(ast.literal_eval(node.value))
+    return []
+
+
+@cache
+def _mapping(file: str, name: str) -> dict[str, str]:
+    """Return an `OrderedDict([...])` that a module of `transformers.models.auto` assigns."""
+    for node in _source("transformers", f"models/auto/{file}").body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Call):
+            return dict(ast.literal_eval(node.value.args[0]))
+    return {}
+
+
+def _classes(package: str, path: str) -> list[ast.ClassDef]:
+    return [node for node in _source(package, path).body if isinstance(node, ast.ClassDef)]
+
+
+@cache
+def _source(package: str, path: str) -> ast.Module:
+    return ast.parse((_root(package) / path).read_text(encoding="utf-8"))
+
+
+@cache
+def _root(package: str) -> Path:
+    spec = find_spec(package)  # finds a top-level package without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError(f"{package} is not installed", name=package)
+    return Path(next(iter(spec.submodule_search_locations)))
