@@ -1,0 +1,274 @@
+"""The one answer extractor and the one matcher: builders, filters, decoding and scores all use these.
+
+Two steps, kept apart. *Finding* (here): the last answer clause of a completion ("Therefore, the answer is ...",
+`\\boxed{}`, `#### N`, `A: ...`). *Reading* (`answer_readings`): what that clause says. Two answers are equal when their
+readings are: never containment, never a prefix.
+
+It does not repair answers, judge rationales or know units. Nothing here raises on any text, and every pattern is
+linear: 1 MB takes a fraction of a second. Mathematics is compared in `toolkit.math_equality`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+from toolkit import answer_readings as readings
+from toolkit.errors import UserError, nearest
+
+ANSWER_PHRASE = "Therefore, the answer is"
+KINDS = ("auto", "number", "choice", "boolean", "text", "math")
+
+LONGEST_ANSWER = 2_000  # characters of an answer clause that are read at all
+LONGEST_BARE_ANSWER = 300  # characters up to which a line without any answer clause may be a bare answer
+
+_MARK = re.compile(
+    r"""
+    \b(?:answers?|(?:correct|right|best)[ ](?:option|choice)) (?:[ ](?:choice|option))?
+    (?:[ ](?:to|for)[ ][^\n.:?!]{1,80}?)? [*_\]"'`]{0,4} [ ]?
+    (?:(?:is|are|was|(?:would|should|must|will|has[ ]to)[ ]be)\b [*_]{0,3} [ ]? :? | [:=]) [*_]{0,3}
+    | ^[ #*]{0,8}(?:final[ ])?answer[ *]{0,4}$      # a heading: the answer stands below it
+    | <answer>
+    | \\(?:boxed|fbox)[ ]?(?={)
+    """,
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+_LAST_LINE_MARK = re.compile(r"[ *]{0,8}(?:\#{4}|A[ ]?:)[*]{0,3}[ ]?")  # elsewhere "####" is a heading, "A:" an option
+_LEAD_IN = re.compile(
+    r"""(?:\b(?:therefore|thus|so|hence|consequently|finally|in[ ]conclusion|we[ ]conclude[ ]that)[,:]?\s{1,3})*
+    (?:\b(?:the|my|our)[ ])? (?:\b(?:final|correct|right|best)[ ])* [\s*_$#\[\\(]{0,12}\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_BETWEEN = re.compile(r"[\s*_$:\\(\[]{0,12}")  # what may stand between "the answer is" and its \boxed{}
+_BOX = re.compile(r"\\(?:boxed|fbox)[ ]?(?={)")
+_RUN_ON = re.compile(r"\n[ ]{0,4}(?:Q|Question|Human|User)[ ]?:|<\|(?:im_end|endoftext|eot_id|end)\|>|</s>")
+_BELOW = re.compile(r"(?:as follows|the following|given by|below)?[\s:*_$\[\\(]*", re.IGNORECASE)
+_BULLET = re.compile(r"[ ]{0,8}(?:[-*•]|[0-9]{1,2}[.)])[ ]")
+_SENTENCE_END = re.compile(r"[.!?][\"')\]*]{0,3}[ ]+(?=[A-Z(\[\"'*])")
+_ABBREVIATION = re.compile(
+    r"(?:\b[A-Za-z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|Mt|Prof|Gen|Col|Capt|Lt|Rev|No|Vol|vs|Inc|Ltd|Co|Corp|Rs|approx))\Z"
+)
+
+
+class _Clause(NamedTuple):
+    start: int  # offset where the rationale ends
+    answer: str  # the raw answer, tidied
+    announced: bool  # by a phrase, a box or a mark; otherwise this is the last sentence, whatever it says
+    bare: bool  # there is nothing else in the text
+
+
+def _visible(text: str) -> tuple[int, int]:
+    """The span of `text` that can hold its answer: after the thinking, before a run-on into the next question."""
+    start = text.rfind("</think>") + len("</think>") if "</think>" in text else 0
+    if not start and "<think>" in text:
+        return len(text), len(text)  # cut off while thinking: nothing was answered
+    start += len(text) - start - len(text[start:].lstrip())
+    run_on = _RUN_ON.search(text, start)
+    return start, run_on.start() if run_on else len(text)
+
+
+def _sentences(line: str) -> list[str]:
+    """Cut a line at its sentence ends; initials, decimals and common abbreviations are none."""
+    parts, begin = [], 0
+    for end in _SENTENCE_END.finditer(line):
+        if line[end.start()] != "." or not _ABBREVIATION.search(line, max(0, end.start() - 8), end.start()):
+            parts.append(line[begin : end.end()].rstrip())
+            begin = end.end()
+    return [*parts, line[begin:]]
+
+
+def _boxed(text: str, start: int) -> str:
+    """The content of the braces that open at `start`; an unclosed box ends with its line."""
+    depth = 0
+    for end in range(start, min(len(text), start + LONGEST_ANSWER)):
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        if not depth:
+            return readings.tidy(text[start + 1 : end])
+    return readings.tidy(text[start + 1 : start + LONGEST_ANSWER].split("\n", 1)[0])
+
+
+def _announced(text: str, start: int) -> str:
+    """The answer that follows a phrase that ends at `start`, to the end of its sentence; "" where none does.
+
+    Where the rest of the line is empty the answer stands on the next line, unless a list of several items does.
+    """
+    lines = text[start : start + LONGEST_ANSWER].split("\n")
+    if _BELOW.fullmatch(lines[0]):
+        lines = [line for line in lines if not _BELOW.fullmatch(line)]
+        if not lines or (len(lines) > 1 and _BULLET.match(lines[0]) and _BULLET.match(lines[1])):
+            return ""
+        lines[0] = lines[0].removeprefix("- ")
+    sentence = _sentences(lines[0].split("</answer>")[0])[0]
+    box = _BOX.search(sentence)
+    return _boxed(sentence, box.end()) if box else readings.tidy(sentence)
+
+
+def _find(text: str) -> _Clause:
+    """The last answer clause of `text` (already in plain characters), else its last sentence."""
+    start, end = _visible(text)
+    body = text[:end].rstrip()
+    marks = list(_MARK.finditer(body, start))
+    last_line = max(start, body.rfind("\n") + 1)
+    labelled = _LAST_LINE_MARK.match(body, last_line)
+    if labelled and not (marks and marks[-1].start() >= last_line):
+        answer = readings.tidy(_sentences(body[labelled.end() :][:LONGEST_ANSWER])[0])
+        if answer:
+            return _Clause(last_line, answer, True, False)
+    for position in reversed(range(len(marks))):
+        boxed = marks[position].group().startswith("\\")
+        answer = (_boxed if boxed else _announced)(body, marks[position].end())
+        if not answer:
+            continue
+        begin = marks[position].start()
+        if boxed and position and _BETWEEN.fullmatch(body, marks[position - 1].end(), begin):
+            begin = marks[position - 1].start()
+        lead_in = _LEAD_IN.search(body, max(start, begin - 80), begin)
+        return _Clause(lead_in.start() if lead_in else begin, answer, True, False)
+    sentences = _sentences(body[max(last_line, len(body) - LONGEST_ANSWER) :])
+    bare = len(sentences) == 1 and last_line == start and len(body) - start <= LONGEST_BARE_ANSWER
+    return _Clause(end, readings.tidy(sentences[-1]), False, bare)
+
+
+_MATHEMATICS = re.compile(r"\\[A-Za-z]+|\$.+\$|[0-9A-Za-z)}]\s?\^|√|π")
+
+
+def _known(kind: str) -> str:
+    if kind not in KINDS:
+        raise UserError(f"answer kind {kind!r} is unknown; allowed: {', '.join(KINDS)}{nearest(kind, KINDS)}")
+    return kind
+
+
+def kind_of(gold: str, kind: str = "auto") -> str:
+    """How answers to a question with this gold are compared.
+
+    A kind other than `auto` is returned as it is. `auto` looks at the gold alone, in this order:
+
+    * `choice`: one option letter, alone or bracketed with its text behind it: "(B)", "B", "(B) Paris"
+    * `boolean`: one of yes, no, true, false, valid, invalid, in any case
+    * `number`: one number with at most a currency or percent sign: "-3", "1,234.50", "$5", "50%", "1/2"
+    * `math`: LaTeX or a power: "\\frac{1}{2}", "$x+1$", "x^2"
+    * `text`: everything else, among it dates, "32 feet", lists of words and Dyck words
+
+    Raises:
+        UserError: `kind` is not one of `KINDS`.
+    """
+    if _known(kind) != "auto":
+        return kind
+    plain = readings.tidy(gold.translate(readings.PLAIN))
+    if re.fullmatch(r"[A-Z]|\([A-Za-z]\)(?: .*)?", plain) and readings.letter(plain):
+        return "choice"
+    if readings.TRUTH.fullmatch(plain):
+        return "boolean"
+    number = readings.NUMBER.match(plain)
+    if number and plain[number.end() :].strip() in ("", "%") and readings.number(plain) is not None:
+        return "number"
+    return "math" if _MATHEMATICS.search(plain) else "text"
+
+
+def canonical(answer: str, kind: str, choices: Sequence[str] = ()) -> Fraction | str | None:
+    """What `answer` says, as a value that is equal exactly where two answers of this kind are: the key for a vote.
+
+    Args:
+        answer: An answer or answer clause, not a whole completion.
+        kind: Any of `KINDS` but auto. Mathematics has no canonical form here and is read as text.
+        choices: The texts of the options in order, for answers that give the text of an option.
+
+    Returns:
+        A fraction for a number, a letter for a choice, yes/no/valid/invalid for a boolean, words for a text; None
+        where the answer says nothing of this kind.
+    """
+    if kind in ("text", "math"):
+        return readings.words(answer) or None
+    plain = readings.tidy(answer[:LONGEST_ANSWER].translate(readings.PLAIN))
+    if kind == "number":
+        return readings.number(plain)
+    if kind == "choice":
+        return readings.letter(plain, choices)
+    word = readings.truth(plain)
+    return readings.same_truth(word) if word else None
+
+
+def extract(text: str, kind: str = "auto", choices: Sequence[str] = ()) -> str | None:
+    """The final answer that a completion gives, or None where it gives none of this kind.
+
+    The last answer clause counts and no other. Without a clause, the last sentence must state one number (and no
+    other), settle on one letter, or begin or end with yes or no; for text, math and auto the whole completion must be
+    one line of one sentence.
+
+    Args:
+        text: A completion, or a bare answer. Any string: nothing raises.
+        kind: One of `KINDS`; `auto` returns the clause as it stands. Where the gold is known, `kind_of(gold)` is the
+            better kind, since it can read a last sentence.
+        choices: As in `canonical`.
+
+    Returns:
+        number: plain digits or `a/b` ("$1,234.50" -> "1234.5"); choice: "(B)"; boolean: the word as it was written;
+        text, math and auto: the clause without markdown, quotation marks and full stop.
+    """
+    clause = _find(text.translate(readings.PLAIN))
+    if _known(kind) == "number":
+        number = readings.number(clause.answer, alone=not clause.announced)
+        return None if number is None else readings.numeral(number)
+    if kind == "choice":
+        letter = readings.letter(clause.answer, choices)
+        return f"({letter})" if letter else None
+    if kind == "boolean":
+        return readings.truth(clause.answer, at_edge=not clause.announced)
+    return (clause.answer or None) if clause.announced or clause.bare else None
+
+
+_LABEL = re.compile(r"^\(?[A-Z][):] ?(?=\S)|^\([A-Z]\)[,:] ?(?=\S)| \([A-Z]\)$")
+
+
+def matches(predicted: str | None, gold: str, kind: str = "auto", choices: Sequence[str] = ()) -> bool:
+    """Whether an extracted answer says the same as the gold.
+
+    Args:
+        predicted: What `extract` returned; None (nothing extracted) matches nothing.
+        gold: The gold answer, bare.
+        kind: One of `KINDS`; `auto` is decided by the gold (`kind_of`).
+        choices: As in `canonical`.
+    """
+    kind = kind_of(gold, kind)
+    if predicted is None:
+        return False
+    expected = canonical(gold, kind, choices)
+    if expected is None:
+        kind, expected = "text", canonical(gold, "text")  # a gold that its kind cannot read is compared as a text
+    if expected is not None and canonical(predicted, kind, choices) == expected:
+        return True
+    if kind == "text":
+        # An option given with its letter, "(A) Monsters, Inc.", is the option.
+        plain = readings.tidy(predicted.translate(readings.PLAIN))
+        return expected is not None and canonical(_LABEL.sub("", plain), "text") == expected
+    if kind == "math" and predicted.strip():
+        from toolkit.math_equality import math_equal
+
+        return math_equal(predicted, gold)
+    return False
+
+
+def split_answer(text: str) -> tuple[str, str | None]:
+    """Cut a completion into its rationale and the raw answer of its closing clause.
+
+    Returns:
+        The text before the last answer clause and its "Therefore, the", and the answer as `extract` gives it for auto.
+        What follows the clause is dropped, and so is the same clause said twice at the end. Without a clause: the text
+        (less a run-on) and None.
+    """
+    plain = text.translate(readings.PLAIN)
+    clause = last = _find(plain)
+    while last.announced and last.answer == clause.answer:
+        start = last.start
+        last = _find(plain[:start])
+        closing = plain[last.start : start].strip()
+        if "\n" in closing or len(_sentences(closing)) > 1:
+            break
+    return text[: start if clause.announced else clause.start].strip(), clause.answer if clause.announced else None
+
+
+def answer_clause(answer: str) -> str:
+    """The closing sentence in the one phrasing that datasets and students use: "Therefore, the answer is X."."""
+    return f"{ANSWER_PHRASE} {answer}."
