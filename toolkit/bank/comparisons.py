@@ -1,0 +1,137 @@
+"""Two numbers are changed, then compared: the bank's yes-or-no family, out of domain."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from toolkit.bank.arithmetic import Move, apply, draw_moves, misread, story
+from toolkit.bank.chain import Pen
+from toolkit.bank.family import NAMES, Family, Template, whole
+
+# Each side of a question is a story of its own, so that moves are told and heard as in `arithmetic`.
+SIDE = story("{name} picks {start} apples and will {moves}", " and then ", "find {n}", "eat {n}", "pick as many again")
+PHRASINGS = (
+    Template("{left}. {right}. Are there more apples with {a} than with {b}?"),
+    Template("{left}. {right}. Is the basket of {a} fuller than the basket of {b}?"),
+)
+
+
+@dataclass(frozen=True)
+class Side:
+    """One person's number and what happens to it."""
+
+    name: str
+    start: int
+    moves: tuple[Move, ...]
+
+
+@dataclass(frozen=True)
+class Baskets:
+    """The two sides that are compared: does the first end up with more?"""
+
+    left: Side
+    right: Side
+    phrasing: int
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a chain states one person's start, a step, and the comparison."""
+
+    first: str
+    step: str
+    more: str
+    less: str
+
+
+TEXTS = (
+    Wording("{name} has {a}.", "{a} {sign} {n} = {b}.", "{a} is more than {b}.", "{a} is not more than {b}."),
+    Wording("First {a} for {name}.", "Then {a} {sign} {n} is {b}.", "And {a} beats {b}.", "And {a} does not beat {b}."),
+)
+SIGNS = {"up": "+", "down": "-", "double": "*"}
+
+
+class Comparisons(Family[Baskets]):
+    """Does one person end up with more than the other? Never a tie."""
+
+    name = "comparisons"
+    domain = "out"
+    kind = "boolean"
+    description = "Say whether one person ends up with more apples than the other, yes or no."
+    steps = (2, 2)
+    limits = (1, 3)
+    wordings = len(TEXTS)
+
+    def draw(self, rng: random.Random, steps: int) -> Baskets:
+        """Draw two sides with `steps` moves each."""
+        while True:
+            names = rng.sample(NAMES, 2)
+            starts = rng.randint(8, 20), rng.randint(8, 20)
+            left, right = (
+                Side(name, start, draw_moves(rng, start, steps)) for name, start in zip(names, starts, strict=True)
+            )
+            if final(left) != final(right):
+                return Baskets(left, right, rng.randrange(len(PHRASINGS)))
+
+    def ask(self, facts: Baskets) -> str:
+        """Tell both sides and ask about the first."""
+        left, right = tell(facts.left), tell(facts.right)
+        return PHRASINGS[facts.phrasing].fill(left=left, right=right, a=facts.left.name, b=facts.right.name)
+
+    def read(self, question: str) -> Baskets | None:
+        """Read both sides back."""
+        for phrasing, template in enumerate(PHRASINGS):
+            slots = template.read(question)
+            left, right = (hear(slots["left"]), hear(slots["right"])) if slots else (None, None)
+            if slots and left and right and (slots["a"], slots["b"]) == (left.name, right.name):
+                return Baskets(left, right, phrasing)
+        return None
+
+    def solve(self, facts: Baskets, pen: Pen) -> str:
+        """Work out both numbers, then compare them."""
+        words = TEXTS[pen.wording]
+        left, right = write_side(facts.left, words, pen), write_side(facts.right, words, pen)
+        more = pen.choose("logical", left > right, [left <= right])
+        pen.write(words.more if more else words.less, a=left, b=right)
+        return "yes" if more else "no"
+
+
+def write_side(side: Side, words: Wording, pen: Pen) -> int:
+    """Write the steps of one side and return its last number."""
+    value = side.start
+    pen.write(words.first, name=side.name, a=value)
+    for move in side.moves:
+        taken = pen.choose("logical", move, [misread(move)])
+        result = pen.number(apply(taken, value))
+        pen.write(words.step, a=value, sign=SIGNS[taken[0]], n=taken[1], b=result)
+        value = result
+    return value
+
+
+def final(side: Side) -> int:
+    """Return the number a side ends with."""
+    value = side.start
+    for move in side.moves:
+        value = apply(move, value)
+    return value
+
+
+def tell(side: Side) -> str:
+    """Return the sentence about one side."""
+    moves = SIDE.between.join(SIDE.tell(move, side.name) for move in side.moves)
+    return SIDE.question.fill(name=side.name, start=side.start, moves=moves)
+
+
+def hear(text: str) -> Side | None:
+    """Read the sentence about one side back."""
+    slots = SIDE.question.read(text)
+    if slots is None:
+        return None
+    start = whole(slots["start"])
+    moves = [SIDE.hear(move, slots["name"]) for move in slots["moves"].split(SIDE.between)]
+    heard = tuple(move for move in moves if move is not None)
+    return Side(slots["name"], start, heard) if start is not None and len(heard) == len(moves) else None
+
+
+COMPARISONS = Comparisons()

@@ -1,0 +1,112 @@
+"""Small knowledge: how many legs, wheels or sides things have, and how many some of them have together."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from toolkit.bank.chain import Pen
+from toolkit.bank.family import Family, Template, whole
+
+# What is counted -> thing -> how many of it one thing has. Nouns here take a plain -s in the plural.
+KNOWN: dict[str, dict[str, int]] = {
+    "legs": {"hen": 2, "duck": 2, "cow": 4, "dog": 4, "cat": 4, "ant": 6, "bee": 6, "beetle": 6, "spider": 8},
+    "wheels": {"bicycle": 2, "scooter": 2, "tricycle": 3, "car": 4, "van": 4, "truck": 6},
+    "sides": {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6, "octagon": 8},
+}
+TOP = 60
+
+
+@dataclass(frozen=True)
+class Things:
+    """What is counted, and of which things there are how many."""
+
+    part: str
+    items: tuple[tuple[str, int], ...]
+    phrasing: int
+
+
+@dataclass(frozen=True)
+class Wording:
+    """How a chain states a fact with its product (`wrong_product` where it adds instead) and a running sum."""
+
+    product: str
+    wrong_product: str
+    total: str
+
+
+PHRASINGS = (
+    Template("How many {part} do {items} have together?"),
+    Template("A picture shows {items}. Count all the {part}. How many are there?"),
+    Template("Take {items}. What is their number of {part} in all?"),
+)
+TEXTS = (
+    Wording(
+        product="One {thing} has {k} {part}, so {n} * {k} = {p}.",
+        wrong_product="One {thing} has {k} {part}, so {n} + {k} = {p}.",
+        total="Together {t} + {p} = {u}.",
+    ),
+    Wording(
+        product="Each {thing} has {k} {part} and {n} times {k} is {p}.",
+        wrong_product="Each {thing} has {k} {part} and {n} plus {k} is {p}.",
+        total="We add {p} to {t} and get {u}.",
+    ),
+)
+
+
+class Lookups(Family[Things]):
+    """How many legs, wheels or sides do some things have together? The facts are not in the question."""
+
+    name = "lookups"
+    domain = "in"
+    kind = "number"
+    description = "Count the parts that some things have together."
+    steps = (2, 3)
+    limits = (2, 4)
+    wordings = len(TEXTS)
+
+    def draw(self, rng: random.Random, steps: int) -> Things:
+        """Draw `steps` different things, two to five of each, with at most `TOP` parts in all."""
+        while True:
+            part = rng.choice(sorted(KNOWN))
+            things = rng.sample(sorted(KNOWN[part]), steps)
+            items = tuple((thing, rng.randint(2, 5)) for thing in things)
+            if sum(KNOWN[part][thing] * n for thing, n in items) <= TOP:
+                return Things(part, items, rng.randrange(len(PHRASINGS)))
+
+    def ask(self, facts: Things) -> str:
+        """Name the things."""
+        items = " and ".join(f"{n} {thing}s" for thing, n in facts.items)
+        return PHRASINGS[facts.phrasing].fill(part=facts.part, items=items)
+
+    def read(self, question: str) -> Things | None:
+        """Read the things back."""
+        for phrasing, template in enumerate(PHRASINGS):
+            slots = template.read(question)
+            if slots is None or slots["part"] not in KNOWN:
+                continue
+            pairs = [item.partition(" ") for item in slots["items"].split(" and ")]
+            items = tuple((thing.removesuffix("s"), whole(n) or 0) for n, _, thing in pairs)
+            if all(n and thing in KNOWN[slots["part"]] for thing, n in items):
+                return Things(slots["part"], items, phrasing)
+        return None
+
+    def solve(self, facts: Things, pen: Pen) -> str:
+        """Per thing: recall the fact, multiply, add to the sum so far."""
+        words = TEXTS[pen.wording]
+        total: int | None = None
+        for thing, n in facts.items:
+            known = KNOWN[facts.part][thing]
+            k = pen.choose("knowledge", known, [k for k in (2, 3, 4, 6, 8) if k != known])
+            multiplied = pen.choose("logical", True, [False])
+            product = pen.number(n * k if multiplied else n + k)
+            sentence = words.product if multiplied else words.wrong_product
+            pen.write(sentence, thing=thing, part=facts.part, n=n, k=k, p=product)
+            before, total = total, product
+            if before is not None:
+                total = pen.number(before + product)
+                pen.write(words.total, t=before, p=product, u=total)
+        return str(total)
+
+
+LOOKUPS = Lookups()

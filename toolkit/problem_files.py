@@ -1,0 +1,118 @@
+"""Rows of JSON and JSON Lines files, plain or gzipped, each with the place it came from for error messages."""
+
+from __future__ import annotations
+
+import glob
+import gzip
+import json
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.errors import UserError, nearest
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row of a source.
+
+    Attributes:
+        place: Where it stands: `file:line`, `file: examples[3]`, `dataset[split] row 3`.
+        stem: Name of the file without folder and suffixes, or the name of the data set.
+        data: Its columns; empty where `fault` says why there are none.
+        fault: What is wrong with the row as such, empty where nothing is.
+    """
+
+    place: str
+    stem: str
+    data: dict[str, Any]
+    fault: str = ""
+
+
+def read_rows(pattern: str, records: str | None = None) -> Iterator[Row]:
+    """Yield the rows of every file that matches a glob pattern, in the order of the file names.
+
+    A name that ends in `.jsonl` or `.jsonl.gz` is read line by line; any other file as one JSON document (a list of
+    rows, or an object whose key `records` holds that list), or line by line where it holds several documents.
+
+    Raises:
+        UserError: No such file, an unreadable one, or a document without a list of rows. A single bad line is no
+            error here but a row with a fault, so that a caller can report several at once.
+    """
+    for path in _matching(pattern):
+        content = _read(path)
+        stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
+        document = None if path.name.removesuffix(".gz").endswith(".jsonl") else _document(path, content)
+        if document is None:
+            lines = enumerate(content.split(b"\n"), 1)
+            yield from (_parse_line(f"{path}:{number}", stem, line) for number, line in lines if line.strip())
+            continue
+        for index, data in enumerate(_listed(path, document, records)):
+            place = f"{path}: {records or ''}[{index}]"
+            yield Row(place, stem, data) if isinstance(data, dict) else _no_object(place, stem, data)
+
+
+def _matching(pattern: str) -> list[Path]:
+    found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
+    if found:
+        return found
+    folder = Path(pattern).parent
+    while not folder.is_dir():
+        pattern, folder = str(folder), folder.parent
+    names = sorted(entry.name for entry in folder.iterdir())
+    near = nearest(Path(pattern).name, names)
+    raise UserError(f"no file matches {pattern!r}; the folder {folder} holds {len(names)} entries{near}")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read: {error}") from None
+    if not content.strip():
+        raise UserError(f"{path}: the file is empty")
+    return content
+
+
+def _parse_line(place: str, stem: str, line: bytes) -> Row:
+    if b"\0" in line:
+        return Row(place, stem, {}, "holds a NUL byte")
+    try:
+        data = json.loads(line)
+    except UnicodeDecodeError as error:
+        return Row(place, stem, {}, f"is not UTF-8: {error.reason} at byte {error.start}")
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Row(place, stem, {}, f"is not JSON: {error}")
+    return Row(place, stem, data) if isinstance(data, dict) else _no_object(place, stem, data)
+
+
+def _no_object(place: str, stem: str, data: object) -> Row:
+    return Row(place, stem, {}, f"is a JSON {type(data).__name__}, not an object")
+
+
+def _document(path: Path, content: bytes) -> Any | None:
+    """Parse one JSON document; None where another follows it: a `.json` file in JSON Lines, as many on the Hub are."""
+    try:
+        return json.loads(content)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":
+            return None
+        raise UserError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path}: is not JSON: {error}") from None
+
+
+def _listed(path: Path, document: Any, records: str | None) -> list[Any]:
+    if isinstance(document, dict):
+        if records is None:
+            raise UserError(
+                f"{path}: holds an object; set `records` to the key of its list of rows, one of {list(document)}"
+            )
+        if records not in document:
+            raise UserError(f"{path}: has no key {records!r}, only {list(document)}{nearest(records, document)}")
+        document = document[records]
+    if not isinstance(document, list):
+        raise UserError(f"{path}: expected a list of rows, found a JSON {type(document).__name__}")
+    return document

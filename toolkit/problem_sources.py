@@ -1,0 +1,359 @@
+"""Where problems come from: the procedural bank, JSON files, any `datasets` path, reasoning_gym.
+
+`load_problems` is the only way in. Ids are unique, and no question is on both sides of a split made here.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast, get_args
+
+from pydantic import Field, field_validator, model_validator
+
+from toolkit import bank
+from toolkit.bank.chain import Pen
+from toolkit.errors import UserError, nearest
+from toolkit.problem import Problem
+from toolkit.problem_files import Row, read_rows
+from toolkit.problem_rows import Columns, DescriptionFile, Kind, digest, problems_of_rows
+from toolkit.schema import Strict
+
+Split = Literal["train", "test"]
+TEST_SHARE = 0.2
+# Draws of a generated source in a row that bring nothing new before it counts as exhausted.
+PATIENCE = 2000
+
+
+class Cut(Strict):
+    """How a source without splits of its own is cut into train and test.
+
+    Attributes:
+        fraction: Share of rows that goes to train: floor(fraction * n), exactly, as long as questions are unique.
+        seed: Seed of the shuffle of unique questions; the order of rows plays no part.
+        by: Cut each task by itself, or all rows together.
+    """
+
+    fraction: float = Field(default=0.8, gt=0.0, lt=1.0)
+    seed: int = 0
+    by: Literal["task", "all"] = "task"
+
+
+class Generated(Strict):
+    """What sources that draw their problems share.
+
+    Attributes:
+        tasks: Task families to draw from, in turn.
+        n: Problems of the train split.
+        n_test: Problems of the test split, by default `n` but at most 400.
+        seed: Seed of the draws. Which split a question belongs to does not depend on it: a digest of the question
+            decides, so that no training question of one seed is a test question of another.
+    """
+
+    tasks: tuple[str, ...] = Field(min_length=1)
+    n: int = Field(default=2000, ge=1)
+    n_test: int | None = Field(default=None, ge=1)
+    seed: int = 0
+
+    def size(self, split: Split) -> int:
+        """Return how many problems a split has."""
+        return self.n if split == "train" else self.n_test or min(self.n, 400)
+
+
+class ProceduralProblems(Generated):
+    """The procedural bank (`toolkit.bank`).
+
+    Attributes:
+        steps: Difficulty: smallest and largest number of steps per task, where the family's own range is not wanted.
+    """
+
+    source: Literal["procedural"] = "procedural"
+    tasks: tuple[str, ...] = Field(default=bank.IN_DOMAIN, min_length=1)
+    steps: dict[str, tuple[int, int]] = Field(default_factory=dict)
+
+    @field_validator("tasks")
+    @classmethod
+    def _known(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        for task in tasks:
+            if task not in bank.FAMILIES:
+                raise ValueError(f"unknown task {task!r}, allowed: {list(bank.FAMILIES)}{nearest(task, bank.FAMILIES)}")
+        if len(set(tasks)) < len(tasks):
+            raise ValueError("a task is named twice")
+        return tasks
+
+    @model_validator(mode="after")
+    def _within_limits(self) -> ProceduralProblems:
+        for task, (low, high) in self.steps.items():
+            if task not in self.tasks:
+                raise ValueError(
+                    f"steps: {task!r} is not one of the tasks {list(self.tasks)}{nearest(task, self.tasks)}"
+                )
+            least, most = bank.FAMILIES[task].limits
+            if not least <= low <= high <= most:
+                raise ValueError(f"steps.{task}: [{low}, {high}] must lie within [{least}, {most}]")
+        return self
+
+
+class ReasoningGymProblems(Generated):
+    """Tasks of the reasoning_gym package (extra `reasoning-gym`).
+
+    Answers are compared by this project's matcher, not by reasoning_gym's own scorers: leave out tasks that accept
+    several different answers.
+
+    Attributes:
+        settings: Settings of a task as reasoning_gym names them, e.g. `{chain_sum: {max_terms: 3}}`.
+    """
+
+    source: Literal["reasoning_gym"]
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
+
+
+class Rows(Strict):
+    """What sources made of rows share.
+
+    Attributes:
+        columns: Which column holds what.
+        answer_pattern: Regular expression with at most one group; its last match in the answer column is the gold
+            answer, e.g. `#### (.+)` for GSM8K.
+        kind: Kind of the answers; `choice` is implied where `columns.choices` is set.
+        task: Task name where no column has it; `{stem}` is the name of the file or data set.
+        task_descriptions: One sentence per task, one for all tasks, or a file to read them from.
+        split: How to cut where the source has no splits of its own, or the one split that all of it belongs to.
+        n: Most problems per split, a sample by the digest of the question; all by default.
+    """
+
+    columns: Columns = Columns()
+    answer_pattern: str | None = None
+    kind: Kind = "auto"
+    task: str = "{stem}"
+    task_descriptions: str | DescriptionFile | dict[str, str] = Field(default="", union_mode="left_to_right")
+    split: Cut | Split = Cut()
+    n: int | None = Field(default=None, ge=1)
+
+    @field_validator("answer_pattern")
+    @classmethod
+    def _compiles(cls, pattern: str | None) -> str | None:
+        try:
+            groups = re.compile(pattern or "").groups
+        except re.error as error:
+            raise ValueError(f"{pattern!r} is not a regular expression: {error}") from None
+        if groups > 1:
+            raise ValueError(f"{pattern!r} has {groups} groups, at most one is allowed")
+        return pattern
+
+
+class JsonlProblems(Rows):
+    """JSON files.
+
+    Attributes:
+        path: File or glob pattern, relative to the working directory. `{split}` in it stands for `train` or `test`:
+            the source then has splits of its own. JSON Lines and JSON documents, both also as `.gz`.
+        records: Key of the list of rows in a JSON document that is an object.
+    """
+
+    source: Literal["jsonl"]
+    path: str
+    records: str | None = None
+
+
+class DatasetProblems(Rows):
+    """Anything `datasets.load_dataset` takes.
+
+    Attributes:
+        path: Name on the Hub, local folder, or format (`parquet`, `json`, ...) with `data_files`.
+        name: Configuration of the data set.
+        revision: Tag or commit.
+        data_files: Files to read, as `load_dataset` takes them.
+        split_names: What the splits are called there. Where both names are the same, `split` says how to cut.
+    """
+
+    source: Literal["dataset"]
+    path: str
+    name: str | None = None
+    revision: str | None = None
+    data_files: str | list[str] | dict[str, str | list[str]] | None = None
+    split_names: dict[Split, str] = Field(default={"train": "train", "test": "test"})
+
+
+ProblemsConfig = Annotated[
+    ProceduralProblems | JsonlProblems | DatasetProblems | ReasoningGymProblems, Field(discriminator="source")
+]
+
+
+def load_problems(config: ProblemsConfig, split: str) -> list[Problem]:
+    """Return the problems of one split, `train` or `test`.
+
+    Raises:
+        UserError: A missing, empty or faulty source; the message names file and line (or data set and row).
+    """
+    if split not in get_args(Split):
+        raise UserError(f"split {split!r} is not one of train, test{nearest(split, get_args(Split))}")
+    return _load(config, cast(Split, split))
+
+
+def _load(config: ProblemsConfig, split: Split) -> list[Problem]:
+    if isinstance(config, ProceduralProblems):
+        return list(_generated(config, split, _bank_stream(config, split)))
+    if isinstance(config, ReasoningGymProblems):
+        return list(_generated(config, split, _reasoning_gym_stream(config)))
+    rows, has_own_splits = _rows(config, split)
+    problems = problems_of_rows(rows, config.columns, config.answer_pattern, config.kind, config.task)
+    problems = _describe(problems, config.task_descriptions)
+    if not has_own_splits:
+        problems = cut(problems, config.split, split) if isinstance(config.split, Cut) else problems
+    if config.n is not None and config.n < len(problems):
+        kept = {problem.id for problem in sorted(problems, key=lambda problem: digest(problem.question))[: config.n]}
+        problems = [problem for problem in problems if problem.id in kept]
+    if not problems:
+        raise UserError(f"{config.path}: no {split} problems; too few rows for the cut {config.split!r}")
+    return [replace(problem, split=split) for problem in problems]
+
+
+def cut(problems: list[Problem], rule: Cut, split: Split) -> list[Problem]:
+    """Return one side of a cut, in the order of `problems`.
+
+    Per task (or over all) the unique questions are shuffled; train takes them from the front until it holds
+    floor(fraction * n) rows, and a question that occurs several times goes to one side with all its rows.
+    """
+    groups: dict[str, Counter[str]] = defaultdict(Counter)
+    for problem in problems:
+        groups[problem.task if rule.by == "task" else ""][normalised(problem.question)] += 1
+    in_train: dict[str, bool] = {}
+    for rows in groups.values():
+        # A question that an earlier task decided on keeps its side and takes its room here.
+        room = int(Fraction(str(rule.fraction)) * rows.total())
+        room -= sum(count for question, count in rows.items() if in_train.get(question))
+        for question in sorted(rows.keys() - in_train.keys(), key=lambda question: digest(rule.seed, question)):
+            in_train[question] = rows[question] <= room
+            room -= rows[question] if in_train[question] else 0
+    return [problem for problem in problems if in_train[normalised(problem.question)] == (split == "train")]
+
+
+def normalised(question: str) -> str:
+    """Return a question without what doesn't tell two questions apart: case and the amount of white space."""
+    return " ".join(question.lower().split())
+
+
+def _is_test(question: str) -> bool:
+    return int(digest("split", normalised(question))[:15], 16) / 16**15 < TEST_SHARE
+
+
+Stream = Callable[[str], Iterator[tuple[Problem, str]]]
+
+
+def _generated(config: Generated, split: Split, stream: Stream) -> Iterator[Problem]:
+    """Draw from the tasks in turn; a larger `n` only adds problems at the end.
+
+    A stream yields problems without end, each with the text by which its split is decided.
+    """
+    seen: set[str] = set()
+    streams = {task: stream(task) for task in config.tasks}
+    for index in range(config.size(split)):
+        task = config.tasks[index % len(config.tasks)]
+        for _ in range(PATIENCE):
+            problem, core = next(streams[task], (None, ""))
+            if problem is None or (core not in seen and _is_test(core) == (split == "test")):
+                break
+        else:
+            problem = None
+        if problem is None:
+            raise UserError(
+                f"{task}: ran out of different {split} questions after {index} problems; lower n or vary steps"
+            )
+        seen.add(core)
+        yield replace(problem, split=split, id=f"{task}/{digest(problem.question)[:12]}")
+
+
+def _bank_stream(config: ProceduralProblems, split: Split) -> Stream:
+    def stream(task: str) -> Iterator[tuple[Problem, str]]:
+        family = bank.FAMILIES[task]
+        rng = random.Random(repr((config.seed, task, split)))
+        while True:
+            facts = family.draw(rng, rng.randint(*config.steps.get(task, family.steps)))
+            answer = family.solve(facts, Pen(0))
+            question = family.ask(facts)
+            problem = Problem("", task, question, answer, family.kind, family.choices(facts), family.description)
+            # The same facts in other words are the same problem: they must not be in both splits.
+            yield problem, family.ask(replace(facts, phrasing=0))
+
+    return stream
+
+
+def _reasoning_gym_stream(config: ReasoningGymProblems) -> Stream:
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError:
+        raise UserError(
+            "source reasoning_gym needs the extra `reasoning-gym`: pip install 'cot-distillery[reasoning-gym]'"
+        ) from None
+    for task in (*config.tasks, *config.settings):
+        if task not in DATASETS:
+            raise UserError(f"reasoning_gym has no task {task!r}{nearest(task, DATASETS)}")
+
+    def stream(task: str) -> Iterator[tuple[Problem, str]]:
+        settings = config.settings.get(task, {})
+        try:
+            entries = reasoning_gym.create_dataset(task, seed=config.seed, size=1_000_000, **settings)
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(f"reasoning_gym task {task!r} with settings {settings}: {error}") from None
+        for index in range(len(entries)):
+            entry = entries[index]
+            if entry["answer"] not in (None, ""):
+                yield Problem("", task, entry["question"], str(entry["answer"])), entry["question"]
+
+    return stream
+
+
+def _rows(config: JsonlProblems | DatasetProblems, split: Split) -> tuple[Iterable[Row], bool]:
+    """Return the rows to make problems of, and whether they are those of `split` alone."""
+    if not isinstance(config.split, Cut) and config.split != split:
+        raise UserError(f"{config.path}: has no {split} split, all of it is `split: {config.split}`")
+    if isinstance(config, JsonlProblems):
+        rows = read_rows(config.path.replace("{split}", split), config.records)
+        if "{split}" not in config.path:
+            return rows, False
+        # A file named after its split says nothing about the task; its folder does.
+        return (replace(row, stem=Path(config.path).parent.name) if row.stem == split else row for row in rows), True
+    if split not in config.split_names:
+        raise UserError(f"{config.path}: split_names does not say what the {split} split is called there")
+    own = config.split_names.get("train") != config.split_names.get("test")
+    return _dataset_rows(config, config.split_names[split]), own
+
+
+def _dataset_rows(config: DatasetProblems, split_name: str) -> Iterator[Row]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(
+            config.path, config.name, split=split_name, revision=config.revision, data_files=config.data_files
+        )
+    except Exception as error:  # `datasets` raises a dozen types of its own and of its readers for one wrong word
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UserError(f"dataset {config.path!r} (name {config.name!r}, split {split_name!r}): {reason}") from error
+    stem = config.name or config.path.rstrip("/").rsplit("/", 1)[-1]
+    for index, data in enumerate(rows):
+        yield Row(f"{config.path}[{split_name}] row {index}", stem, dict(data))
+
+
+def _describe(problems: list[Problem], source: str | dict[str, str] | DescriptionFile) -> list[Problem]:
+    """Give each problem that has no description of its own the one of its task."""
+    tasks = {problem.task for problem in problems}
+    if isinstance(source, DescriptionFile):
+        described = source.load()
+    elif isinstance(source, dict):
+        described = source
+        for task in described:
+            if task not in tasks:
+                raise UserError(f"task_descriptions: no problem has the task {task!r}{nearest(task, tasks)}")
+    else:
+        described = dict.fromkeys(tasks, source)
+    return [
+        problem if problem.task_description else replace(problem, task_description=described.get(problem.task, ""))
+        for problem in problems
+    ]

@@ -1,0 +1,148 @@
+"""The embedded teacher: solves the procedural bank with varied wording and errs on purpose, with a label.
+
+It gets no short cut: like any teacher it sees a rendered prompt only, reads the question out of it, and answers in
+text. Which of the three kinds of prompt it has (plain CoT, answer hint, contrastive) it tells from the text as well.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from toolkit import bank
+from toolkit.answers import answer_clause
+from toolkit.bank.chain import Chain, Solver, write_chain, write_wrong_chain
+from toolkit.schema import Strict
+from toolkit.teachers.protocol import Completion, Request
+
+MODEL = "procedural-v1"
+UNREADABLE = "I cannot read a question of the procedural bank in this prompt, so I give no answer."
+
+# The last "Q: " at a line start opens the query; what follows it tells the kind of prompt.
+_QUERY = re.compile(r"(?:\A|\n)Q: (?!.*\nQ: )(?P<query>.*)\Z", re.DOTALL)
+_CONTRASTIVE = re.compile(r"(?P<question>.*?)\s*\nRight Response:(?P<right>.*?)\nWrong Response:\s*\Z", re.DOTALL)
+_HINT = re.compile(r"(?P<question>.*?)\s*\nH: The correct answer is .*?\nA:", re.DOTALL)
+_PLAIN = re.compile(r"(?P<question>.*?)\s*\nA:", re.DOTALL)
+
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class ProceduralConfig(Strict):
+    """How the embedded teacher errs; every rate is a share of requests.
+
+    Attributes:
+        seed: Seed of every draw.
+        error_rate: Plain CoT prompts answered with one mistake. The paper's teacher erred on 27 % (1,402 of 5,207).
+        hint_failure_rate: Answer hints ignored: the wrong attempt comes back.
+        corrupt_failure_rate: Contrastive prompts answered with the right chain all the same.
+        garble_rate: Completions of any kind that break off before the answer clause.
+    """
+
+    kind: Literal["procedural"] = "procedural"
+    seed: int = 0
+    error_rate: Rate = 0.27
+    hint_failure_rate: Rate = 0.05
+    corrupt_failure_rate: Rate = 0.05
+    garble_rate: Rate = 0.01
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a prompt asks: its kind, the question, and the right response that a contrastive prompt shows."""
+
+    kind: Literal["cot", "answer_hint", "contrastive"]
+    question: str
+    right: str = ""
+
+
+def read_prompt(prompt: str) -> Query | None:
+    """Find the query of a rendered prompt, or return None where it has none of the three layouts."""
+    block = _QUERY.search(prompt)
+    if block is None:
+        return None
+    query = block["query"]
+    if found := _CONTRASTIVE.match(query):
+        return Query("contrastive", found["question"], found["right"])
+    if found := _HINT.match(query):
+        return Query("answer_hint", found["question"])
+    if found := _PLAIN.match(query):
+        return Query("cot", found["question"])
+    return None
+
+
+class ProceduralTeacher:
+    """A `Teacher` for the procedural bank; its answer is a function of seed, question, prompt kind and sample index.
+
+    The wording depends on seed, question and sample index alone, so that an attempt, its rectified form and its
+    corrupted form say the same thing in the same words up to the mistake and its consequences.
+    """
+
+    kind = "procedural"
+    model = MODEL
+
+    def __init__(self, config: ProceduralConfig) -> None:
+        self.config = config
+
+    async def complete(self, request: Request) -> Completion:
+        """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words."""
+        prompt = next((text for role, text in reversed(request.messages) if role == "user"), "")
+        query = read_prompt(prompt)
+        found = bank.read(query.question) if query else None
+        if query is None or found is None:
+            return self._completion(request, UNREADABLE, {"read": False, "task": None, "mistake": None})
+        family, facts = found
+        chain = self._answer(query, partial(family.solve, facts), family.wordings, request.sample_index)
+        text = f"{chain.rationale} {answer_clause(chain.answer)}"
+        if self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index):
+            text = chain.rationale
+        label = {"read": True, "task": family.name, "mistake": chain.mistake}
+        return self._completion(request, text, label)
+
+    async def check(self) -> None:
+        """Do nothing: there is nothing that could be out of reach."""
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to release."""
+
+    def _answer(self, query: Query, solve: Solver, wordings: int, sample: int) -> Chain:
+        wording = self._rng("wording", query.question, sample).randrange(wordings)
+        if query.kind == "contrastive":
+            wording = closest_wording(query.right, solve, wordings)
+            errs = not self._happens(self.config.corrupt_failure_rate, "corrupt", query.question, query.right, sample)
+            rng = self._rng("corruption", query.question, query.right, sample)
+        else:
+            rate = self.config.error_rate if query.kind == "cot" else self.config.hint_failure_rate
+            errs = self._happens(rate, query.kind, query.question, sample)
+            rng = self._rng("attempt", query.question, sample)
+        wrong = write_wrong_chain(solve, wording, rng) if errs else None
+        return wrong or write_chain(solve, wording)
+
+    def _rng(self, *content: object) -> random.Random:
+        return random.Random(repr((self.config.seed, *content)))
+
+    def _happens(self, rate: float, *content: object) -> bool:
+        return self._rng("rate", *content).random() < rate
+
+    def _completion(self, request: Request, text: str, label: dict[str, Any]) -> Completion:
+        words = list(re.finditer(r"\S+", text))
+        limit = request.sampling.max_tokens
+        cut = len(words) > limit
+        return Completion(
+            text=text[: words[limit - 1].end()] if cut else text,
+            finish_reason="length" if cut else "stop",
+            model=MODEL,
+            prompt_tokens=sum(len(content.split()) for _, content in request.messages),
+            completion_tokens=min(len(words), limit),
+            raw={"procedural": label},
+        )
+
+
+def closest_wording(right: str, solve: Solver, wordings: int) -> int:
+    """Return the wording in which the given right response is written: most words in common, the first of equals."""
+    given = set(right.split())
+    return max(range(wordings), key=lambda i: len(given & set(write_chain(solve, i).rationale.split())))
