@@ -55,28 +55,35 @@ def _validate(args: argparse.Namespace) -> None:
         raise RecipeFaults(faults)
 
 
+# A recipe is checked before what its command needs is imported: a mistake is told at once, not after torch has loaded.
+
+
 def _explain(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
     from toolkit.explain import explain
 
-    explain(_one_recipe(args), args.n, args.html)
+    explain(recipe, args.n, args.html)
 
 
 def _build(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
     from toolkit.pipeline import build
 
-    build(_one_recipe(args), args.dry_run)
+    build(recipe, args.dry_run)
 
 
 def _train(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
     from toolkit.pipeline import train
 
-    train(_one_recipe(args))
+    train(recipe)
 
 
 def _evaluate(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
     from toolkit.pipeline import evaluate
 
-    evaluate(_one_recipe(args))
+    evaluate(recipe)
 
 
 def _told_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -30,10 +30,10 @@ _ALLOWED = {
     "mapping_type": "a mapping",
     "finite_number": "a finite number",
     "none_required": "null",
-    "greater_than": "a number > {gt}",
-    "greater_than_equal": "a number >= {ge}",
-    "less_than": "a number < {lt}",
-    "less_than_equal": "a number <= {le}",
+    "greater_than": "a number > {gt:g}",
+    "greater_than_equal": "a number >= {ge:g}",
+    "less_than": "a number < {lt:g}",
+    "less_than_equal": "a number <= {le:g}",
     "literal_error": "{expected}",
     "union_tag_invalid": "{expected_tags}",
     "too_short": "at least {min_length} of them",
@@ -159,7 +159,7 @@ def _phrase(model: type[BaseModel], errors: list[ErrorDetails]) -> str:
     if kind == "extra_forbidden":
         allowed = keys_allowed(model.model_json_schema(), error["loc"][:-1])
         key = str(error["loc"][-1])
-        listed = f"; allowed are {', '.join(allowed)}" if len(allowed) <= 12 else ""
+        listed = f"; allowed are {', '.join(allowed)}" if 0 < len(allowed) <= 12 else ""
         return f"unknown key{listed}{nearest(key, allowed)}"
     if kind in ("value_error", "assertion_error"):
         reason = error["msg"].partition(", ")[2] or error["msg"]
@@ -205,8 +205,11 @@ def _below(schema: Mapping[str, Any], part: str | int, definitions: Mapping[str,
         return _alternatives({"$ref": tags[part]}, definitions)
     if part in schema.get("properties", {}):
         return _alternatives(schema["properties"][part], definitions)
-    inner = schema.get("items") if isinstance(part, int) else schema.get("additionalProperties")
-    return _alternatives(inner, definitions) if isinstance(inner, Mapping) else []
+    if isinstance(part, int):
+        inner = [schema.get("items")]
+    else:
+        inner = [schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()]
+    return [found for each in inner if isinstance(each, Mapping) for found in _alternatives(each, definitions)]
 
 
 def _alternatives(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -13,7 +13,6 @@ from pydantic import (
     Discriminator,
     Field,
     PlainSerializer,
-    StringConstraints,
     Tag,
     create_model,
     model_serializer,
@@ -22,6 +21,12 @@ from pydantic import (
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.training_fields import model_config_fields, training_model
+
+
+def _name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,59}", text):
+        raise ValueError("allowed a name of letters, digits, _ and -, a letter first, at most 60 characters")
+    return text
 
 
 def _tag(text: str) -> str:
@@ -51,7 +56,7 @@ def _not_zero(number: float) -> float:
     return number
 
 
-Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=60)]
+Name = Annotated[str, AfterValidator(_name)]
 """A name that becomes a part of paths and of dotted keys; a number would be taken for a position."""
 RepoId = Annotated[str, AfterValidator(_repo_id)]
 

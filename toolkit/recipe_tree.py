@@ -23,7 +23,7 @@ from typing import Any
 from toolkit.errors import nearest
 from toolkit.recipe_faults import Fault, Path, Place, dotted, show
 
-_SECRET = re.compile(r"oc\.env:\s*\w*(KEY|TOKEN|SECRET|PASSWORD)\w*", re.IGNORECASE)
+_SECRET = re.compile(r"oc\.env:\s*\w*(KEY|TOKEN|SECRET|PASSWORD)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,11 @@ def merge(base: Node, layer: Node, path: Path, faults: list[Fault]) -> Node:
         for key, node in layer.value.items():
             index = _item(items, key)
             if index is None:
-                names = [item.value["name"].value for item in items if _named(item)]
-                has = f"names {', '.join(map(str, names))} and " if names else ""
-                text = (
-                    f"no item of this list; it has {has}positions 0 to {len(items) - 1}{nearest(key, map(str, names))}"
-                )
-                faults.append(Fault(node.place, dotted((*path, key)), text if items else "the list is empty"))
+                names = [str(item.value["name"].value) for item in items if _named(item)]
+                allowed = f"a position from 0 to {len(items) - 1}" if items else "nothing, the list is empty"
+                allowed = f"the names {', '.join(names)} or {allowed}" if names else allowed
+                text = f"found {key!r}, allowed {allowed}{nearest(key, names)}"
+                faults.append(Fault(node.place, dotted((*path, key)), text))
                 continue
             items[index] = merge(items[index], node, (*path, index), faults)
         return replace(base, value=items)
@@ -137,7 +136,7 @@ def interpolated(tree: Node, faults: list[Fault]) -> Node:
             if secret := _SECRET.search(node.value):
                 raise ValueError(f"{secret.group()} looks like a secret, and a recipe is recorded with its values")
             OmegaConf.create([node.value])  # its grammar alone
-        except (OmegaConfBaseException, ValueError) as error:
+        except (OmegaConfBaseException, ValueError, RecursionError) as error:
             found[path] = None
             faults.append(_bad_interpolation(path, node, error))
     root = OmegaConf.create(_substituted(tree, (), found).plain())
@@ -154,7 +153,7 @@ def interpolated(tree: Node, faults: list[Fault]) -> Node:
 
 
 def _bad_interpolation(path: Path, node: Node, error: Exception) -> Fault:
-    reason = "it refers to itself" if isinstance(error, RecursionError) else str(error).splitlines()[0]
+    reason = str(error).partition("\n")[0]
     return Fault(node.place, dotted(path), rf"found {show(node.value)}, {reason}; plain text is written \${{")
 
 

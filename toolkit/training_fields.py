@@ -80,8 +80,8 @@ _RANGES: dict[str, Any] = {
     "lora_alpha": _COUNT,
     "lora_dropout": _BELOW_ONE,
 }
-# Before transformers 5 these stood beside `rope_parameters`; configurations still take them.
-_LEGACY_ROPE = ("rope_theta", "rope_scaling", "partial_rotary_factor")
+# Configurations take these without naming them as fields; rope's stood by themselves before transformers 5.
+_ALSO_TAKEN = ("output_attentions", "partial_rotary_factor", "rope_scaling", "rope_theta")
 
 
 @cache
@@ -117,7 +117,7 @@ def configuration_model(model_type: str) -> type[BaseModel] | None:
     path = f"models/{module}/configuration_{module}.py"
     if name is None or not (_root("transformers") / path).is_file():
         return None
-    fields: dict[str, Any] = dict.fromkeys(_LEGACY_ROPE, Any)
+    fields: dict[str, Any] = dict.fromkeys(_ALSO_TAKEN, Any)
     fields |= _fields("transformers", "configuration_utils.py", "PreTrainedConfig")
     for base in _lineage("transformers", path, name):
         fields |= dict.fromkeys(_aliases(base), Any) | dict(_annotated(base, {}))
