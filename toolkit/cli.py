@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -88,7 +89,7 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 def _told_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return recipes and overrides; a file may have an equals sign in its name."""
-    overrides = [word for word in words if "=" in word and not Path(word).exists()]
+    overrides = [word for word in words if "=" in word and not os.path.exists(word)]
     recipes = [word for word in words if word not in overrides]
     if not recipes:
         raise UserError(f"found {' '.join(overrides)}, but no recipe; name its file first")
@@ -115,8 +116,9 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-        recipe = "RECIPE..." if name == "validate" else "RECIPE"
-        added.add_argument("words", nargs="+", metavar=f"{recipe} [KEY=VALUE...]", help=f"overrides are {_OVERRIDES}")
+        more = "RECIPE|KEY=VALUE" if name == "validate" else "KEY=VALUE"
+        added.add_argument("recipe", metavar="RECIPE", help="file of a recipe")
+        added.add_argument("words", nargs="*", metavar=more, help=f"overrides are {_OVERRIDES}")
         added.set_defaults(run=run)
         return added
 
@@ -137,7 +139,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     args, rest = distill.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         distill.error(f"unrecognized arguments: {' '.join(unknown)}")
-    args.words += rest
+    args.words = [args.recipe, *args.words, *rest]
     return args
 
 

@@ -180,8 +180,8 @@ def _options(error: ErrorDetails) -> str:
 
 
 def _quotes(kind: str, found: Any) -> str:
-    """Say what to do about a number that should be text, or text that should be a number."""
-    if kind == "string_type" and isinstance(found, (int, float)):
+    """Say what to do about text that YAML reads as something else, or a number that it reads as text."""
+    if kind == "string_type" and isinstance(found, (int, float, dict)):
         return " (put it in quotes)"
     if kind in ("int_type", "float_type") and isinstance(found, str) and re.fullmatch(r"[-+.\deE]*\d[-+.\deE]*", found):
         return " (write it without quotes)"

@@ -74,6 +74,8 @@ def merge(base: Node, layer: Node, path: Path, faults: list[Fault]) -> Node:
                 continue
             items[index] = merge(items[index], node, (*path, index), faults)
         return replace(base, value=items)
+    if isinstance(base.value, str) and path[-2:-1] == ("target",):
+        base = Node({"text": base}, base.place)  # the short form of a segment
     if not isinstance(base.value, dict):
         return layer
     merged = _inherited(base.value, layer.value, path)

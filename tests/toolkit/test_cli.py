@@ -170,6 +170,7 @@ def test_a_faulty_recipe_reaches_no_command(tmp_path: Path, calls: list[tuple[An
     [
         (["train", "a.yaml", "b.yaml"], "found 2 recipes (a.yaml, b.yaml), allowed one"),
         (["train", "student.seed=1"], "found student.seed=1, but no recipe; name its file first"),
+        (["train", "r.yaml", "a=" + "9" * 500], "r.yaml: there is no such file"),
         (["train", "."], ".: found a folder, allowed the file of a recipe"),
     ],
 )

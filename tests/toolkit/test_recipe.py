@@ -100,6 +100,11 @@ def test_a_good_recipe_gives_its_sections(tmp_path: Path) -> None:
     }
 
 
+def test_a_segment_in_short_form_can_be_given_a_weight(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD, "stages.0.views.cot.target.0.weight=0.5")
+    assert recipe.stages[0].views["cot"].segments()[0] == (" {right.rationale}", None, 0.5)
+
+
 def test_a_stage_keeps_only_the_training_fields_that_were_set(tmp_path: Path) -> None:
     expected = {"learning_rate": 2e-3, "num_train_epochs": 4.0, "lr_scheduler_type": "cosine", "save_strategy": "no"}
     assert load(tmp_path, GOOD).stages[0].training == expected
@@ -295,6 +300,10 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
         (
             "stages.0.training={bf16: true, fp16: true}",
             "stages.0.training.fp16: found beside bf16, allowed is one of the two",
+        ),
+        (
+            "stages.0.views.cot.prompt=Q: {question}",
+            "stages.0.views.cot.prompt: found a mapping, allowed text (put it in",
         ),
         ("stages.0.training=fast", "stages.0.training: found 'fast', allowed a mapping"),
         ("stages.0.max_dropped=-0.1", "stages.0.max_dropped: found -0.1, allowed a number >= 0"),
