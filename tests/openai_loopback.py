@@ -87,7 +87,7 @@ class Loopback:
 
     def wait_for_asks(self, number: int) -> None:
         with self._arrival:
-            assert self._arrival.wait_for(lambda: len(self.asks) >= number, timeout=60), "the client never asked"
+            assert self._arrival.wait_for(lambda: len(self.asks) >= number, timeout=20), "the client never asked"
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -104,7 +104,7 @@ class Loopback:
         app = web.Application(client_max_size=2**26)
         app.router.add_get("/v1/models", lambda request: self._send(request, self._models))
         app.router.add_post("/v1/chat/completions", self._complete)
-        self._runner = web.AppRunner(app, shutdown_timeout=0)
+        self._runner = web.AppRunner(app, shutdown_timeout=0.1)  # 0 would wait for ever on a reply that hangs
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"

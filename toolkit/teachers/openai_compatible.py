@@ -20,7 +20,7 @@ from toolkit.schema import Strict
 from toolkit.teachers.protocol import Completion, FailureKind, Request, TeacherError
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI
+    from openai import APIStatusError, AsyncOpenAI, RequestOptions
 
 _CHECK_S = 30.0
 _LONGEST_REASON = 300
@@ -75,6 +75,7 @@ class OpenAITeacher:
         self.model = config.model
         self._config = config
         self._client: AsyncOpenAI | None = None
+        self._options: RequestOptions = {}
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request with one HTTP request.
@@ -86,7 +87,9 @@ class OpenAITeacher:
         try:
             async with asyncio.timeout(self._config.timeout):
                 # Untyped: building the client's pydantic models costs twice the CPU time of everything else.
-                response = await self._open().post("/chat/completions", body=self._body(request), cast_to=object)
+                response = await self._open().post(
+                    "/chat/completions", body=self._body(request), cast_to=object, options=self._options
+                )
             return read_completion(response)
         except Exception as error:
             raise self._failure(error) from None
@@ -106,7 +109,7 @@ class OpenAITeacher:
             raise TeacherError("fatal", reason)
         try:
             async with asyncio.timeout(min(_CHECK_S, self._config.timeout)):
-                await client.get("/models", cast_to=object)
+                await client.get("/models", cast_to=object, options=self._options)
         except APIStatusError as error:
             if error.status_code in (401, 403):
                 raise TeacherError("fatal", f"{address}: {self._failure(error).reason}") from None
@@ -127,17 +130,17 @@ class OpenAITeacher:
 
             key = os.environ.get(self._config.api_key_env, "")
             self._client = AsyncOpenAI(
-                # Empty and omitted, not None: the client would otherwise fall back on other variables and send a
-                # key to a server that it is not for.
+                # Empty, not None: the client would otherwise fall back on other variables and send a key to a
+                # server that it is not for.
                 api_key=key,
                 admin_api_key="",
-                default_headers=None if key else {"Authorization": Omit()},  # type: ignore[dict-item]
                 base_url=self._config.base_url,
                 timeout=self._config.timeout,
                 max_retries=0,  # `collect` retries, and counts what it does
                 http_client=DefaultAioHttpClient(),
                 _enforce_credentials=False,
             )
+            self._options = {} if key else {"headers": {"Authorization": Omit()}}
         return self._client
 
     def _body(self, request: Request) -> dict[str, Any]:
