@@ -113,8 +113,8 @@ class Asker:
         completion = self._answers.get(request)
         if completion is None:
             failure = self._answers.failure(request) or NOT_RECORDED
-            fault = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
-            return Chain(None, None, fault, origin, provenance=self._provenance(request, None))
+            unanswered = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
+            return Chain(None, None, unanswered, origin, provenance=self._provenance(request, None))
         text = well_formed(completion.text)
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
         mistake = completion.raw.get("procedural", {}).get("mistake")

@@ -41,6 +41,10 @@ class DualCots(CotsBuilder):
     """Dual chains of thought with the spans of their key steps; see `DualCotsSettings`."""
 
     SETTINGS = DualCotsSettings
+    WHAT = (
+        "For every question a right and a wrong chain of thought that take similar paths, and the spans where they "
+        "part: data for EDIT (arXiv 2405.19737) and other methods that learn from key reasoning steps."
+    )
     RECORD: ClassVar[Columns] = {**QUESTION, **REASON, "right": RIGHT, "wrong": WRONG}
     SFT_RECORD: ClassVar[Columns] = SFT
     COLUMNS = text_paths(RECORD) - {"reason"}
@@ -152,9 +156,14 @@ def _until_accepted(
         yield requests
         again = []
         for dual, request in zip(pending, requests, strict=True):
+            before = dual.right, dual.wrong, dual.reason
             fault = judge(dual, request, asker)
             unanswered = fault is not None and fault.startswith((NOT_RECORDED, FAILED))
             step.completions += not unanswered
+            if unanswered and attempt:  # what came of the last try says more
+                dual.right, dual.wrong, dual.reason = before
+                step.count((dual.reason or "").removeprefix(f"{name}: "))
+                continue
             dual.reason = fault and f"{name}: {fault}"
             if fault is not None and not unanswered and attempt + 1 < settings.tries:
                 again.append(dual)

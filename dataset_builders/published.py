@@ -48,6 +48,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     VERSION = datasets.Version("1.0.0")
     BUILDER_CONFIG_CLASS = CotsConfig
     SETTINGS: ClassVar[type[BuilderSettings]]
+    WHAT: ClassVar[str]
     RECORD: ClassVar[Columns]
     SFT_RECORD: ClassVar[Columns]
     COLUMNS: ClassVar[set[str]]

@@ -1,4 +1,4 @@
-"""Prompts and completions that somebody else recorded, put into a store so that a `recorded` teacher answers with them."""
+"""Prompts and completions that somebody else recorded, put into a store for a `recorded` teacher to answer from."""
 
 from __future__ import annotations
 

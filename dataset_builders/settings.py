@@ -24,8 +24,8 @@ class SamplingSettings(Strict):
         seed: Passed on to endpoints that honour one.
     """
 
-    temperature: float = Field(0.2, ge=0, le=2)
-    top_p: float = Field(1.0, gt=0, le=1)
+    temperature: float = Field(default=0.2, ge=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: Positive = 2048
     seed: int | None = None
 
@@ -127,7 +127,7 @@ class DualCotsSettings(BuilderSettings):
 
     samples: Positive = 1
     tries: Positive = 3
-    exemplars: int = Field(3, ge=0)
+    exemplars: int = Field(default=3, ge=0)
     seed: int = 0
     pairs: Pairs | None = None
 

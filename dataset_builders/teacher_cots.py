@@ -20,6 +20,7 @@ class TeacherCots(CotsBuilder):
     """One record per sampled chain; see `TeacherCotsSettings`."""
 
     SETTINGS = TeacherCotsSettings
+    WHAT = "Chains of thought that a teacher sampled for each question: data for Std-CoT, Fine-tune-CoT and SCoTD."
     RECORD: ClassVar[Columns] = {
         **QUESTION,
         **REASON,

@@ -1,0 +1,225 @@
+"""The dataset card: figures over the published rows, put into `cards/dataset.md.jinja`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from dataset_builders import figures
+from dataset_builders.asking import Outcome
+from dataset_builders.chains import whole
+from dataset_builders.columns import PROVENANCE, leaves
+from dataset_builders.settings import BuilderSettings
+from toolkit.cards import document, render
+from toolkit.problem import Problem
+
+if TYPE_CHECKING:
+    from dataset_builders.published import CotsBuilder
+
+_ASKED_FOR = {
+    "cot": "a chain of thought for every question",
+    "answer_hint": "the same with the gold answer as a hint, where the chain came out wrong",
+    "contrastive": "a wrong chain close to the right one, where the chain came out right",
+    "pairs": "nothing: right and wrong chains came ready-made",
+}
+_LIBRARIES = ("cot-distillery", "datasets", "pyarrow", "rapidfuzz")
+
+Shares = dict[str, dict[str, figures.KeyShare]]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a dataset comes from, as its card tells it.
+
+    Attributes:
+        repo_id: Name of the dataset.
+        command: What was typed to build it.
+        config_digest: Digest of settings, prompts and code.
+        rows_digest: Digest of the rows.
+        templates: Labels of the prompt templates that were used.
+        usage: `completions` that were read, their `prompt_tokens` and `completion_tokens`.
+    """
+
+    repo_id: str
+    command: str
+    config_digest: str
+    rows_digest: str
+    templates: Sequence[str]
+    usage: Mapping[str, int]
+
+
+def measure_key_shares(builder: type[CotsBuilder], settings: BuilderSettings, outcome: Outcome) -> Shares:
+    """Return the key shares of dual records by unit, `words` and with a tokenizer `tokens`; else nothing."""
+    if "wrong" not in builder.CHAINS:
+        return {}
+    shares = {"words": figures.key_shares(outcome.train)}
+    if settings.tokenizer is not None:
+        shares["tokens"] = figures.key_shares(outcome.train, figures.tokenizer_split(settings.tokenizer))
+    return shares
+
+
+def dataset_card(
+    builder: type[CotsBuilder],
+    settings: BuilderSettings,
+    outcome: Outcome,
+    test: Sequence[Problem],
+    evaluation_sets: Mapping[str, Sequence[Problem]],
+    shares: Shares,
+    origin: Origin,
+) -> str:
+    """Return the whole card, front matter included.
+
+    Args:
+        builder: The builder's class.
+        settings: Its settings; licence, terms and summary are taken as they stand there.
+        outcome: Records and yields.
+        test: Held-out problems, published as `evaluation`.
+        evaluation_sets: Problems of other sets that are compared with the questions of `train`.
+        shares: From `measure_key_shares`.
+        origin: Command and digests.
+    """
+    title = settings.title or origin.repo_id
+    splits = {"default / train": len(outcome.train), "default / rejected": len(outcome.rejected)}
+    splits |= {"sft / train": len(outcome.train), "evaluation / test": len(test)}
+    splits = {name: rows for name, rows in splits.items() if rows}
+    writers = figures.writers([*outcome.train, *outcome.rejected], builder.CHAINS)
+    sets = ({"evaluation / test": test} if test else {}) | dict(evaluation_sets)
+    questions = {record["question"] for record in outcome.train}
+    body = render(
+        "dataset.md.jinja",
+        title=title,
+        what=builder.WHAT,
+        summary=settings.summary.strip(),
+        splits=splits,
+        load_lines=_load_lines(splits),
+        embedded_teacher=any(writer.model.startswith("procedural") for writer in writers),
+        columns=_columns(builder, splits),
+        provenance=list(PROVENANCE.items()),
+        steps=outcome.steps,
+        asked_for=_ASKED_FOR,
+        reasons=[
+            (step.name, reason, count)
+            for step in outcome.steps
+            for reason, count in sorted(step.reasons.items(), key=lambda item: (-item[1], item[0]))
+        ],
+        example=_example(builder, outcome),
+        templates=_templates(origin.templates),
+        origins=_origins(outcome) if "wrong" in builder.CHAINS else [],
+        lengths=_lengths(builder, outcome),
+        key_shares=shares,
+        tasks=_tasks(outcome, test),
+        mistakes=figures.mistakes(outcome.train) if "wrong" in builder.CHAINS else {},
+        writers=writers,
+        overlaps=[figures.overlap(name, problems, questions) for name, problems in sets.items()],
+        ngram=figures.NGRAM,
+        license=settings.license,
+        source_terms=settings.source_terms.strip(),
+        builder=builder.__name__,
+        builder_version=str(builder.VERSION),
+        versions={name: version(name) for name in _LIBRARIES},
+        origin=origin,
+    )
+    metadata = {
+        "pretty_name": title,
+        "language": list(settings.language),
+        "license": settings.license,
+        "task_categories": ["text-generation"],
+        "language_creators": ["machine-generated"],
+        "annotations_creators": ["machine-generated"],
+        "size_categories": _size(len(outcome.train)),
+        "tags": ["chain-of-thought", "reasoning", "distillation", "cot-distillery"],
+    }
+    return document(metadata, body)
+
+
+def _load_lines(splits: Mapping[str, int]) -> list[str]:
+    names = {
+        "default / train": "records",
+        "default / rejected": "rejected",
+        "sft / train": "ready_for_trl",
+        "evaluation / test": "held_out",
+    }
+    lines = []
+    for split in splits:
+        config, _, part = split.partition(" / ")
+        lines.append(f'{names[split]} = load_dataset("FOLDER", "{config}", split="{part}")')
+    return lines
+
+
+def _columns(builder: type[CotsBuilder], splits: Mapping[str, int]) -> dict[str, list[tuple[str, Any]]]:
+    """Return the columns of each published config; those of `provenance` are described once, below."""
+    published = {name.partition(" / ")[0] for name in splits}
+    return {
+        name: [(path, column) for path, column in leaves(columns) if ".provenance." not in path]
+        for name, columns in builder.tables().items()
+        if name in published
+    }
+
+
+# An example of more characters is hard to read in a card.
+_READABLE = 700
+
+
+def _example(builder: type[CotsBuilder], outcome: Outcome) -> dict[str, Any]:
+    """Return one record for the card: the first that is short, or else the shortest, with its key steps marked."""
+
+    def size(record: dict[str, Any]) -> int:
+        return len(record["question"]) + sum(len(record[side]["rationale"]) for side in builder.CHAINS)
+
+    short = (record for record in outcome.train if size(record) < _READABLE)
+    record = next(short, None) or min(outcome.train, key=size)
+    chains = {side: _marked(record[side]) for side in builder.CHAINS}
+    return {"id": record["id"], "question": record["question"], "chains": chains}
+
+
+def _marked(chain: Mapping[str, Any]) -> str:
+    """Return a chain with its key steps in [[brackets]]; code blocks know no bold."""
+    text, end, parts = chain["rationale"], 0, []
+    for span in chain.get("key_spans", []):
+        parts += [text[end : span["start"]], "[[", text[span["start"] : span["end"]], "]]"]
+        end = span["end"]
+    return whole("".join([*parts, text[end:]]), chain["answer"])
+
+
+def _templates(labels: Sequence[str]) -> list[str]:
+    """Return the labels of the templates, or how many of a kind there are where every task has its own."""
+    if len(labels) <= 6:
+        return [f"`{label}`" for label in labels]
+    kinds = Counter(label.partition("@")[0] for label in labels)
+    return [f"{count} for `{kind}`" for kind, count in sorted(kinds.items())]
+
+
+def _origins(outcome: Outcome) -> list[tuple[str, int]]:
+    how = {
+        "rectified": "the teacher was wrong; its chain was rectified with an answer hint",
+        "corrupted": "the teacher was right; its chain was corrupted",
+        "paired": "both chains came ready-made",
+    }
+    counts: Counter[str] = Counter()
+    for record in outcome.train:
+        sides = {record["right"]["origin"], record["wrong"]["origin"]} - {"teacher"}
+        counts[" and ".join(how[side] for side in sorted(sides))] += 1
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengths]:
+    texts = {"question": [record["question"] for record in outcome.train]}
+    for side in builder.CHAINS:
+        texts[f"{side}.rationale"] = [record[side]["rationale"] for record in outcome.train]
+    measured = (figures.lengths(column, values) for column, values in texts.items())
+    return [row for row in measured if row is not None]
+
+
+def _tasks(outcome: Outcome, test: Sequence[Problem]) -> dict[str, tuple[int, int, int]]:
+    """Return (train, rejected, held out) per task."""
+    train, rejected = (Counter(record["task"] for record in part) for part in (outcome.train, outcome.rejected))
+    held_out = Counter(problem.task for problem in test)
+    return {task: (train[task], rejected[task], held_out[task]) for task in sorted({*train, *rejected, *held_out})}
+
+
+def _size(rows: int) -> str:
+    names = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+    return next((name for limit, name in names if rows < limit), "1M<n<10M")
