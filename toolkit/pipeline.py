@@ -1,0 +1,233 @@
+"""What the commands do with a recipe: build its dataset, train its students, score them, publish the last one.
+
+Every step finds what an earlier process finished and goes on from there; running a command twice does nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import hub
+from toolkit.errors import UserError
+from toolkit.runs import Run, rows_digest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from toolkit.recipe import Recipe, Stage, Student
+    from toolkit.runs import TrainedStage
+
+LAST = "student"
+
+
+def store_path(recipe: Recipe) -> Path:
+    """Return where the completions of a recipe's dataset are kept: beside its versions, outliving every run."""
+    return Path(recipe.hub_dir) / "stores" / f"{recipe.dataset.repo_id}.sqlite"
+
+
+def dataset_folder(recipe: Recipe) -> Path:
+    """Return where the recipe's dataset lies in the local hub, or would."""
+    return hub.folder(recipe.hub_dir, "dataset", recipe.dataset.repo_id, recipe.dataset.revision)
+
+
+def build(recipe: Recipe, dry_run: bool = False) -> None:
+    """Ask the teacher for what is missing and publish the dataset.
+
+    Raises:
+        UserError: The recipe names no builder, the input is bad, or the teacher fails.
+    """
+    from dataset_builders.building import build_dataset, first_round
+
+    dataset = recipe.dataset
+    if dataset.builder is None:
+        raise UserError(f"dataset.builder: missing; {dataset.repo_id} is a dataset that somebody else has published")
+    folder, store = dataset_folder(recipe), store_path(recipe)
+    if dry_run:
+        asked, known = first_round(dataset.builder, dataset.config, store)
+        print(f"first round: {asked} requests, {known} of them answered already in {store}")
+        print("later rounds depend on the answers: at most `tries` requests for each problem")
+        print(f"would write {folder}" + (", which exists" if folder.exists() else ""))
+        return
+    store.parent.mkdir(parents=True, exist_ok=True)
+    command = f"distill build {recipe.source} {' '.join(recipe.overrides)}".strip()
+    report = build_dataset(
+        dataset.builder,
+        dataset.config,
+        store,
+        hub_dir=recipe.hub_dir,
+        repo_id=dataset.repo_id,
+        revision=dataset.revision,
+        command=command,
+        show_progress=sys.stderr.isatty(),
+    )
+    print(report.summary())
+
+
+def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the dataset's training records, building it first where it is missing.
+
+    Raises:
+        UserError: The dataset cannot be built or loaded, or has no training records.
+    """
+    from accelerate import PartialState
+
+    process = PartialState()
+    if recipe.dataset.builder is not None:
+        if process.is_main_process and not dataset_folder(recipe).exists():
+            build(recipe)
+        process.wait_for_everyone()
+    return list(_load(recipe, "default", "train"))
+
+
+def _load(recipe: Recipe, config: str, split: str) -> Any:
+    """Load a config and split of the recipe's dataset: from the local hub if it is there, else from the Hub.
+
+    Raises:
+        UserError: There is no such dataset, config or split.
+    """
+    import datasets
+
+    folder = dataset_folder(recipe)
+    where = str(folder) if folder.exists() else recipe.dataset.repo_id
+    revision = None if folder.exists() else recipe.dataset.revision
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(where, config, split=split, revision=revision)
+    except (ValueError, OSError) as error:  # also DatasetNotFoundError and connection errors
+        raise UserError(
+            f"dataset {recipe.dataset.repo_id} at {recipe.dataset.revision}: config {config!r}, split {split!r} "
+            f"cannot be loaded: {error}"
+        ) from error
+    finally:
+        datasets.enable_progress_bars()
+
+
+def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrainedTokenizerBase:
+    """Return the tokenizer that the recipe's student has, or will have once it is made.
+
+    Raises:
+        UserError: The recipe has no student.
+    """
+    from toolkit.students import load_tokenizer, train_tokenizer
+
+    student = _student(recipe)
+    if student.model_name_or_path:
+        return load_tokenizer(student.model_name_or_path, student.model_arguments().get("model_revision"))
+    vocab_size = student.tokenizer.vocab_size if student.tokenizer else 1024
+    return train_tokenizer(_texts(recipe, rows), vocab_size)
+
+
+def _student(recipe: Recipe) -> Student:
+    if recipe.student is None or not recipe.stages:
+        raise UserError(f"recipe {recipe.recipe.name!r} has no student or no stages: there is nothing to train")
+    return recipe.student
+
+
+def _texts(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return everything that the recipe's views show of the records, for training a tokenizer."""
+    from toolkit.views import render
+
+    views = [view for stage in recipe.stages for view in stage.views.values()]
+    texts = []
+    for row in rows:
+        for view in views:
+            rendered = render(view.prompt, view.segments(), row)
+            texts.append(rendered.prompt + "".join(segment.text for segment in rendered.target))
+    return texts
+
+
+def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
+    """Return the student that training starts from, made now where it comes from a configuration."""
+    from accelerate import PartialState
+
+    from toolkit.students import save_atomically, student_from_config
+
+    student = _student(recipe)
+    if student.model_name_or_path:
+        return student.model_name_or_path
+    process = PartialState()
+    if process.is_main_process and not run.start.exists():
+        tokenizer = student_tokenizer(recipe, rows)
+        model = student_from_config(student.from_config or {}, tokenizer, student.seed)
+        save_atomically(run.start, model, tokenizer, {"stage": "start", "log": []})
+    process.wait_for_everyone()
+    return str(run.start)
+
+
+def lineup(recipe: Recipe, run: Run) -> dict[str, list[TrainedStage]]:
+    """Return every student that is trained and scored, each as the chain of stages that makes it.
+
+    The recipe's own comes last, after the references and after its own earlier stages.
+    """
+    students = {name: run.chain(reference.stages) for name, reference in recipe.references.items()}
+    for end in range(1, len(recipe.stages) + 1):
+        students[recipe.stages[end - 1].name] = run.chain(recipe.stages[:end])
+    return students
+
+
+def train(recipe: Recipe) -> None:
+    """Train every student of the recipe, score them, write cards and report, and publish the last one.
+
+    Raises:
+        UserError: Anything in the recipe, the data or the teacher that stands in the way.
+    """
+    from accelerate import PartialState
+
+    rows = training_rows(recipe)
+    run = Run(recipe, rows_digest(rows))
+    make_start(recipe, run, rows)
+    trained: dict[Path, dict[str, Any]] = {}
+    for name, chain in lineup(recipe, run).items():
+        for link in chain:
+            if link.folder not in trained:
+                trained[link.folder] = _train_link(recipe, name, link, rows)
+    if PartialState().is_main_process:
+        _conclude(recipe, run, rows)
+
+
+def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    from accelerate import PartialState
+
+    from toolkit.stages import train_stage
+
+    student = _student(recipe)
+    arguments = student.model_arguments()
+    if link.start != student.model_name_or_path:
+        arguments.pop("model_revision", None)  # of the model the first stage starts from, not of what came of it
+    say = print if PartialState().is_main_process else (lambda *_: None)
+    known = link.student.exists()
+    say(f"stage {link.stage.name} of {name}: {'trained already, ' if known else ''}{link.folder}")
+    facts = train_stage(link.stage, rows, link.start, link.folder, arguments, student.prompt_format)
+    dropped = facts["encoding"]["dropped"]
+    if not known:
+        say(
+            f"stage {link.stage.name} of {name}: {facts['steps']} steps in {facts['seconds']:.0f} s, "
+            f"{facts['encoding']['sequences']} sequences, {len(dropped)} records dropped for length"
+        )
+    return facts
+
+
+def evaluate(recipe: Recipe) -> None:
+    """Score the recipe's students again from what is trained; nothing is trained.
+
+    Raises:
+        UserError: A student is not trained yet, or there is nothing to score on.
+    """
+    rows = training_rows(recipe)
+    run = Run(recipe, rows_digest(rows))
+    for name, chain in lineup(recipe, run).items():
+        for link in chain:
+            if not link.student.exists():
+                raise UserError(
+                    f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): "
+                    f"run `accelerate launch toolkit/train.py {recipe.source}` first"
+                )
+    _conclude(recipe, run, rows)
+
+
+def _conclude(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> None:
+    raise UserError("evaluation is not there yet")

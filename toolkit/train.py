@@ -1,0 +1,11 @@
+"""Train a recipe: `accelerate launch toolkit/train.py RECIPE [KEY=VALUE ...]`; the same as `distill train`."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # The launcher puts this folder in front of the path; its modules are to be found as `toolkit.x` only.
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    from toolkit.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))
