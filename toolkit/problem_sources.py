@@ -304,8 +304,9 @@ def _reasoning_gym_stream(config: ReasoningGymProblems) -> Stream:
             raise UserError(f"reasoning_gym task {task!r} with settings {settings}: {error}") from None
         for index in range(len(entries)):
             entry = entries[index]
-            if entry["answer"] not in (None, ""):
-                yield Problem("", task, entry["question"], str(entry["answer"])), entry["question"]
+            if entry["answer"] in (None, ""):
+                raise UserError(f"reasoning_gym task {task!r} gives no gold answer (entry {index}); it can't be used")
+            yield Problem("", task, entry["question"], str(entry["answer"])), entry["question"]
 
     return stream
 

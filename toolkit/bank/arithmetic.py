@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 from toolkit.bank.chain import Pen
-from toolkit.bank.family import NAMES, Family, Template, whole
+from toolkit.bank.family import COUNTS, NAMES, Family, Template, whole
 
 Operation = Literal["up", "down", "double"]
 Move = tuple[Operation, int]
 
-# Small values keep every step learnable from a few thousand chains: about 700 different sums, each seen often.
-TOP = 40
+# Small values keep every step learnable from a few thousand chains: about 270 different sums, each seen often.
+TOP = 20
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Moves:
 
 @dataclass(frozen=True)
 class Story:
-    """One phrasing: the question around its `moves`, the text between two of them, and how each kind reads."""
+    """One phrasing: the question around its `moves`, the text between two of them, and how the i-th move reads."""
 
     question: Template
     between: str
@@ -36,25 +36,26 @@ class Story:
     down: Template
     double: Template
 
-    def tell(self, move: Move, name: str) -> str:
-        """Return the words for one move."""
-        template: Template = getattr(self, move[0])
-        return template.fill(n=move[1], name=name)
+    def tell(self, moves: tuple[Move, ...], name: str) -> str:
+        """Return the words for all moves."""
+        told = [getattr(self, move[0]).fill(i=COUNTS[i], n=move[1], name=name) for i, move in enumerate(moves)]
+        return self.between.join(told)
 
-    def hear(self, text: str, name: str) -> Move | None:
-        """Return the move that `text` tells, or None."""
-        for operation in ("up", "down", "double"):
-            slots = getattr(self, operation).read(text)
-            if slots is None or slots.get("name", name) != name:
-                continue
-            n = 2 if operation == "double" else whole(slots["n"])
-            return None if n is None else (operation, n)
-        return None
+    def hear(self, text: str, name: str) -> tuple[Move, ...] | None:
+        """Return the moves that `text` tells, or None."""
+        moves = [move for sentence in text.split(self.between) for move in self._read(sentence)]
+        return tuple(moves) if len(moves) <= len(COUNTS) and self.tell(tuple(moves), name) == text else None
+
+    def _read(self, sentence: str) -> list[Move]:
+        operations: tuple[Operation, ...] = ("up", "down", "double")
+        read = [(operation, getattr(self, operation).read(sentence)) for operation in operations]
+        numbers = [(operation, whole(slots.get("n", "2"))) for operation, slots in read if slots is not None]
+        return [(operation, n) for operation, n in numbers if n is not None][:1]
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain states the first number and each step: `n` operand, `a` before, `b` after, `i` step number."""
+    """How a chain states the first number and each step: number `i`, operand `n`, `a` before and `b` after it."""
 
     first: str
     up: str
@@ -119,17 +120,16 @@ class Arithmetic(Family[Moves]):
         self._texts = texts
 
     def draw(self, rng: random.Random, steps: int) -> Moves:
-        """Draw a start in 10..30 and `steps` moves."""
+        """Draw a start in 5..15 and `steps` moves."""
         phrasing = rng.randrange(len(self._stories))
         named = "{name}" in self._stories[phrasing].question.text
-        start = rng.randint(10, 30)
+        start = rng.randint(5, 15)
         return Moves(start, draw_moves(rng, start, steps), rng.choice(NAMES) if named else "", phrasing)
 
     def ask(self, facts: Moves) -> str:
         """Tell the story."""
         story = self._stories[facts.phrasing]
-        moves = story.between.join(story.tell(move, facts.name) for move in facts.moves)
-        return story.question.fill(start=facts.start, moves=moves, name=facts.name)
+        return story.question.fill(start=facts.start, moves=story.tell(facts.moves, facts.name), name=facts.name)
 
     def read(self, question: str) -> Moves | None:
         """Read the story back."""
@@ -139,10 +139,9 @@ class Arithmetic(Family[Moves]):
                 continue
             name = slots.get("name", "")
             start = whole(slots["start"])
-            moves = [story.hear(text, name) for text in slots["moves"].split(story.between)]
-            heard = tuple(move for move in moves if move is not None)
-            if start is not None and len(heard) == len(moves):
-                return Moves(start, heard, name, phrasing)
+            moves = story.hear(slots["moves"], name)
+            if start is not None and moves:
+                return Moves(start, moves, name, phrasing)
         return None
 
     def solve(self, facts: Moves, pen: Pen) -> str:
@@ -150,10 +149,10 @@ class Arithmetic(Family[Moves]):
         words = self._texts[pen.wording]
         value = facts.start
         pen.write(words.first, a=value)
-        for i, move in enumerate(facts.moves, 1):
+        for i, move in enumerate(facts.moves):
             taken = pen.choose("logical", move, [misread(move)])
             result = pen.number(apply(taken, value))
-            pen.write(getattr(words, taken[0]), i=i, n=taken[1], a=value, b=result)
+            pen.write(getattr(words, taken[0]), i=COUNTS[i], n=taken[1], a=value, b=result)
             value = result
         return str(value)
 
@@ -162,39 +161,33 @@ CHAINED_ARITHMETIC = Arithmetic(
     name="chained_arithmetic",
     domain="in",
     description="Work out a number that is changed several times in a row.",
-    steps=(4, 6),
+    steps=(4, 5),
     stories=(
         story(
-            *("Start with {start}. Then {moves}. What is the result?", ", "),
-            *("add {n}", "subtract {n}", "double it"),
+            *("Start with {start}. {moves}. What is the result?", ". "),
+            *("Step {i}: add {n}", "Step {i}: subtract {n}", "Step {i}: double it"),
         ),
         story(
-            *("A counter shows {start}. It goes {moves}. What does it show at the end?", ", "),
-            *("up {n}", "down {n}", "double"),
+            *("A counter shows {start}. {moves}. What does it show at the end?", ". "),
+            *("Key {i}: up {n}", "Key {i}: down {n}", "Key {i}: double"),
         ),
         story(
-            *("{name} has {start} points. The cards say {moves}. How many points does {name} have now?", ", "),
-            *("gain {n}", "lose {n}", "double them"),
+            *("{name} has {start} points. {moves}. How many points does {name} have now?", ". "),
+            *("Card {i}: gain {n}", "Card {i}: lose {n}", "Card {i}: double them"),
         ),
     ),
     texts=(
         Wording(
             first="Start at {a}.",
-            up="Add {n}: {a} + {n} = {b}.",
-            down="Subtract {n}: {a} - {n} = {b}.",
-            double="Double: {a} * {n} = {b}.",
-        ),
-        Wording(
-            first="The first number is {a}.",
-            up="We add {n} to {a} and get {b}.",
-            down="We subtract {n} from {a} and get {b}.",
-            double="We double {a} and get {b}.",
-        ),
-        Wording(
-            first="We have {a}.",
             up="Step {i}: add {n}, so {a} + {n} = {b}.",
             down="Step {i}: subtract {n}, so {a} - {n} = {b}.",
             double="Step {i}: double, so {a} * {n} = {b}.",
+        ),
+        Wording(
+            first="The first number is {a}.",
+            up="Number {i}: we add {n} to {a} and get {b}.",
+            down="Number {i}: we subtract {n} from {a} and get {b}.",
+            double="Number {i}: we double {a} and get {b}.",
         ),
     ),
 )
@@ -206,26 +199,26 @@ SHOPPING = Arithmetic(
     steps=(3, 4),
     stories=(
         story(
-            *("{name} came to the market and had {start} coins. {moves}. How many coins did {name} take home?", ". "),
-            *("A song made {name} gain {n} coins", "A cake made {name} lose {n} coins", "A game let {name} double all"),
+            *("{name} came to the market with {start} coins and {moves}. How many coins came home?", " and "),
+            *("at stall {i} could gain {n}", "at stall {i} had to lose {n}", "at stall {i} could double all"),
         ),
         story(
-            *("There were {start} coins in the purse of {name} at first. {moves}. How many were in it at last?", ". "),
-            *("Selling a hat made it gain {n}", "Buying a pen made it lose {n}", "A prize made it double"),
+            *("There were {start} coins in the purse of {name}, then {moves}. How many are left?", ", then "),
+            *("sale {i} did add {n}", "bill {i} did subtract {n}", "prize {i} did double the rest"),
         ),
     ),
     texts=(
         Wording(
             first="At first there are {a} coins.",
-            up="Now {n} coins come in: {a} + {n} = {b}.",
-            down="Now {n} coins go out: {a} - {n} = {b}.",
-            double="Now the coins double: {a} * {n} = {b}.",
+            up="Visit {i} brings {n}: {a} + {n} = {b}.",
+            down="Visit {i} costs {n}: {a} - {n} = {b}.",
+            double="Visit {i} doubles it: {a} * {n} = {b}.",
         ),
         Wording(
             first="{a} coins to begin with.",
-            up="{a} coins and {n} more make {b} coins.",
-            down="{a} coins without {n} leave {b} coins.",
-            double="Twice {a} coins make {b} coins.",
+            up="Change {i}: {a} coins and {n} more make {b} coins.",
+            down="Change {i}: {a} coins without {n} leave {b} coins.",
+            double="Change {i}: twice {a} coins make {b} coins.",
         ),
     ),
 )

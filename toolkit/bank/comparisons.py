@@ -10,7 +10,9 @@ from toolkit.bank.chain import Pen
 from toolkit.bank.family import NAMES, Family, Template, whole
 
 # Each side of a question is a story of its own, so that moves are told and heard as in `arithmetic`.
-SIDE = story("{name} picks {start} apples and will {moves}", " and then ", "find {n}", "eat {n}", "pick as many again")
+SIDE = story(
+    "{name} picks {start} apples and will {moves}", " and ", "then find {n}", "then eat {n}", "then pick as many again"
+)
 PHRASINGS = (
     Template("{left}. {right}. Are there more apples with {a} than with {b}?"),
     Template("{left}. {right}. Is the basket of {a} fuller than the basket of {b}?"),
@@ -119,8 +121,7 @@ def final(side: Side) -> int:
 
 def tell(side: Side) -> str:
     """Return the sentence about one side."""
-    moves = SIDE.between.join(SIDE.tell(move, side.name) for move in side.moves)
-    return SIDE.question.fill(name=side.name, start=side.start, moves=moves)
+    return SIDE.question.fill(name=side.name, start=side.start, moves=SIDE.tell(side.moves, side.name))
 
 
 def hear(text: str) -> Side | None:
@@ -129,9 +130,8 @@ def hear(text: str) -> Side | None:
     if slots is None:
         return None
     start = whole(slots["start"])
-    moves = [SIDE.hear(move, slots["name"]) for move in slots["moves"].split(SIDE.between)]
-    heard = tuple(move for move in moves if move is not None)
-    return Side(slots["name"], start, heard) if start is not None and len(heard) == len(moves) else None
+    moves = SIDE.hear(slots["moves"], slots["name"])
+    return Side(slots["name"], start, moves) if start is not None and moves else None
 
 
 COMPARISONS = Comparisons()

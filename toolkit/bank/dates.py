@@ -6,7 +6,7 @@ import random
 from dataclasses import dataclass
 
 from toolkit.bank.chain import Pen
-from toolkit.bank.family import Family, Template, whole
+from toolkit.bank.family import COUNTS, Family, Template, whole
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
@@ -22,7 +22,7 @@ class Shifts:
 
 @dataclass(frozen=True)
 class Calendar:
-    """One phrasing: the question around its shifts, and how a shift reads forward and back in time."""
+    """One phrasing: the question around its shifts, and how the i-th shift reads forward and back in time."""
 
     question: Template
     later: Template
@@ -40,25 +40,28 @@ class Wording:
 
 CALENDARS = (
     Calendar(
-        Template("A meeting on {day} is moved {shifts}. On which day is it now?"),
-        *(Template("{n} days later"), Template("{n} days earlier")),
+        Template("A meeting is on {day}. {shifts}. On which day is it now?"),
+        *(Template("Change {i}: {n} days later"), Template("Change {i}: {n} days earlier")),
     ),
     Calendar(
-        Template("Today is {day}. Count {shifts}. Which day do you reach?"),
-        *(Template("{n} days forward"), Template("{n} days back")),
+        Template("Today is {day}. {shifts}. Which day do you reach?"),
+        *(Template("Move {i}: {n} days forward"), Template("Move {i}: {n} days back")),
     ),
     Calendar(
-        Template("The plan said {day}, but it changed: {shifts}. Which day does it say at the end?"),
-        *(Template("{n} days after that"), Template("{n} days before that")),
+        Template("The plan says {day}. {shifts}. Which day does it say at the end?"),
+        *(Template("Note {i}: {n} days after that"), Template("Note {i}: {n} days before that")),
     ),
 )
 TEXTS = (
-    Wording("The first day is {a}.", "{n} days after {a} is {b}.", "{n} days before {a} is {b}."),
-    Wording("We start on {a}.", "{a} plus {n} days is {b}.", "{a} minus {n} days is {b}."),
     Wording(
-        "We have {a}.",
-        "Step {i}: {n} days later, so {a} + {n} = {b}.",
-        "Step {i}: {n} days earlier, so {a} - {n} = {b}.",
+        first="The first day is {a}.",
+        later="Step {i}: {n} days after {a} is {b}.",
+        earlier="Step {i}: {n} days before {a} is {b}.",
+    ),
+    Wording(
+        first="We start on {a}.",
+        later="Number {i}: add {n}, so {a} + {n} = {b}.",
+        earlier="Number {i}: subtract {n}, so {a} - {n} = {b}.",
     ),
 )
 
@@ -82,8 +85,7 @@ class Dates(Family[Shifts]):
     def ask(self, facts: Shifts) -> str:
         """State the day and the shifts."""
         calendar = CALENDARS[facts.phrasing]
-        shifts = [(calendar.later if n > 0 else calendar.earlier).fill(n=abs(n)) for n in facts.shifts]
-        return calendar.question.fill(day=DAYS[facts.day], shifts=", ".join(shifts))
+        return calendar.question.fill(day=DAYS[facts.day], shifts=tell(calendar, facts.shifts))
 
     def read(self, question: str) -> Shifts | None:
         """Read day and shifts back."""
@@ -91,9 +93,9 @@ class Dates(Family[Shifts]):
             slots = calendar.question.read(question)
             if slots is None or slots["day"] not in DAYS:
                 continue
-            shifts = [read_shift(calendar, text) for text in slots["shifts"].split(", ")]
-            if all(shifts):
-                return Shifts(DAYS.index(slots["day"]), tuple(n for n in shifts if n), phrasing)
+            shifts = hear(calendar, slots["shifts"])
+            if shifts:
+                return Shifts(DAYS.index(slots["day"]), shifts, phrasing)
         return None
 
     def solve(self, facts: Shifts, pen: Pen) -> str:
@@ -101,24 +103,30 @@ class Dates(Family[Shifts]):
         words = TEXTS[pen.wording]
         day = facts.day
         pen.write(words.first, a=DAYS[day])
-        for i, shift in enumerate(facts.shifts, 1):
+        for i, shift in enumerate(facts.shifts):
             taken = pen.choose("logical", shift, [-shift])
             right = (day + taken) % 7
             reached = pen.choose("calculation", right, [(right + miss) % 7 for miss in (1, -1, 2, -2)])
             sentence = words.later if taken > 0 else words.earlier
-            pen.write(sentence, i=i, n=abs(taken), a=DAYS[day], b=DAYS[reached])
+            pen.write(sentence, i=COUNTS[i], n=abs(taken), a=DAYS[day], b=DAYS[reached])
             day = reached
         return DAYS[day]
 
 
-def read_shift(calendar: Calendar, text: str) -> int | None:
-    """Return the signed number of days that `text` states, or None."""
-    for sign, template in ((1, calendar.later), (-1, calendar.earlier)):
-        slots = template.read(text)
-        n = whole(slots["n"]) if slots else None
-        if n:
-            return sign * n
-    return None
+def tell(calendar: Calendar, shifts: tuple[int, ...]) -> str:
+    """Return the words for all shifts."""
+    told = [(calendar.later if n > 0 else calendar.earlier).fill(i=COUNTS[i], n=abs(n)) for i, n in enumerate(shifts)]
+    return ". ".join(told)
+
+
+def hear(calendar: Calendar, text: str) -> tuple[int, ...] | None:
+    """Return the shifts that `text` tells, or None."""
+    shifts: list[int] = []
+    for sentence in text.split(". "):
+        later, earlier = calendar.later.read(sentence), calendar.earlier.read(sentence)
+        days = whole((later or earlier or {"n": ""})["n"])
+        shifts += [days if later else -days] if days else []
+    return tuple(shifts) if len(shifts) <= len(COUNTS) and tell(calendar, tuple(shifts)) == text else None
 
 
 DATES = Dates()

@@ -13,6 +13,9 @@ NAMES = (
     *("Anna", "Ben", "Cara", "Dan", "Eva", "Finn", "Gina", "Hugo"),
     *("Ines", "Jon", "Kira", "Leo", "Mia", "Noah", "Olga", "Paul"),
 )
+# Steps are numbered by words in questions and chains alike, so that a step is found by its number and no digit of a
+# number word is taken for an operand.
+COUNTS = ("one", "two", "three", "four", "five", "six", "seven", "eight")
 
 
 class Template:

@@ -14,7 +14,7 @@ KNOWN: dict[str, dict[str, int]] = {
     "wheels": {"bicycle": 2, "scooter": 2, "tricycle": 3, "car": 4, "van": 4, "truck": 6},
     "sides": {"triangle": 3, "square": 4, "pentagon": 5, "hexagon": 6, "octagon": 8},
 }
-TOP = 60
+TOP = 50
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,11 @@ class Lookups(Family[Things]):
     wordings = len(TEXTS)
 
     def draw(self, rng: random.Random, steps: int) -> Things:
-        """Draw `steps` different things, two to five of each, with at most `TOP` parts in all."""
+        """Draw `steps` different things, two to four of each, with at most `TOP` parts in all."""
         while True:
             part = rng.choice(sorted(KNOWN))
             things = rng.sample(sorted(KNOWN[part]), steps)
-            items = tuple((thing, rng.randint(2, 5)) for thing in things)
+            items = tuple((thing, rng.randint(2, 4)) for thing in things)
             if sum(KNOWN[part][thing] * n for thing, n in items) <= TOP:
                 return Things(part, items, rng.randrange(len(PHRASINGS)))
 

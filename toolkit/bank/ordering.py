@@ -1,4 +1,4 @@
-"""Who comes where: an order is put together from clues in any sequence. `ordering` trains, `queue` is out of domain."""
+"""Who comes where, from clues in any sequence. `ordering` is in domain, `queue` out of domain."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from toolkit.bank.chain import OffScale, Pen
 from toolkit.bank.family import NAMES, Family, Template
 
 ORDINALS = ("first", "second", "third", "fourth", "fifth", "sixth", "seventh")
-LETTERS = "ABCDEFG"
-OPTIONS = "\nOptions:\n"
 
 
 @dataclass(frozen=True)
@@ -20,9 +18,9 @@ class Order:
 
     Attributes:
         people: Names in their true order.
-        clues: Sequence in which the links are stated; link i says that person i comes before person i+1.
-        rank: Index in `people` of the person asked for, at least 1.
-        options: Names in the sequence of the answer options.
+        clues: Sequence in which the clues are given; clue 0 tells who is first, clue i that person i-1 comes before
+            person i.
+        rank: Index in `people` of the person asked for.
         relation: Index of the relation (taller, older, ...).
         phrasing: Index of the question template.
     """
@@ -30,32 +28,31 @@ class Order:
     people: tuple[str, ...]
     clues: tuple[int, ...]
     rank: int
-    options: tuple[str, ...]
     relation: int
     phrasing: int
 
 
 @dataclass(frozen=True)
 class Relation:
-    """How a clue reads (`a` comes before `b`) and how a rank of this relation is named (`top`)."""
+    """How the clues read (`a` is first; `a` comes right before `b`) and what the first place is called."""
 
-    clue: Template
+    head: Template
+    link: Template
     top: str
 
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain names the first person, each link, and the person and option found."""
+    """How a chain states the clue about the first person and each following one."""
 
-    first: str
+    head: str
     link: str
-    found: str
 
 
 class Ordering(Family[Order]):
     """A family of orders, told by its relations and phrasings."""
 
-    kind = "choice"
+    kind = "text"
     limits = (3, 6)
 
     def __init__(
@@ -78,91 +75,78 @@ class Ordering(Family[Order]):
         self._texts = texts
 
     def draw(self, rng: random.Random, steps: int) -> Order:
-        """Draw `steps` clues over `steps + 1` people."""
-        people = tuple(rng.sample(NAMES, steps + 1))
+        """Draw an order of `steps + 1` people; who is asked for is at least two links from the first."""
         return Order(
-            people=people,
-            clues=tuple(rng.sample(range(steps), steps)),
-            rank=rng.randint(1, steps),
-            options=tuple(rng.sample(people, len(people))),
+            people=tuple(rng.sample(NAMES, steps + 1)),
+            clues=tuple(rng.sample(range(steps + 1), steps + 1)),
+            rank=rng.randint(2, steps),
             relation=rng.randrange(len(self._relations)),
             phrasing=rng.randrange(len(self._phrasings)),
         )
 
     def ask(self, facts: Order) -> str:
-        """State the clues, ask for one rank, list the options."""
+        """Give the clues and ask for one rank."""
         relation = self._relations[facts.relation]
-        clues = " ".join(relation.clue.fill(a=facts.people[i], b=facts.people[i + 1]) for i in facts.clues)
-        asked = self._phrasings[facts.phrasing].fill(clues=clues, ordinal=ORDINALS[facts.rank], top=relation.top)
-        options = [f"({letter}) {person}" for letter, person in zip(LETTERS, facts.options, strict=False)]
-        return asked + OPTIONS + "\n".join(options)
-
-    def choices(self, facts: Order) -> tuple[str, ...]:
-        """The names in the sequence of the options."""
-        return facts.options
+        clues = " ".join(clue(relation, facts.people[max(i - 1, 0)], facts.people[i], i) for i in facts.clues)
+        return self._phrasings[facts.phrasing].fill(clues=clues, ordinal=ORDINALS[facts.rank], top=relation.top)
 
     def read(self, question: str) -> Order | None:
-        """Read clues, rank and options back."""
-        asked, _, listed = question.partition(OPTIONS)
-        options = tuple(line[4:] for line in listed.split("\n"))
+        """Read clues and rank back."""
         for phrasing, template in enumerate(self._phrasings):
-            slots = template.read(asked)
+            slots = template.read(question)
             if slots is None or slots["ordinal"] not in ORDINALS:
                 continue
+            clues = [f"{text}." for text in slots["clues"].removesuffix(".").split(". ")]
+            rank = ORDINALS.index(slots["ordinal"])
             for index, relation in enumerate(self._relations):
-                links = [relation.clue.read(clue + ".") for clue in slots["clues"].removesuffix(".").split(". ")]
-                pairs = [(link["a"], link["b"]) for link in links if link is not None]
-                people = in_order(pairs)
-                rank = ORDINALS.index(slots["ordinal"])
-                if len(pairs) < len(links) or slots.get("top", relation.top) != relation.top or people is None:
-                    continue
-                if rank < len(people) and sorted(options) == sorted(people):
-                    clues = tuple(people.index(a) for a, _ in pairs)
-                    return Order(people, clues, rank, options, index, phrasing)
+                people = in_order(relation, clues)
+                if people and rank < len(people) and slots.get("top", relation.top) == relation.top:
+                    told = [clue(relation, people[max(i - 1, 0)], person, i) for i, person in enumerate(people)]
+                    return Order(people, tuple(told.index(text) for text in clues), rank, index, phrasing)
         return None
 
     def solve(self, facts: Order, pen: Pen) -> str:
-        """Follow the clues from the first person to the rank asked for, then look up the option."""
+        """Follow the clues from the first person to the rank asked for."""
         words = self._texts[pen.wording]
         relation = self._relations[facts.relation]
-        place = pen.choose("logical", 0, range(1, len(facts.people)))
-        named = [place]
-        pen.write(words.first, a=facts.people[place], top=relation.top)
+        everyone = range(len(facts.people))
+        place = pen.choose("logical", 0, everyone[1:])
+        pen.write(words.head, clue=clue(relation, "", facts.people[place], 0), ordinal=ORDINALS[0])
         for rank in range(1, facts.rank + 1):
-            before, place = place, pen.choose("logical", place + 1, range(place + 2, len(facts.people)))
-            if place >= len(facts.people):
+            before = place
+            place = pen.choose("logical", before + 1, [i for i in everyone if i not in (before, before + 1)])
+            if place not in everyone:
                 raise OffScale(place)
-            names = {"a": facts.people[before], "b": facts.people[place]}
-            clue = relation.clue.fill(**names).removesuffix(".")
-            pen.write(words.link, clue=clue, ordinal=ORDINALS[rank], **names)
-            named.append(place)
-        found = facts.people[pen.choose("logical", place, [other for other in named if other != place])]
-        letter = LETTERS[facts.options.index(found)]
-        pen.write(words.found, b=found, ordinal=ORDINALS[facts.rank], top=relation.top, letter=letter)
-        return f"({letter})"
+            names = facts.people[before], facts.people[place]
+            pen.write(words.link, clue=clue(relation, *names, 1), b=names[1], ordinal=ORDINALS[rank])
+        return facts.people[place]
 
 
-def in_order(pairs: list[tuple[str, str]]) -> tuple[str, ...] | None:
-    """Chain (before, after) pairs into one order, or return None where they form no single one."""
-    after = dict(pairs)
-    heads = set(after) - set(after.values())
-    if len(after) < len(pairs) or len(heads) != 1:
-        return None
-    people = [heads.pop()]
-    while people[-1] in after:
-        people.append(after[people[-1]])
-    return tuple(people) if len(people) == len(pairs) + 1 else None
+def clue(relation: Relation, a: str, b: str, i: int) -> str:
+    """Return clue i of an order: that `b` is first, or that `a` comes right before `b`."""
+    return relation.link.fill(a=a, b=b) if i else relation.head.fill(a=b)
+
+
+def in_order(relation: Relation, clues: list[str]) -> tuple[str, ...] | None:
+    """Chain clues into one order, or return None where they don't form exactly one."""
+    heads = [slots["a"] for slots in map(relation.head.read, clues) if slots]
+    links = [slots for slots in map(relation.link.read, clues) if slots]
+    after = {link["a"]: link["b"] for link in links}
+    people = heads[:1]
+    while people and people[-1] in after:
+        people.append(after.pop(people[-1]))
+    return tuple(people) if len(people) == len(set(people)) == len(clues) == len(links) + 1 else None
 
 
 ORDERING = Ordering(
     name="ordering",
     domain="in",
-    description="Put people in order from the clues and pick the one asked for.",
+    description="Put people in order from the clues and name the one asked for.",
     steps=(4, 4),
     relations=(
-        Relation(Template("{a} is taller than {b}."), "tallest"),
-        Relation(Template("{a} is older than {b}."), "oldest"),
-        Relation(Template("{a} is faster than {b}."), "fastest"),
+        Relation(Template("{a} is the tallest."), Template("{a} is taller than {b}."), "tallest"),
+        Relation(Template("{a} is the oldest."), Template("{a} is older than {b}."), "oldest"),
+        Relation(Template("{a} is the fastest."), Template("{a} is faster than {b}."), "fastest"),
     ),
     phrasings=(
         Template("{clues} Who is the {ordinal} {top}?"),
@@ -170,16 +154,8 @@ ORDERING = Ordering(
         Template("We know this. {clues} Name the {ordinal} {top} of them."),
     ),
     texts=(
-        Wording(
-            first="The {top} is {a}.",
-            link="{clue}, so {b} is {ordinal}.",
-            found="The {ordinal} {top} is {b}, option ({letter}).",
-        ),
-        Wording(
-            first="We begin with {a}, the {top}.",
-            link="After {a} comes {b}, the {ordinal}.",
-            found="So we pick {b}, option ({letter}).",
-        ),
+        Wording(head="First: {clue}", link="{clue} So {b} is {ordinal}."),
+        Wording(head="The clues say: {clue}", link="Then {clue} This puts {b} {ordinal}."),
     ),
 )
 
@@ -189,23 +165,15 @@ QUEUE = Ordering(
     description="Find out who stands at a place in a queue.",
     steps=(3, 4),
     relations=(
-        Relation(Template("{a} stands before {b}."), "front"),
-        Relation(Template("{a} waits before {b}."), "head"),
+        Relation(Template("{a} stands at the front."), Template("{a} stands before {b}."), "front"),
+        Relation(Template("{a} waits at the door."), Template("{a} waits before {b}."), "door"),
     ),
     phrasings=(
         Template("People are in a queue. {clues} Who is {ordinal} from the {top}?"),
-        Template("A line forms at a door. {clues} Counting from the {top}, who is {ordinal}?"),
+        Template("A line of people forms. {clues} Counting from the {top}, who is {ordinal}?"),
     ),
     texts=(
-        Wording(
-            first="At the {top} of the queue is {a}.",
-            link="{clue}, which puts {b} {ordinal}.",
-            found="{b} is {ordinal}: option ({letter}).",
-        ),
-        Wording(
-            first="{a} is at the {top}.",
-            link="Behind {a} there is {b}, at place {ordinal}.",
-            found="At the place asked for is {b}, option ({letter}).",
-        ),
+        Wording(head="We begin here: {clue}", link="{clue} That makes {b} {ordinal}."),
+        Wording(head="Place {ordinal}: {clue}", link="Place {ordinal}: {clue}"),
     ),
 )

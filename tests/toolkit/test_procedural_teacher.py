@@ -1,0 +1,161 @@
+"""The embedded teacher, asked as any teacher is: a rendered prompt in, a text out."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from toolkit import bank
+from toolkit.answers import extract, matches, split_answer
+from toolkit.problem import Problem
+from toolkit.problem_sources import ProceduralProblems, load_problems
+from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher, read_prompt
+from toolkit.teachers.protocol import Completion, Request, Sampling
+
+EXEMPLAR = "Q: How many legs do 2 ants and 3 cows have together?\n"
+HEADER = 'Do the task. Your response should conclude with the format "Therefore, the answer is".\n\n'
+PROBLEMS = load_problems(ProceduralProblems(tasks=tuple(bank.FAMILIES), n=350, seed=5), "train")
+FAITHFUL = {"error_rate": 0.0, "hint_failure_rate": 0.0, "corrupt_failure_rate": 0.0, "garble_rate": 0.0}
+
+
+def cot(problem: Problem) -> str:
+    exemplar = f"{EXEMPLAR}A: Let's think step by step.\nTherefore, the answer is 24.\n\n"
+    return f"{HEADER}{exemplar}Q: {problem.question}\nA: Let's think step by step."
+
+
+def hint(problem: Problem) -> str:
+    exemplar = f"{EXEMPLAR}H: The correct answer is 24.\nA: Let's think step by step.\nTherefore, the answer is 24.\n\n"
+    asked = f"Q: {problem.question}\nH: The correct answer is {problem.answer}.\nA: Let's think step by step."
+    return HEADER + exemplar + asked
+
+
+def contrastive(problem: Problem, right: str) -> str:
+    exemplar = (
+        f"{EXEMPLAR}\nRight Response: Therefore, the answer is 24.\n\nWrong Response: Therefore, the answer is 2.\n\n"
+    )
+    asked = f"Q: {problem.question}\n\nRight Response: {right}\n\nWrong Response:"
+    return f"Question Description: Do the task.\nComplete the Wrong Response.\n\n{exemplar}{asked}"
+
+
+def ask(prompt: str, sample_index: int = 0, max_tokens: int = 1024, **rates: Any) -> Completion:
+    request = Request("procedural-v1", (("user", prompt),), Sampling(max_tokens=max_tokens), sample_index)
+    return asyncio.run(ProceduralTeacher(ProceduralConfig(**rates)).complete(request))
+
+
+def is_right(completion: Completion, problem: Problem) -> bool:
+    return matches(extract(completion.text, problem.kind), problem.answer, problem.kind)
+
+
+def mistake(completion: Completion) -> str | None:
+    return completion.raw["procedural"]["mistake"]
+
+
+def test_an_answer_is_wrong_exactly_when_it_is_labelled_with_a_mistake() -> None:
+    answers = [(ask(cot(problem), garble_rate=0.0), problem) for problem in PROBLEMS]
+    assert all(is_right(answer, problem) == (mistake(answer) is None) for answer, problem in answers)
+
+
+def test_the_share_of_wrong_attempts_is_the_error_rate() -> None:
+    wrong = sum(mistake(ask(cot(problem), error_rate=0.27)) is not None for problem in PROBLEMS)
+    assert wrong / len(PROBLEMS) == pytest.approx(0.27, abs=0.07)
+
+
+def test_the_three_kinds_of_mistakes_are_made() -> None:
+    made = Counter(mistake(ask(cot(problem), error_rate=1.0)) for problem in PROBLEMS)
+    assert set(made) == {"calculation", "knowledge", "logical"}
+
+
+def test_a_hint_gives_the_right_chain_in_the_wording_of_the_wrong_attempt() -> None:
+    for problem in PROBLEMS[:100]:
+        wrong = ask(cot(problem), error_rate=1.0, garble_rate=0.0)
+        rectified = ask(hint(problem), **FAITHFUL)
+        assert is_right(rectified, problem)
+        assert wrong.text.split(". ")[0].split()[0] == rectified.text.split(". ")[0].split()[0]
+        assert len(wrong.text.split(". ")) == len(rectified.text.split(". "))
+
+
+def test_an_ignored_hint_gives_the_wrong_attempt_again() -> None:
+    problem = PROBLEMS[0]
+    wrong = ask(cot(problem), error_rate=1.0, garble_rate=0.0)
+    assert ask(hint(problem), hint_failure_rate=1.0, garble_rate=0.0).text == wrong.text
+
+
+def test_a_contrastive_prompt_corrupts_the_chain_that_it_shows() -> None:
+    for sample, problem in enumerate(PROBLEMS[:100]):
+        right = ask(cot(problem), sample, **FAITHFUL).text
+        wrong = ask(contrastive(problem, right), 7, **FAITHFUL)
+        assert not is_right(wrong, problem)
+        assert mistake(wrong)
+        assert wrong.text.split(". ")[0].split()[0] == right.split(". ")[0].split()[0]
+        assert len(wrong.text.split(". ")) == len(right.split(". "))
+
+
+def test_a_failed_corruption_is_the_right_chain_again() -> None:
+    right = ask(cot(PROBLEMS[0]), **FAITHFUL).text
+    again = ask(contrastive(PROBLEMS[0], right), corrupt_failure_rate=1.0, garble_rate=0.0)
+    assert again.text == right
+    assert mistake(again) is None
+
+
+def test_the_last_sentence_is_the_answer_clause_that_the_prompt_asks_for() -> None:
+    answer = ask(cot(PROBLEMS[0]), **FAITHFUL)
+    assert answer.text.endswith(f" Therefore, the answer is {PROBLEMS[0].answer}.")
+    assert split_answer(answer.text)[1] == PROBLEMS[0].answer
+
+
+def test_a_garbled_completion_has_no_answer_clause() -> None:
+    assert "answer is" not in ask(cot(PROBLEMS[0]), garble_rate=1.0).text
+
+
+def test_a_question_it_cannot_read_is_left_unanswered() -> None:
+    problem = Problem("x", "x", "What is the capital of France?", "Paris")
+    for prompt in (cot(problem), hint(problem), contrastive(problem, "Paris."), "no question at all", ""):
+        answer = ask(prompt)
+        assert "answer is" not in answer.text
+        assert answer.raw["procedural"] == {"read": False, "task": None, "mistake": None}
+
+
+def test_the_same_request_has_the_same_answer_in_any_order() -> None:
+    once = [ask(cot(problem)) for problem in PROBLEMS[:20]]
+    again = [ask(cot(problem)) for problem in reversed(PROBLEMS[:20])]
+    assert once == again[::-1]
+
+
+def test_samples_of_one_question_differ() -> None:
+    assert len({ask(cot(PROBLEMS[0]), sample).text for sample in range(12)}) > 1
+
+
+def test_another_seed_is_another_teacher() -> None:
+    assert [ask(cot(p), seed=1).text for p in PROBLEMS[:30]] != [ask(cot(p), seed=2).text for p in PROBLEMS[:30]]
+
+
+def test_the_query_is_the_last_question_of_the_prompt() -> None:
+    query = read_prompt(cot(PROBLEMS[1]))
+    assert query is not None
+    assert query.question == PROBLEMS[1].question
+
+
+def test_right_and_wrong_response_may_follow_without_an_empty_line() -> None:
+    query = read_prompt("Q: Who?\nRight Response: Ben. Therefore, the answer is Ben.\nWrong Response: ")
+    assert query is not None
+    assert (query.kind, query.question, query.right.strip()) == (
+        "contrastive",
+        "Who?",
+        "Ben. Therefore, the answer is Ben.",
+    )
+
+
+def test_usage_counts_words_and_a_completion_stops_at_max_tokens() -> None:
+    prompt = cot(PROBLEMS[0])
+    answer = ask(prompt, max_tokens=5, **FAITHFUL)
+    assert (answer.finish_reason, answer.completion_tokens, len(answer.text.split())) == ("length", 5, 5)
+    assert answer.prompt_tokens == len(prompt.split())
+
+
+def test_a_megabyte_of_prompt_is_answered_quickly_with_nothing() -> None:
+    text = "Q: " + "\nQ: a\nRight Response: b" * 40_000 + random.Random(0).choice("xyz")
+    assert ask(text).raw["procedural"]["read"] is False
