@@ -19,7 +19,7 @@ from toolkit.teachers.protocol import Completion, Request, Sampling
 EXEMPLAR = "Q: How many legs do 2 ants and 3 cows have together?\n"
 HEADER = 'Do the task. Your response should conclude with the format "Therefore, the answer is".\n\n'
 PROBLEMS = load_problems(ProceduralProblems(tasks=tuple(bank.FAMILIES), n=350, seed=5), "train")
-FAITHFUL = {"error_rate": 0.0, "hint_failure_rate": 0.0, "corrupt_failure_rate": 0.0, "garble_rate": 0.0}
+FAITHFUL: dict[str, Any] = {"error_rate": 0.0, "hint_failure_rate": 0.0, "corrupt_failure_rate": 0.0, "garble_rate": 0.0}
 
 
 def cot(problem: Problem) -> str:
