@@ -5,7 +5,6 @@ Every step finds what an earlier process finished and goes on from there; runnin
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from toolkit.runs import Run, rows_digest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from toolkit.recipe import Recipe, Stage, Student
+    from toolkit.recipe import Recipe, Student
     from toolkit.runs import TrainedStage
 
 LAST = "student"
@@ -40,7 +39,7 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
     """
-    from dataset_builders.building import build_dataset, first_round
+    from toolkit.building import build_dataset, first_round
 
     dataset = recipe.dataset
     if dataset.builder is None:
@@ -53,7 +52,6 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
         print(f"would write {folder}" + (", which exists" if folder.exists() else ""))
         return
     store.parent.mkdir(parents=True, exist_ok=True)
-    command = f"distill build {recipe.source} {' '.join(recipe.overrides)}".strip()
     report = build_dataset(
         dataset.builder,
         dataset.config,
@@ -61,7 +59,7 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
         hub_dir=recipe.hub_dir,
         repo_id=dataset.repo_id,
         revision=dataset.revision,
-        command=command,
+        command=f"distill build {recipe.words}",
         show_progress=sys.stderr.isatty(),
     )
     print(report.summary())
@@ -224,7 +222,7 @@ def evaluate(recipe: Recipe) -> None:
             if not link.student.exists():
                 raise UserError(
                     f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): "
-                    f"run `accelerate launch toolkit/train.py {recipe.source}` first"
+                    f"run `accelerate launch toolkit/train.py {recipe.words}` first"
                 )
     _conclude(recipe, run, rows)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -80,6 +81,12 @@ class Recipe(Section):
     hub_dir: str = "hub"
 
     _tree: Node = PrivateAttr()
+    _words: tuple[str, ...] = PrivateAttr(default=())
+
+    @property
+    def words(self) -> str:
+        """The recipe's file and the overrides, as they were typed after the command."""
+        return shlex.join(self._words)
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
@@ -159,6 +166,7 @@ def load_recipe(path: str, overrides: Sequence[str], builders: Builders) -> Reci
         raise RecipeFaults(faults)
     recipe = model.model_validate_json(json.dumps(data), strict=True)
     recipe._tree = tree
+    recipe._words = (path, *overrides)
     return recipe
 
 

@@ -128,6 +128,7 @@ for _tag, _pattern, _first in (
     ("float", r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+0123456789."),
     ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
     ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("merge", r"<<", "<"),
 ):
     _Yaml12.add_implicit_resolver(_TAG + _tag, re.compile(f"(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
 
@@ -198,18 +199,31 @@ class _Reader:
 
     def _mapping(self, node: yaml.MappingNode, path: Path, inside: tuple[int, ...]) -> dict[str, Node]:
         entries: dict[str, Node] = {}
+        shared: dict[str, Node] = {}
         for key_node, value_node in node.value:
             place = self.place(key_node.start_mark.line)
             if not isinstance(key_node, yaml.ScalarNode):
                 self.faults.append(Fault(place, dotted(path), "found a list or mapping as a key, allowed text"))
                 continue
             key = key_node.value
+            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`: the section's own keys win, wherever they stand
+                shared |= self._shared(self.node(value_node, place, (*path, key), inside), path)
+                continue
             if key in entries:
                 first = f"line {entries[key].place.line}"
                 self.faults.append(Fault(place, dotted((*path, key)), f"found twice, it stands in {first} already"))
                 continue
             entries[key] = self.node(value_node, place, (*path, key), inside)
-        return entries
+        return shared | entries
+
+    def _shared(self, node: Node, path: Path) -> dict[str, Node]:
+        """Return the entries that `<<` brings from a section, or from several of which the first wins."""
+        sections = node.value if isinstance(node.value, list) else [node]
+        if not all(isinstance(section.value, dict) for section in sections):
+            found = f"found {show(node.plain())}, allowed a section (<<: *anchor) or a list of sections"
+            self.faults.append(Fault(node.place, dotted((*path, "<<")), found))
+            return {}
+        return {key: entry for section in reversed(sections) for key, entry in section.value.items()}
 
     def _scalar(self, node: yaml.ScalarNode, place: Place, path: Path) -> Any:
         text: str = node.value

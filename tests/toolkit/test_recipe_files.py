@@ -337,3 +337,22 @@ def test_what_cannot_be_interpolated_is_a_fault_with_its_line(tmp_path: Path, te
 def test_a_secret_of_the_environment_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret")
     assert "sk-very-secret" not in "".join(told(tmp_path, "a: ${oc.env:OPENAI_API_KEY}"))
+
+
+# --- merge keys
+
+
+def test_a_merge_key_brings_a_section_whose_keys_the_own_ones_override(tmp_path: Path) -> None:
+    text = "a: &a {x: 1, y: 2}\nb: {y: 3, <<: *a}\n"
+    assert data_of(tmp_path, text)["b"] == {"x": 1, "y": 3}
+
+
+def test_of_several_merged_sections_the_first_wins(tmp_path: Path) -> None:
+    text = "a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc: {<<: [*a, *b]}\n"
+    assert data_of(tmp_path, text)["c"] == {"x": 1, "y": 2}
+
+
+def test_a_merge_key_with_no_section_is_a_fault(tmp_path: Path) -> None:
+    assert told(tmp_path, "a: {<<: 3}\n") == [
+        "recipe.yaml:1 a.<<: found 3, allowed a section (<<: *anchor) or a list of sections"
+    ]
