@@ -51,7 +51,7 @@ class Chain:
 
 def well_formed(text: str) -> str:
     """Replace lone surrogates, which neither UTF-8 nor Arrow can hold, by U+FFFD."""
-    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def parse(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from dataset_builders.asking import Asker, Outcome
     from dataset_builders.card import Shares
     from dataset_builders.published import CotsBuilder
+    from toolkit.teachers.protocol import Teacher
 
 # Modules whose code decides what is in the rows, beside the builder's own.
 _ROW_CODE = (
@@ -171,7 +172,8 @@ def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tup
     if not Path(store_path).exists():
         return len(train), 0
     with Store(store_path, read_only=True) as store:
-        requests = next(builder.rounds(train, Asker(settings, store, teacher.kind, teacher.model), settings))
+        asker = Asker(settings, store, teacher.kind, _model_asked(settings.teacher, teacher))
+        requests = next(builder.rounds(train, asker, settings))
         return len(requests), sum(store.get(request) is not None for request in requests)
 
 
@@ -197,11 +199,26 @@ def _collect(
     if settings.recordings:
         import_recordings(settings.recordings, settings.teacher.store)
     teacher = make_teacher(settings.teacher)
-    rounds = builder.rounds(problems, Asker(settings, store, teacher.kind, teacher.model), settings)
+    model = _model_asked(settings.teacher, teacher)
+    collect = settings.collect
+    if teacher.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
+        collect = collect.model_copy(update={"retry_failed": True})
+    rounds = builder.rounds(problems, Asker(settings, store, teacher.kind, model), settings)
     with ExitStack() as shown:
         progress = shown.enter_context(progress_line(f"asking {teacher.model}")) if show_progress else None
-        report = asyncio.run(collect_rounds(rounds, teacher, store, settings.collect, progress))
-    return Asker(settings, store, teacher.kind, teacher.model), report
+        report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress))
+    return Asker(settings, store, teacher.kind, model), report
+
+
+def _model_asked(config: Any, teacher: Teacher) -> str:
+    """Return the model that requests name, and by which the store tells their answers apart.
+
+    The embedded teacher answers by settings that no request carries (its seed, its error rates), so a digest of them
+    is part of the name; else other settings would be answered from the store with what the old ones gave.
+    """
+    if teacher.kind != "procedural":
+        return teacher.model
+    return f"{teacher.model}@{_digest(config.model_dump(mode='json'))[:8]}"
 
 
 class _NoAnswers:

@@ -1,8 +1,8 @@
 """Prompt templates: files in, rendered text out. What is put into a prompt is never read as a template.
 
-Two kinds of file. `.jinja` gets the variables `task_description`, `question`, `choices`, `answer`, `right`,
-`wrong`, `exemplars` and `answer_phrase`; an unknown one is an error. `.txt` is the form in which EDIT's and BBH's authors published
-theirs: the slots {QUESTION}, {CORRECT}, {RIGHT} and {WRONG} are filled, everything else stands as it is.
+Two kinds of file. `.jinja` gets the variables `task`, `task_description`, `question`, `choices`, `answer`, `right`,
+`wrong`, `exemplars` and `answer_phrase`; an unknown one is an error. `.txt` is the form in which the authors of EDIT
+and BBH published theirs: the slots {QUESTION}, {CORRECT}, {RIGHT} and {WRONG} are filled, the rest stands as it is.
 """
 
 from __future__ import annotations

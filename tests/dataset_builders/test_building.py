@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from huggingface_hub import DatasetCard
+
+from dataset_builders import load_builder
+from dataset_builders.columns import leaves
+from toolkit.building import BuildReport, build_dataset, first_round
+from toolkit.errors import UserError
+
+PROCEDURAL = {
+    "problems": {"source": "procedural", "tasks": ["chained_arithmetic", "ordering"], "n": 30, "n_test": 10},
+    "teacher": {"kind": "procedural", "error_rate": 0.4, "garble_rate": 0.1},
+}
+
+
+def build(folder: Path, revision: str = "v1.0.0", builder: str = "dual_cots", **config: Any) -> BuildReport:
+    settings = load_builder(builder).SETTINGS.model_validate({**PROCEDURAL, **config})
+    return build_dataset(
+        builder,
+        settings,
+        folder / "store.sqlite",
+        hub_dir=folder / "hub",
+        repo_id="org/numbers",
+        revision=revision,
+        command="distill build recipe.yaml",
+        cache_dir=folder / "cache",
+        show_progress=False,
+    )
+
+
+def digests(report: BuildReport) -> dict[str, str]:
+    folder = report.published.folder
+    return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in report.published.files}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> BuildReport:
+    return build(tmp_path_factory.mktemp("built"))
+
+
+@pytest.fixture(scope="module")
+def loaded(built: BuildReport, tmp_path_factory: pytest.TempPathFactory) -> dict[str, datasets.DatasetDict]:
+    cache = str(tmp_path_factory.mktemp("cache"))
+    folder = str(built.published.folder)
+    return {name: datasets.load_dataset(folder, name, cache_dir=cache) for name in ("default", "sft", "evaluation")}
+
+
+def test_every_problem_is_in_train_or_rejected(loaded: dict[str, datasets.DatasetDict]) -> None:
+    records = loaded["default"]
+
+    assert len(set(records["train"]["id"]) | set(records["rejected"]["id"])) == 30
+    assert len(records["train"]) + len(records["rejected"]) == 30
+    assert set(records["train"]["reason"]) == {None}
+    assert all(records["rejected"]["reason"])
+
+
+def test_the_ready_made_rendering_has_a_row_per_record(loaded: dict[str, datasets.DatasetDict]) -> None:
+    assert loaded["sft"]["train"]["id"][:] == loaded["default"]["train"]["id"][:]
+
+
+def test_held_out_questions_are_published_and_in_no_record(loaded: dict[str, datasets.DatasetDict]) -> None:
+    test = loaded["evaluation"]["test"]
+
+    assert len(test) == 10
+    assert not set(test["question"]) & set(loaded["default"]["train"]["question"])
+
+
+def test_spans_mark_the_text_in_which_the_chains_differ(loaded: dict[str, datasets.DatasetDict]) -> None:
+    for record in loaded["default"]["train"]:
+        plain = []
+        for side in ("right", "wrong"):
+            text, kept = record[side]["rationale"], []
+            for index, character in enumerate(text):
+                if not any(span["start"] <= index < span["end"] for span in record[side]["key_spans"]):
+                    kept.append(character)
+            plain.append("".join(kept).split())
+        assert plain[0] == plain[1]
+
+
+def test_the_same_inputs_give_the_same_bytes(built: BuildReport, tmp_path: Path) -> None:
+    assert digests(build(tmp_path)) == digests(built)
+
+
+def test_building_again_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
+    build(tmp_path)
+
+    again = build(tmp_path)
+
+    assert (again.collected.asked, again.published.is_new) == (0, False)
+    assert "the same content is published already" in again.summary()
+
+
+def test_a_few_more_problems_ask_only_for_themselves(tmp_path: Path) -> None:
+    # Only as many questions as new problems; prompts of others change as long as the pool of exemplars fills up.
+    config = {"exemplars": 0}
+    before = build(tmp_path, **config)
+    problems = {**PROCEDURAL["problems"], "n": 32}
+
+    after = build(tmp_path, "v1.1.0", problems=problems, **config)
+
+    assert after.collected.cached == before.collected.asked + before.collected.cached
+    assert 0 < after.collected.asked <= 2 * 4
+
+
+def test_two_versions_load_side_by_side(tmp_path: Path) -> None:
+    first = build(tmp_path)
+    second = build(tmp_path, "v1.1.0", problems={**PROCEDURAL["problems"], "n": 40})
+
+    sizes = [
+        sum(load.num_rows.values())
+        for load in (
+            datasets.load_dataset(str(report.published.folder), "default", cache_dir=str(tmp_path / "c"))
+            for report in (first, second)
+        )
+    ]
+    assert sizes == [30, 40]
+
+
+def test_other_settings_under_the_same_revision_are_refused(tmp_path: Path) -> None:
+    build(tmp_path)
+    with pytest.raises(UserError, match=r"next free .* version is v1\.1\.0"):
+        build(tmp_path, teacher={**PROCEDURAL["teacher"], "seed": 5})
+
+
+def test_other_settings_of_the_embedded_teacher_are_not_answered_from_the_store(tmp_path: Path) -> None:
+    build(tmp_path)
+
+    again = build(tmp_path, "v1.1.0", teacher={**PROCEDURAL["teacher"], "error_rate": 0.0})
+
+    assert again.outcome.steps[0].outcomes == {"right": again.outcome.steps[0].accepted}
+
+
+def test_changed_code_is_not_answered_from_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def shouting(record: dict[str, Any]) -> dict[str, Any]:
+        return {"id": record["id"], "task": record["task"], "prompt": "HEY", "completion": "HO"}
+
+    build(tmp_path)
+    dual_cots = load_builder("dual_cots")
+    monkeypatch.setattr(dual_cots, "sft", staticmethod(shouting))
+    monkeypatch.setattr("inspect.getsource", lambda module: f"changed {module.__name__}")
+
+    folder = build(tmp_path, "v2.0.0").published.folder
+
+    rows = datasets.load_dataset(str(folder), "sft", split="train", cache_dir=str(tmp_path / "c"))
+    assert set(rows["prompt"]) == {"HEY"}
+
+
+def test_a_build_without_a_record_says_what_became_of_all(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no record is left .*cot: 30 of 30 no answer clause"):
+        build(tmp_path, teacher={"kind": "procedural", "garble_rate": 1.0})
+    assert not (tmp_path / "hub").exists()
+
+
+def test_a_teacher_without_any_fault_leaves_no_empty_split(tmp_path: Path) -> None:
+    flawless = {"kind": "procedural", "garble_rate": 0, "hint_failure_rate": 0, "corrupt_failure_rate": 0}
+
+    folder = build(tmp_path, teacher=flawless).published.folder
+
+    assert list(datasets.load_dataset(str(folder), "default", cache_dir=str(tmp_path / "c"))) == ["train"]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [([""], "is empty"), ([json.dumps({"question": "1 + 1?"})], "answer"), (["{"], "not JSON")],
+)
+def test_bad_problem_files_are_named(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "problems.jsonl"
+    path.write_text("\n".join(lines))
+    with pytest.raises(UserError, match=rf"problems\.jsonl.*{message}"):
+        build(tmp_path, problems={"source": "jsonl", "path": str(path)})
+
+
+def test_teacher_cots_are_published_with_all_their_configs(tmp_path: Path) -> None:
+    report = build(tmp_path, builder="teacher_cots", samples=2)
+
+    row = datasets.load_dataset(str(report.published.folder), "default", split="train", cache_dir=str(tmp_path / "c"))[
+        0
+    ]
+    assert row["correct"] is True
+    assert row["chain"]["provenance"]["model"] == "procedural-v1"
+    assert report.shares == {}
+
+
+def test_the_first_round_can_be_counted_without_asking(tmp_path: Path) -> None:
+    settings = load_builder("dual_cots").SETTINGS.model_validate(PROCEDURAL)
+    store = tmp_path / "store.sqlite"
+
+    assert first_round("dual_cots", settings, store) == (30, 0)
+    build(tmp_path)
+    assert first_round("dual_cots", settings, store) == (30, 30)
+
+
+# --- the card ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def card(built: BuildReport) -> str:
+    return (built.published.folder / "README.md").read_text()
+
+
+def test_the_card_parses_as_the_hub_s(built: BuildReport) -> None:
+    data = DatasetCard.load(built.published.folder / "README.md").data
+
+    assert (data.pretty_name, data.size_categories) == ("org/numbers", "n<1K")
+
+
+def test_the_card_counts_what_every_step_let_through(built: BuildReport, card: str) -> None:
+    for step in built.outcome.steps:
+        assert f"| {step.records} | {step.accepted}" in card
+        for reason, count in step.reasons.items():
+            assert f"| {step.name} | {reason} | {count} |" in card
+
+
+def test_the_card_names_the_key_share_of_every_task(built: BuildReport, card: str) -> None:
+    for task, share in built.shares["words"].items():
+        assert f"| {task} | {share.pairs} | {100 * share.right:.1f} % |" in card
+
+
+def test_the_card_names_command_terms_and_the_embedded_teacher(tmp_path: Path) -> None:
+    folder = build(tmp_path, license="mit", source_terms="Ask | <me>.", title="Sums").published.folder
+    text = (folder / "README.md").read_text()
+
+    for part in ("distill build recipe.yaml", "`mit`", "Ask | <me>.", "# Sums", "embedded, procedural teacher"):
+        assert part in text
+
+
+def test_the_card_names_no_path_of_this_machine(built: BuildReport, card: str) -> None:
+    assert str(built.published.folder.parents[3]) not in card
+
+
+def test_the_card_compares_questions_with_evaluation_sets(tmp_path: Path) -> None:
+    same = {**PROCEDURAL["problems"]}
+    folder = build(tmp_path, check_against={"the same test": same}).published.folder
+
+    assert "| the same test | 10 | 0 (0.0 %) |" in (folder / "README.md").read_text()
+
+
+def test_the_card_describes_every_column(card: str) -> None:
+    for columns in load_builder("dual_cots").tables().values():
+        for path, _ in leaves(columns):
+            assert f"`{path.partition('.')[2] if '.provenance.' in path else path}`" in card
+
+
+def test_the_summary_names_every_file_and_the_next_command(built: BuildReport) -> None:
+    text = built.summary()
+
+    assert str(built.published.folder) in text
+    assert all(name in text for name in built.published.files)
+    assert "load_dataset" in text

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dataset_builders import figures
+from tests.scripted_answers import problem
+from toolkit.errors import UserError
+
+
+def test_micro_share_counts_words_and_the_median_counts_pairs() -> None:
+    share = figures.key_share([("a b c d", "a b c x"), ("a b", "a b"), ("p", "q")])
+
+    assert share is not None
+    assert (share.right, share.median_right) == (2 / 7, 0.25)
+    assert share.median_spans == 1
+
+
+def test_without_pairs_there_is_no_share() -> None:
+    assert figures.key_share([]) is None
+
+
+def test_shares_are_given_for_all_and_for_each_task() -> None:
+    records = [
+        {"task": task, "right": {"rationale": right}, "wrong": {"rationale": "a b"}}
+        for task, right in (("t2", "a b"), ("t1", "a c"))
+    ]
+
+    shares = figures.key_shares(records)
+
+    assert {task: share.right for task, share in shares.items()} == {"all tasks": 0.25, "t1": 0.5, "t2": 0.0}
+
+
+def test_shares_may_be_measured_in_a_tokenizer_s_tokens(tmp_path: Path) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0, "b": 1, "?": 2}, unk_token="?"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+
+    share = figures.key_share([("aaab", "aaaa")], figures.tokenizer_split(str(tmp_path)))
+
+    assert share is not None
+    assert share.right == 0.25
+
+
+def test_a_tokenizer_that_is_none_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        figures.tokenizer_split(str(tmp_path))
+
+
+def test_overlap_finds_the_same_words_and_long_runs_of_them() -> None:
+    run = " ".join(f"word{index}" for index in range(13))
+    asked = [problem("a"), problem("b"), problem("c"), problem("d")]
+    texts = ["What IS  this!", f"Now {run} then?", "Something else.", f"Short {run.rsplit(' ', 1)[0]}"]
+    asked = [type(one)(id=one.id, task="t", question=text, answer="1") for one, text in zip(asked, texts, strict=True)]
+
+    found = figures.overlap("set", asked, ["What is this?", f"Here {run} again."])
+
+    assert (found.questions, found.exact, found.ngram) == (4, 1, 2)
+
+
+def test_lengths_are_in_words_and_marks() -> None:
+    measured = figures.lengths("x", ["a b c.", "a"])
+
+    assert measured is not None
+    assert (measured.mean, measured.longest) == (2.5, 4)

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from typing import Any
+
+from dataset_builders.teacher_cots import TeacherCots
+from tests.scripted_answers import build, chain, problem
+from toolkit.teachers.protocol import Request
+
+
+def settings(**more: Any) -> Any:
+    given = {"problems": {"source": "procedural"}, "teacher": {"kind": "procedural"}, **more}
+    return TeacherCots.SETTINGS.model_validate(given)
+
+
+def right_for_even_samples(kind: str, request: Request) -> str:
+    return chain(7 + request.sample_index % 2, f"Way {request.sample_index}.")
+
+
+def test_right_samples_are_kept_and_wrong_ones_rejected() -> None:
+    outcome, _ = build(TeacherCots, settings(samples=4), [problem("p")], right_for_even_samples)
+
+    assert [row["id"] for row in outcome.train] == ["p#0", "p#2"]
+    assert {row["reason"] for row in outcome.rejected} == {"final answer is wrong"}
+
+
+def test_all_samples_may_be_kept_and_are_told_apart() -> None:
+    outcome, _ = build(TeacherCots, settings(samples=4, keep="all"), [problem()], right_for_even_samples)
+
+    assert [row["correct"] for row in outcome.train] == [True, False, True, False]
+
+
+def test_a_sample_that_repeats_another_is_rejected() -> None:
+    outcome, _ = build(TeacherCots, settings(samples=2), [problem()], lambda *_: chain(7))
+
+    assert [row["reason"] for row in outcome.rejected] == ["the same chain as another sample"]
+
+
+def test_the_sft_rendering_is_the_chain_with_its_answer() -> None:
+    outcome, _ = build(TeacherCots, settings(), [problem()], lambda *_: chain(7))
+
+    assert TeacherCots.sft(outcome.train[0])["completion"] == "3 + 4 makes it.\nTherefore, the answer is 7."

@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import datasets
+import pytest
+from huggingface_hub import DatasetCard
+
+from toolkit import hub
+from toolkit.cards import document
+from toolkit.errors import UserError
+
+datasets.disable_progress_bars()
+CARD = document({"license": "mit"}, "# Numbers\n\n<!-- generated:a -->\ntext\n<!-- /generated:a -->\n")
+
+
+def rows(*values: int, column: str = "n") -> dict[str, dict[str, datasets.Dataset]]:
+    dataset = datasets.Dataset.from_dict({column: list(values), "nested": [{"a": [value]} for value in values]})
+    return {"default": {"train": dataset, "rejected": dataset}, "sft": {"train": dataset}}
+
+
+def publish(root: Path, revision: str, *values: int, card: str = CARD, column: str = "n") -> hub.Published:
+    return hub.publish_dataset(root, "org/numbers", revision, rows(*values, column=column), card)
+
+
+def load(folder: Path, config: str, split: str, cache: Path) -> list[int]:
+    return list(datasets.load_dataset(str(folder), config, split=split, cache_dir=str(cache))["n"])
+
+
+def test_two_versions_stand_side_by_side_and_both_load(tmp_path: Path) -> None:
+    old, new = publish(tmp_path, "v1.0.0", 1, 2), publish(tmp_path, "v1.1.0", 1, 2, 3)
+
+    assert load(old.folder, "default", "train", tmp_path / "cache") == [1, 2]
+    assert load(new.folder, "sft", "train", tmp_path / "cache") == [1, 2, 3]
+    assert hub.revisions(tmp_path, "dataset", "org/numbers") == ["v1.0.0", "v1.1.0"]
+
+
+def test_a_published_folder_loads_in_a_process_that_knows_nothing_of_this_project(tmp_path: Path) -> None:
+    folder = publish(tmp_path / "hub", "v1.0.0", 1, 2).folder
+    code = (
+        "import sys, datasets; datasets.disable_progress_bars();"
+        f"d = datasets.load_dataset({str(folder)!r}, 'default', cache_dir={str(tmp_path / 'cache')!r});"
+        "print(d['train']['n'][:], len(d['rejected']), 'toolkit' in sys.modules, 'dataset_builders' in sys.modules)"
+    )
+
+    done = subprocess.run([sys.executable, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[1, 2] 2 False False\n"
+
+
+def test_the_card_names_every_config_and_split(tmp_path: Path) -> None:
+    data = DatasetCard.load(publish(tmp_path, "v1.0.0", 1).folder / "README.md").data.to_dict()
+
+    assert {entry["config_name"]: [file["split"] for file in entry["data_files"]] for entry in data["configs"]} == {
+        "default": ["train", "rejected"],
+        "sft": ["train"],
+    }
+    assert {info["config_name"] for info in data["dataset_info"]} == {"default", "sft"}
+
+
+def test_the_same_content_again_changes_nothing_and_says_so(tmp_path: Path) -> None:
+    first = publish(tmp_path, "v1.0.0", 1)
+    stamps = {name: (first.folder / name).stat().st_mtime_ns for name in first.files}
+
+    again = publish(tmp_path, "v1.0.0", 1)
+
+    assert (first.is_new, again.is_new) == (True, False)
+    assert {name: (first.folder / name).stat().st_mtime_ns for name in again.files} == stamps
+
+
+@pytest.mark.parametrize(
+    ("change", "free"),
+    [
+        ({"column": "m"}, "major version is v2.0.0"),
+        ({"values": (1, 2)}, "minor version is v1.2.0"),
+        ({"card": CARD.replace("text", "other text")}, "patch version is v1.0.1"),
+    ],
+)
+def test_other_content_under_a_revision_is_refused_with_the_next_free_one(
+    tmp_path: Path, change: dict[str, object], free: str
+) -> None:
+    publish(tmp_path, "v1.0.0", 1)
+    publish(tmp_path, "v1.1.0", 1)
+    values = change.pop("values", (1,))
+
+    with pytest.raises(UserError, match=free):
+        publish(tmp_path, "v1.0.0", *values, **change)  # type: ignore[misc, arg-type]
+
+    assert load(tmp_path / "datasets/org/numbers/v1.0.0", "default", "train", tmp_path / "cache") == [1]
+
+
+def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        hub.publish(tmp_path, "model", "student", "v1.0.0", write)
+
+    assert hub.revisions(tmp_path, "model", "student") == []
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_of_several_that_publish_the_same_at_once_one_writes(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    def write(folder: Path) -> None:
+        (folder / "weights").write_bytes(b"same")
+        together.wait(timeout=60)
+
+    with ThreadPoolExecutor(4) as pool:
+        runs = [pool.submit(hub.publish, tmp_path, "model", "student", "v1.0.0", write) for _ in range(4)]
+
+    assert sorted(run.result().is_new for run in runs) == [False, False, False, True]
+
+
+def test_what_a_person_wrote_into_a_card_reaches_the_next_version(tmp_path: Path) -> None:
+    folder = publish(tmp_path, "v1.0.0", 1).folder
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy note.\n")
+
+    assert publish(tmp_path, "v1.0.0", 1).is_new is False
+    assert publish(tmp_path, "v1.1.0", 2).folder.joinpath("README.md").read_text().endswith("\nMy note.\n")
+
+
+def test_a_published_folder_can_be_read_by_others(tmp_path: Path) -> None:
+    assert publish(tmp_path, "v1.0.0", 1).folder.stat().st_mode & 0o055 == 0o055
+
+
+@pytest.mark.parametrize("repo_id", ["../etc", "a/b/c", "", "/abs", "a b"])
+def test_a_name_that_is_no_repository_is_refused(tmp_path: Path, repo_id: str) -> None:
+    with pytest.raises(UserError, match="repo_id"):
+        hub.folder(tmp_path, "dataset", repo_id, "v1.0.0")
+
+
+@pytest.mark.parametrize("revision", ["main", "v1", "../v1.0.0", ""])
+def test_a_revision_that_is_no_version_is_refused(tmp_path: Path, revision: str) -> None:
+    with pytest.raises(UserError, match="revision"):
+        hub.folder(tmp_path, "dataset", "a", revision)
+
+
+def test_a_revision_that_is_not_there_is_an_error_that_names_those_that_are(tmp_path: Path) -> None:
+    publish(tmp_path, "v1.0.0", 1)
+    with pytest.raises(UserError, match=r"has the revisions \['v1.0.0'\]"):
+        hub.find(tmp_path, "dataset", "org/numbers", "v1.0.1")
+    with pytest.raises(UserError, match="the repository is not there"):
+        hub.find(tmp_path, "dataset", "org/other", "v1.0.1")
+
+
+def test_versions_are_ordered_as_numbers(tmp_path: Path) -> None:
+    for revision in ("v1.10.0", "v1.9.0", "v2.0.0"):
+        (tmp_path / "models/student" / revision).mkdir(parents=True)
+
+    assert hub.revisions(tmp_path, "model", "student") == ["v1.9.0", "v1.10.0", "v2.0.0"]
