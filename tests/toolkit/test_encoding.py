@@ -1,0 +1,167 @@
+"""Which tokens there are, what each weighs and what it counts for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.records import PROMPT, RIGHT, TRAINING, duals, edit, imitation
+from tests.tiny_students import tiny_tokenizer
+from toolkit.alignment import key_steps
+from toolkit.encoding import encode, encode_record, tokenize
+from toolkit.errors import UserError
+from toolkit.recipe import Stage
+from toolkit.views import RenderedView, Segment
+
+TOKENIZER = tiny_tokenizer()
+ROW = duals(4)[3]
+
+
+def stage(target: list[Any], reduction: dict[str, str] | None = None, **view: Any) -> Stage:
+    views = {"view": {"prompt": PROMPT, "target": target, **view}}
+    return Stage.model_validate({"name": "s", "views": views, "reduction": reduction or {}, "training": TRAINING})
+
+
+def sequence_of(target: list[Any], reduction: dict[str, str] | None = None, **view: Any) -> Any:
+    return encode_record(TOKENIZER, ROW, stage(target, reduction, **view))[0]
+
+
+def test_the_tokens_are_those_of_the_whole_text_and_an_end() -> None:
+    tokens, sequence = sequence_of(RIGHT)
+    text = tokens.view.prompt + "".join(s.text for s in tokens.view.target)
+    assert sequence.input_ids == [*TOKENIZER(text)["input_ids"], TOKENIZER.eos_token_id]
+
+
+def test_the_end_of_sequence_is_scored_with_the_last_scored_segment() -> None:
+    _, sequence = sequence_of([{"text": " {right.rationale}", "weight": 3.0}, {"text": " over", "weight": 0.0}])
+    assert sequence.weights[-1] == 3.0
+    assert sequence.input_ids[-1] == TOKENIZER.eos_token_id
+
+
+def test_prompt_and_context_segments_neither_weigh_nor_count() -> None:
+    tokens, sequence = sequence_of([{"text": " {right.rationale}", "weight": 0.0}, " {right.answer}"])
+    inside = tokens.segments < 1
+    assert not np.asarray(sequence.weights)[inside].any()
+    assert not np.asarray(sequence.counts)[inside].any()
+
+
+def test_a_token_belongs_to_the_segment_of_its_first_word_character() -> None:
+    # "\n" + "Therefore" stand across a seam: whichever way they are merged, what says "Therefore" is the second's.
+    view = RenderedView("Q:", (Segment(" a b \n", "x"), Segment("Therefore", "y", 2.0)))
+    (tokens,) = tokenize(TOKENIZER, [view])
+    text = {0: "", 1: ""}
+    for token, segment in zip(tokens.input_ids[:-1], tokens.segments[:-1], strict=True):
+        if segment >= 0:
+            text[int(segment)] += TOKENIZER.decode([int(token)])
+    assert text[1].strip() == "Therefore"
+    assert text[0].split() == ["a", "b"]
+
+
+@given(
+    prompt=st.text(min_size=1, max_size=20),
+    pieces=st.lists(st.text(min_size=1, max_size=12), min_size=1, max_size=4),
+)
+def test_segments_are_ordered_and_every_token_has_one(prompt: str, pieces: list[str]) -> None:
+    view = RenderedView(prompt, tuple(Segment(piece, "x") for piece in pieces))
+    (tokens,) = tokenize(TOKENIZER, [view])
+    assert len(tokens.segments) == len(tokens.input_ids)
+    assert list(tokens.segments) == sorted(tokens.segments)
+    assert tokens.segments[-1] == len(pieces) - 1
+    assert tokens.segments.max() <= len(pieces) - 1
+
+
+@given(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20))
+def test_a_token_whose_characters_lie_in_one_segment_is_placed_there(prompt: str, target: str) -> None:
+    view = RenderedView(prompt, (Segment(target, "x"),))
+    (tokens,) = tokenize(TOKENIZER, [view])
+    offsets = TOKENIZER(prompt + target, return_offsets_mapping=True)["offset_mapping"]
+    for (start, end), segment in zip(offsets, tokens.segments[:-1], strict=True):
+        if end <= len(prompt) and start < end and not (prompt + target)[start:end].isspace():
+            assert segment == -1
+        if start >= len(prompt):
+            assert segment == 0
+
+
+def test_only_key_steps_weigh_and_all_target_tokens_count() -> None:
+    (right, right_sequence), (wrong, wrong_sequence) = encode_record(
+        TOKENIZER, ROW, edit(alpha=2.0, beta=0.5, reduction={"by": "token", "over": "all"})
+    )
+    key_right, key_wrong = key_steps(right.target, wrong.target)
+    target = right.segments >= 0
+    assert np.asarray(right_sequence.weights)[target].tolist() == [2.0 * key for key in key_right]
+    assert np.asarray(right_sequence.counts)[target].tolist() == [1.0] * len(key_right)
+    assert np.asarray(wrong_sequence.weights)[wrong.segments >= 0].tolist() == [-0.5 * key for key in key_wrong]
+
+
+def test_key_steps_are_aligned_without_padding_and_with_the_end_of_sequence() -> None:
+    (right, _), (wrong, _) = encode_record(TOKENIZER, ROW, edit())
+    assert right.target[-1] == wrong.target[-1] == TOKENIZER.eos_token_id
+    assert key_steps(right.target, wrong.target)[0][-1] is False
+
+
+@pytest.mark.parametrize("over", ["all", "weighted"])
+def test_by_example_the_weights_hold_the_mean_and_each_sequence_counts_once(over: str) -> None:
+    _, sequence = sequence_of(
+        [{"text": " {right.rationale}", "weight": 1.0}, {"text": " {right.answer}", "weight": 3.0}],
+        {"by": "example", "over": over},
+        coefficient=-2.0,
+    )
+    assert sum(sequence.counts) == 1.0
+    _, plain = sequence_of(
+        [{"text": " {right.rationale}", "weight": 1.0}, {"text": " {right.answer}", "weight": 3.0}],
+        {"by": "token", "over": "all"},
+        coefficient=-2.0,
+    )
+    total = sum(plain.counts) if over == "all" else sum(abs(w) / 2.0 for w in plain.weights)
+    assert sequence.weights == pytest.approx([w / total for w in plain.weights])
+
+
+def test_a_weighted_denominator_within_a_view_leaves_the_coefficient_in_the_loss() -> None:
+    _, by_view = sequence_of(RIGHT, {"by": "view", "over": "weighted"}, coefficient=0.25)
+    _, by_token = sequence_of(RIGHT, {"by": "token", "over": "weighted"}, coefficient=0.25)
+    assert {w / c for w, c in zip(by_view.weights, by_view.counts, strict=True) if c} == {0.25}
+    assert {w / c for w, c in zip(by_token.weights, by_token.counts, strict=True) if c} == {1.0}
+
+
+def test_a_record_that_does_not_fit_is_dropped_whole_and_counted() -> None:
+    rows = duals(8)
+    longest = [max(len(s.input_ids) for _, s in encode_record(TOKENIZER, row, edit())) for row in rows]
+    limit = sorted(longest)[4]
+    columns, report = encode(TOKENIZER, rows, edit(), limit)
+    assert set(report.dropped) == {row["id"] for row, n in zip(rows, longest, strict=True) if n > limit}
+    assert len(columns["input_ids"]) == 2 * (8 - len(report.dropped)) == report.sequences
+    assert all(ids[-1] == TOKENIZER.eos_token_id for ids in columns["input_ids"])
+
+
+def test_the_batch_in_which_records_are_tokenised_changes_nothing() -> None:
+    rows = duals(7)
+    assert encode(TOKENIZER, rows, edit(), None, batch_size=2)[0] == encode(TOKENIZER, rows, edit(), None)[0]
+
+
+def test_a_chat_prompt_is_a_turn_of_the_template() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
+    tokens, _ = encode_record(tokenizer, ROW, imitation(), "chat")[0]
+    assert tokenizer.decode(tokens.input_ids[tokens.segments < 0]).startswith("<user>Q: What is 3 + 4?\nA:<assistant>")
+
+
+def test_a_chat_prompt_without_a_template_is_a_clear_error() -> None:
+    with pytest.raises(UserError, match="no chat template"):
+        encode_record(TOKENIZER, ROW, imitation(), "chat")
+
+
+def test_a_tokenizer_without_an_end_is_refused() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(UserError, match="never stops"):
+        encode_record(tokenizer, ROW, imitation())
+
+
+def test_markup_in_a_record_is_text_and_not_a_special_token_of_the_sequence_end() -> None:
+    row = {**ROW, "right": {"rationale": "{question} {{x}} ${y}", "answer": "7"}}
+    tokens, _ = encode_record(TOKENIZER, row, imitation())[0]
+    assert "{question} {{x}} ${y}" in TOKENIZER.decode(tokens.target)

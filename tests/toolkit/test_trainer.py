@@ -1,0 +1,200 @@
+"""The weighted trainer against plain TRL, against EDIT's formula by hand, and against itself in other layouts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForCausalLM, TrainerCallback
+from trl import SFTConfig, SFTTrainer
+
+from tests.records import TRAINING, duals, edit, imitation, saved_student
+from tests.tiny_students import tiny_tokenizer
+from toolkit.alignment import key_steps
+from toolkit.errors import UserError
+from toolkit.recipe import Stage
+from toolkit.stages import make_trainer
+from toolkit.trl_seams import token_losses
+
+ROWS = duals(8)
+
+
+class Gradients(TrainerCallback):
+    """Keeps the whole gradient of every optimizer step."""
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.steps.append(torch.cat([p.grad.flatten().clone() for p in kwargs["model"].parameters()]))
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_student(tmp_path_factory.mktemp("student"))
+
+
+def run(student: str, stage: Stage, tmp_path: Path, rows: list[dict[str, Any]] = ROWS, **model: Any) -> Any:
+    """Train a stage; return (losses, gradients, log)."""
+    trainer, _ = make_trainer(stage, rows, student, tmp_path / "out", model, "plain")
+    gradients = Gradients()
+    trainer.add_callback(gradients)
+    trainer.train()
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return [entry["loss"] for entry in log], gradients.steps, log
+
+
+def difference(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+def test_weights_of_one_are_plain_trl_for_twenty_steps(student: str, tmp_path: Path) -> None:
+    stage = imitation(max_steps=20)
+    trainer, _ = make_trainer(stage, ROWS, student, tmp_path / "ours", {}, "plain")
+    encoded = trainer.train_dataset
+    prepared = Dataset.from_dict(
+        {
+            "input_ids": encoded["input_ids"],
+            "labels": [
+                [token if weight else -100 for token, weight in zip(ids, weights, strict=True)]
+                for ids, weights in zip(encoded["input_ids"], encoded["weights"], strict=True)
+            ],
+        }
+    )
+    plain = SFTTrainer(
+        model=student,
+        args=SFTConfig(output_dir=str(tmp_path / "plain"), **stage.training),
+        train_dataset=prepared,
+        processing_class=tiny_tokenizer(),
+    )
+    seen = Gradients()
+    plain.add_callback(seen)
+    plain.train()
+    losses, gradients, _ = run(student, stage, tmp_path)
+    expected = [entry["loss"] for entry in plain.state.log_history if "loss" in entry]
+    assert len(losses) == len(expected) == 20
+    assert losses == pytest.approx(expected, rel=1e-6)
+    assert max(difference(ours, theirs) for ours, theirs in zip(gradients, seen.steps, strict=True)) < 1e-5
+    assert max((a - b).abs().max().item() for a, b in zip(gradients, seen.steps, strict=True)) < 1e-6
+
+
+def edit_by_hand(student: str, rows: list[dict[str, Any]], alpha: float, beta: float) -> tuple[float, torch.Tensor]:
+    """EDIT's released stage-2 loss, edit.md section 3, one sequence at a time, and its gradient."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32), tiny_tokenizer()
+    total = torch.zeros(())
+    for row in rows:
+        prompt = tokenizer(f"Q: {row['question']}\nA:")["input_ids"]
+        chains = {}
+        for side in ("right", "wrong"):
+            chain = f" {row[side]['rationale']}\nTherefore, the answer is {row[side]['answer']}."
+            chains[side] = [*tokenizer(chain)["input_ids"], tokenizer.eos_token_id]
+        keys = dict(zip(chains, key_steps(chains["right"], chains["wrong"]), strict=True))
+        for side, factor in (("right", alpha), ("wrong", -beta)):
+            ids = torch.tensor([prompt + chains[side]])
+            log_probabilities = model(input_ids=ids).logits.log_softmax(-1)[0]
+            for t, (token, key) in enumerate(zip(chains[side], keys[side], strict=True)):
+                if key:
+                    nll = -log_probabilities[len(prompt) + t - 1, token]
+                    total = total + factor * nll / len(chains[side]) / len(rows)
+    total.backward()
+    return total.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
+
+
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "padded": {"per_device_train_batch_size": 16},
+    "accumulated": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 8},
+    "packed": {"per_device_train_batch_size": 16, "packing": True, "max_length": 160},
+    "packed and accumulated": {
+        "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 16,
+        "packing": True,
+        "max_length": 160,
+    },
+    "padding-free": {"per_device_train_batch_size": 16, "padding_free": True},
+    "checkpointed": {"per_device_train_batch_size": 16, "gradient_checkpointing": True},
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_edits_second_stage_is_its_formula(student: str, tmp_path: Path, layout: str) -> None:
+    loss, gradient = edit_by_hand(student, ROWS, alpha=1.0, beta=0.3)
+    losses, gradients, _ = run(student, edit(alpha=1.0, beta=0.3, max_grad_norm=0.0, **LAYOUTS[layout]), tmp_path)
+    assert losses[0] == pytest.approx(loss, rel=1e-5)
+    assert difference(gradients[0], gradient) < 1e-5
+
+
+@pytest.mark.parametrize("by", ["token", "view", "example"])
+@pytest.mark.parametrize("over", ["all", "weighted"])
+def test_eight_at_once_are_two_by_four(student: str, tmp_path: Path, by: str, over: str) -> None:
+    def gradient(**sizes: int) -> torch.Tensor:
+        stage = edit(beta=0.3, reduction={"by": by, "over": over}, max_grad_norm=0.0, **sizes)
+        return run(student, stage, tmp_path)[1][0]
+
+    at_once = gradient(per_device_train_batch_size=8)
+    assert difference(gradient(per_device_train_batch_size=4, gradient_accumulation_steps=2), at_once) < 1e-5
+
+
+@pytest.mark.parametrize("stage", [imitation(), edit()], ids=["imitate", "key_steps"])
+def test_the_fused_and_the_plain_head_give_the_same_losses(student: str, tmp_path: Path, stage: Stage) -> None:
+    trainer, _ = make_trainer(stage, ROWS, student, tmp_path, {}, "plain")
+    batch = next(iter(trainer.get_train_dataloader()))
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    fused, plain = (token_losses(trainer.model, dict(inputs), batch["labels"], head) for head in ("fused", "plain"))
+    assert torch.allclose(fused, plain, atol=1e-5, rtol=1e-5)
+
+
+def test_a_batch_without_any_weight_is_a_zero_that_can_be_derived(student: str) -> None:
+    model = AutoModelForCausalLM.from_pretrained(student)
+    ids = torch.arange(12).reshape(2, 6)
+    losses = token_losses(model, {"input_ids": ids}, torch.full_like(ids, -100), "plain")
+    losses.sum().backward()
+    assert losses.shape == (2, 5)
+    assert not losses.any()
+
+
+def test_each_views_share_of_the_loss_is_logged_apart(student: str, tmp_path: Path) -> None:
+    losses, _, log = run(student, edit(beta=0.3, max_steps=4), tmp_path)
+    for loss, entry in zip(losses, log, strict=True):
+        assert entry["loss/right"] + entry["loss/wrong"] == pytest.approx(loss, rel=1e-5)
+        assert entry["loss/wrong"] < 0 < entry["loss/right"]
+
+
+def test_columns_survive_to_the_collator_by_default(student: str, tmp_path: Path) -> None:
+    trainer, _ = make_trainer(edit(), ROWS, student, tmp_path, {}, "plain")
+    batch = next(iter(trainer.get_train_dataloader()))
+    assert {"input_ids", "attention_mask", "labels", "weights", "counts", "views"} <= set(batch)
+    assert torch.equal(batch["labels"] != -100, batch["weights"] != 0)
+
+
+def test_lora_trains_the_adapter_alone(student: str, tmp_path: Path) -> None:
+    model = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    trainer, _ = make_trainer(edit(max_steps=2), ROWS, student, tmp_path, model, "plain")
+    trainer.train()
+    trained = [name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad]
+    assert trained
+    assert all("lora_" in name for name in trained)
+
+
+def test_more_dropped_records_than_allowed_refuse_the_run(student: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"8 of 8 records.*do not fit into training.max_length = 16"):
+        make_trainer(imitation(max_length=16), ROWS, student, tmp_path, {}, "plain")
+
+
+def test_an_empty_dataset_is_refused(student: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no records"):
+        make_trainer(imitation(), [], student, tmp_path, {}, "plain")
+
+
+def test_pairs_without_any_difference_are_refused(student: str, tmp_path: Path) -> None:
+    rows = [{**row, "wrong": row["right"]} for row in ROWS]
+    with pytest.raises(UserError, match="no token of any record carries weight"):
+        make_trainer(edit(), rows, student, tmp_path, {}, "plain")
+
+
+def test_bfloat16_autocast_gives_nearly_the_same_loss(student: str, tmp_path: Path) -> None:
+    (full,), _, _ = run(student, imitation(), tmp_path)
+    (half,), _, _ = run(student, imitation(**(TRAINING | {"bf16": True, "max_steps": 1})), tmp_path)
+    assert half == pytest.approx(full, rel=0.05)
