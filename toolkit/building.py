@@ -166,11 +166,9 @@ def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tup
         return 0, 0
     builder = load_builder(builder_name)
     train, _ = _problems(settings)
-    if settings.recordings:
-        return len(train), 0
-    teacher = make_teacher(settings.teacher)
     if not Path(store_path).exists():
-        return len(train), 0
+        return len(next(builder.rounds(train, Asker(settings, _NoAnswers(), "", ""), settings))), 0
+    teacher = make_teacher(settings.teacher)
     with Store(store_path, read_only=True) as store:
         asker = Asker(settings, store, teacher.kind, _model_asked(settings.teacher, teacher))
         requests = next(builder.rounds(train, asker, settings))
