@@ -33,11 +33,12 @@ _WRAPPERS += [("\\(", "\\)"), ("\\[", "\\]"), ("\\text{", "}"), ("\\mathrm{", "}
 
 def tidy(answer: str) -> str:
     """Strip white space, markdown, quotation and mathematics marks around an answer, and one full stop."""
-    answer = re.sub(r"\*\*([^*\n]{1,300})\*\*", r"\1", answer.strip()).removeprefix("**").removesuffix("**").strip()
+    answer = re.sub(r"\*\*([^*\n]{1,300})\*\*", r"\1", answer.strip())
     full_stop = True
     for _ in range(6):  # marks nest, as in **"Paris."**; bounded, so that 1 MB of them costs no more
         if full_stop and len(answer) > 1 and answer.endswith("."):
             answer, full_stop = answer[:-1].rstrip(), False
+        answer = answer.removeprefix("**").removesuffix("**").strip()
         for left, right in _WRAPPERS:
             inner = answer[len(left) : len(answer) - len(right)]
             if answer.startswith(left) and answer.endswith(right) and inner.strip() and right not in inner:
@@ -56,7 +57,7 @@ NUMBER = re.compile(
 _NOT_A_NUMBER = re.compile(
     r"""[,.:/ ]?[0-9] | -[0-9(] | [ ]to[ ][0-9]                      # date, time, ratio, range, "1 000"
     | [ ]?[A-Za-z]?[ ]?(?:[+×÷*^]|[ ]-[ ])[ ]?[\w($\\.-]            # a sum that nobody worked out
-    | [ ]?/[ ]?[(0-9] | \( | [ ]?x[ ]?[0-9]
+    | [⁰¹²³⁴-⁹] | [ ]?/[ ]?[(0-9] | \( | [ ]?x[ ]?[0-9]
     | [ ]?[,;][ ][$£€¥₹]?-?[0-9]                                     # a list""",
     re.VERBOSE,
 )
@@ -148,6 +149,7 @@ def letter(answer: str, choices: Sequence[str] = ()) -> str | None:
 
 
 TRUTH = re.compile(r"\b(yes|no|true|false|valid|invalid)\b", re.IGNORECASE)
+_OPPOSITE = {"true": "false", "false": "true", "valid": "invalid", "invalid": "valid"}
 _SAME = {"true": "yes", "false": "no"}
 
 
@@ -162,7 +164,8 @@ def truth(answer: str, *, at_edge: bool = False) -> str | None:
         return None
     first, rest = found[0], answer[found[0].end() :]
     if not re.search(r"\w", answer[: first.start()]):
-        return None if re.match(r"[\s,/]*(?:or|and|nor)\b|/", rest) else first[1]
+        opposed = _OPPOSITE.get(first[1].lower()) in (match[1].lower() for match in found)
+        return None if opposed or re.match(r"[\s,/]*(?:or|and|nor)\b|/", rest) else first[1]
     if len({same_truth(match[1]) for match in found}) > 1 or (at_edge and re.search(r"\w", answer[found[-1].end() :])):
         return None
     return None if re.search(r"\b(?:not|neither|cannot)\b|n't\b", answer, re.IGNORECASE) else first[1]

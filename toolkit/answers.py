@@ -22,13 +22,15 @@ ANSWER_PHRASE = "Therefore, the answer is"
 KINDS = ("auto", "number", "choice", "boolean", "text", "math")
 
 LONGEST_ANSWER = 2_000  # characters of an answer clause that are read at all
+SEARCHED = 100_000  # characters at the end of a completion in which its answer clause is looked for
+EMPTY_CLAUSES = 20  # clauses without an answer that are passed over, from the last one back, before giving up
 LONGEST_BARE_ANSWER = 300  # characters up to which a line without any answer clause may be a bare answer
 
 _MARK = re.compile(
     r"""
     \b(?:answers?|(?:correct|right|best)[ ](?:option|choice)) (?:[ ](?:choice|option))?
-    (?:[ ](?:to|for)[ ][^\n.:?!]{1,80}?)? [*_\]"'`]{0,4} [ ]?
-    (?:(?:is|are|was|(?:would|should|must|will|has[ ]to)[ ]be)\b [*_]{0,3} [ ]? :? | [:=]) [*_]{0,3}
+    (?:[ ](?:to|for)[ ][^\n.:?!]{1,60}?)? [*_\]"'`]{0,4} [ ]?
+    (?:(?:is|are|was|(?:would|should|must|will|has[ ]to)[ ]be)\b [ ]? :? | [:=]) (?:[*_]{1,3}(?=\s|$))?
     | ^[ #*]{0,8}(?:final[ ])?answer[ *]{0,4}$      # a heading: the answer stands below it
     | <answer>
     | \\(?:boxed|fbox)[ ]?(?={)
@@ -37,7 +39,8 @@ _MARK = re.compile(
 )
 _LAST_LINE_MARK = re.compile(r"[ *]{0,8}(?:\#{4}|A[ ]?:)[*]{0,3}[ ]?")  # elsewhere "####" is a heading, "A:" an option
 _LEAD_IN = re.compile(
-    r"""(?:\b(?:therefore|thus|so|hence|consequently|finally|in[ ]conclusion|we[ ]conclude[ ]that)[,:]?\s{1,3})*
+    r"""(?:(?<!\S)[*_#]{1,6}[ ]?)?
+    (?:\b(?:therefore|thus|so|hence|consequently|finally|in[ ]conclusion|we[ ]conclude[ ]that)[,:]?\s{1,3})*
     (?:\b(?:the|my|our)[ ])? (?:\b(?:final|correct|right|best)[ ])* [\s*_$#\[\\(]{0,12}\Z""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -109,7 +112,7 @@ def _find(text: str) -> _Clause:
     """The last answer clause of `text` (already in plain characters), else its last sentence."""
     start, end = _visible(text)
     body = text[:end].rstrip()
-    marks = list(_MARK.finditer(body, start))
+    marks = list(_MARK.finditer(body, max(start, len(body) - SEARCHED)))[-EMPTY_CLAUSES:]
     last_line = max(start, body.rfind("\n") + 1)
     labelled = _LAST_LINE_MARK.match(body, last_line)
     if labelled and not (marks and marks[-1].start() >= last_line):
@@ -131,7 +134,7 @@ def _find(text: str) -> _Clause:
     return _Clause(end, readings.tidy(sentences[-1]), False, bare)
 
 
-_MATHEMATICS = re.compile(r"\\[A-Za-z]+|\$.+\$|[0-9A-Za-z)}]\s?\^|√|π")
+_MATHEMATICS = re.compile(r"\\[A-Za-z]+|\$[^$]+\$(?![0-9])|[0-9A-Za-z)}]\s?\^|√|π")
 
 
 def _known(kind: str) -> str:
@@ -164,7 +167,7 @@ def kind_of(gold: str, kind: str = "auto") -> str:
     number = readings.NUMBER.match(plain)
     if number and plain[number.end() :].strip() in ("", "%") and readings.number(plain) is not None:
         return "number"
-    return "math" if _MATHEMATICS.search(plain) else "text"
+    return "math" if _MATHEMATICS.search(gold) else "text"
 
 
 def canonical(answer: str, kind: str, choices: Sequence[str] = ()) -> Fraction | str | None:
@@ -260,13 +263,16 @@ def split_answer(text: str) -> tuple[str, str | None]:
     """
     plain = text.translate(readings.PLAIN)
     clause = last = _find(plain)
-    while last.announced and last.answer == clause.answer:
+    start = clause.start
+    for _ in range(EMPTY_CLAUSES):
+        if not last.announced or last.answer != clause.answer:
+            break
         start = last.start
         last = _find(plain[:start])
         closing = plain[last.start : start].strip()
         if "\n" in closing or len(_sentences(closing)) > 1:
             break
-    return text[: start if clause.announced else clause.start].strip(), clause.answer if clause.announced else None
+    return text[:start].strip(), clause.answer if clause.announced else None
 
 
 def answer_clause(answer: str) -> str:

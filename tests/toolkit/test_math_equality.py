@@ -1,0 +1,114 @@
+"""The mathematics verifier: what it calls equal, and that its process starts late, is reused and can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from toolkit.math_equality import WORKER, MathWorker, math_equal
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold"),
+    [
+        ("\\frac{1}{2}", "0.5"),
+        ("1/2", "\\frac12"),
+        ("(x+1)^2", "x^2+2x+1"),
+        ("2\\sqrt{2}", "\\sqrt{8}"),
+        ("x = 5", "5"),
+        ("(84 / 2)", "42"),
+        ("\\{2, 1\\}", "\\{1, 2\\}"),
+        ("\\boxed{3\\pi}", "$3\\pi$"),
+    ],
+)
+def test_two_writings_of_one_object_are_equal(predicted: str, gold: str) -> None:
+    assert math_equal(predicted, gold)
+
+
+@pytest.mark.parametrize(
+    ("predicted", "gold"),
+    [("12", "1"), ("(1,2)", "(1,3)"), ("x", "y"), ("", "5"), ("\\text{Monday}", "\\text{Tuesday}"), ("\ud800\0", "5")],
+)
+def test_other_objects_are_not_equal(predicted: str, gold: str) -> None:
+    assert not math_equal(predicted, gold)
+
+
+def test_importing_starts_no_process_and_no_sympy() -> None:
+    code = "import sys, toolkit.answers, toolkit.math_equality as m; print(m.WORKER.pid, 'sympy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "None False\n"
+
+
+def test_one_process_answers_many_questions() -> None:
+    math_equal("1", "1")
+    first = WORKER.pid
+    math_equal("x^2", "x^3")
+    assert WORKER.pid == first is not None
+
+
+def test_a_verifier_that_hangs_is_killed_and_counts_as_not_equal() -> None:
+    worker = MathWorker()
+    assert not worker.equal("10^{10^{10}}", "5", timeout=1.0)
+    assert worker.pid is None
+    assert worker.equal("0.5", "\\frac{1}{2}", timeout=60.0)
+    worker.stop()
+
+
+def test_a_worker_that_somebody_killed_is_replaced() -> None:
+    assert math_equal("1/4", "0.25")
+    assert WORKER.pid is not None
+    os.kill(WORKER.pid, signal.SIGKILL)
+    assert math_equal("1/4", "0.25")
+
+
+def test_threads_take_turns() -> None:
+    answers: dict[int, bool] = {}
+    threads = [
+        threading.Thread(target=lambda i=i: answers.__setitem__(i, math_equal(f"{i}/4", f"{i * 0.25}")))  # type: ignore[misc]
+        for i in range(1, 9)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == dict.fromkeys(range(1, 9), True)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this platform")
+def test_a_forked_child_starts_its_own_worker() -> None:
+    code = (
+        "import os, sys; from toolkit.math_equality import WORKER, math_equal\n"
+        "assert math_equal('1/2', '0.5'); parent = WORKER.pid\n"
+        "child = os.fork()\n"
+        "if not child: os._exit(0 if WORKER.pid is None and math_equal('1/2', '0.5') and WORKER.pid != parent else 1)\n"
+        "assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0\n"
+        "assert math_equal('1/4', '0.25') and WORKER.pid == parent"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="asks /proc")
+def test_the_worker_ends_with_its_parent() -> None:
+    code = "import os, signal; from toolkit.math_equality import *; math_equal('1', '2'); print(WORKER.pid, flush=True)"
+    for ending in ("", "; os.kill(os.getpid(), signal.SIGKILL)"):
+        ended = subprocess.run([sys.executable, "-c", code + ending], capture_output=True, text=True)
+        # `run` waits for the parent only; the worker ends when it finds its stdin closed.
+        worker = int(ended.stdout)
+        for _ in range(200):
+            if not _is_running(worker):
+                break
+            threading.Event().wait(0.05)
+        assert not _is_running(worker)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as stat:
+            return stat.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
