@@ -55,7 +55,7 @@ NUMBER = re.compile(
     re.VERBOSE,
 )
 _NOT_A_NUMBER = re.compile(
-    r"""[,.:/ ]?[0-9] | -[0-9(] | [ ]to[ ][0-9]                      # date, time, ratio, range, "1 000"
+    r"""[,.:/' ]?[0-9] | -[0-9(] | [ ]to[ ][0-9]                      # date, time, ratio, range, "1 000"
     | [ ]?[A-Za-z]?[ ]?(?:[+×÷*^]|[ ]-[ ])[ ]?[\w($\\.-]            # a sum that nobody worked out
     | [⁰¹²³⁴-⁹] | [ ]?/[ ]?[(0-9] | \( | [ ]?x[ ]?[0-9]
     | [ ]?[,;][ ][$£€¥₹]?-?[0-9]                                     # a list""",
