@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,13 +14,19 @@ from toolkit import bank
 from toolkit.answers import extract, matches, split_answer
 from toolkit.problem import Problem
 from toolkit.problem_sources import ProceduralProblems, load_problems
+from toolkit.prompts import PromptBook
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher, read_prompt
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 EXEMPLAR = "Q: How many legs do 2 ants and 3 cows have together?\n"
 HEADER = 'Do the task. Your response should conclude with the format "Therefore, the answer is".\n\n'
 PROBLEMS = load_problems(ProceduralProblems(tasks=tuple(bank.FAMILIES), n=350, seed=5), "train")
-FAITHFUL: dict[str, Any] = {"error_rate": 0.0, "hint_failure_rate": 0.0, "corrupt_failure_rate": 0.0, "garble_rate": 0.0}
+FAITHFUL: dict[str, Any] = {
+    "error_rate": 0.0,
+    "hint_failure_rate": 0.0,
+    "corrupt_failure_rate": 0.0,
+    "garble_rate": 0.0,
+}
 
 
 def cot(problem: Problem) -> str:
@@ -137,6 +144,17 @@ def test_the_query_is_the_last_question_of_the_prompt() -> None:
     query = read_prompt(cot(PROBLEMS[1]))
     assert query is not None
     assert query.question == PROBLEMS[1].question
+
+
+@pytest.mark.parametrize("kind", ["cot", "answer_hint", "contrastive"])
+def test_the_default_prompt_templates_are_read(kind: str) -> None:
+    prompts = PromptBook(Path(__file__).parents[2] / "dataset_builders" / "prompts")
+    for problem in PROBLEMS[:20]:
+        right = ask(cot(problem), **FAITHFUL).text
+        query = read_prompt(prompts.render(kind, problem, right=right)[0])
+        assert query is not None
+        assert (query.kind, query.question) == (kind, problem.question)
+        assert query.right.strip() == (right if kind == "contrastive" else "")
 
 
 def test_right_and_wrong_response_may_follow_without_an_empty_line() -> None:
