@@ -1,0 +1,96 @@
+"""The two pictures of a student's card: its losses, term by term, and its accuracy beside that of other students."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_OWN, _OTHER, _INK = "#2563a8", "#b8bfc8", "#333333"
+
+
+def loss_terms(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """The curves in a trainer's log: (step, value) by term, which is `loss/<view>`, or `loss` where there are none."""
+    names = sorted({name for entry in log for name in entry if name.startswith("loss/")}, key=_first_place(log))
+    terms = names if len(names) > 1 else ["loss"]
+    return {term: [(entry["step"], entry[term]) for entry in log if term in entry] for term in terms}
+
+
+def plot_losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
+    """Draw each stage's losses over its optimizer steps, a column per stage and a panel per term.
+
+    Each term has an axis of its own: terms of one loss may lie a factor of a thousand apart, or differ in sign.
+
+    Args:
+        logs: By stage, the entries of the trainer's log that have a `loss`.
+        path: PNG file to write.
+    """
+    from matplotlib.figure import Figure
+
+    stages = {stage: loss_terms(log) for stage, log in logs.items()}
+    rows = max(len(terms) for terms in stages.values())
+    figure = Figure(figsize=(4.6 * len(stages), 1.2 + 1.9 * max(rows, 1.4)), layout="constrained")
+    for column, (stage, terms) in zip(figure.subfigures(1, len(stages), squeeze=False)[0], stages.items(), strict=True):
+        column.suptitle(stage, fontsize=11, color=_INK)
+        panels = column.subplots(len(terms), 1, sharex=True, squeeze=False)[:, 0]
+        for panel, (term, points) in zip(panels, terms.items(), strict=True):
+            marker = "o" if len(points) == 1 else ""
+            panel.plot(*zip(*points, strict=True), color=_OWN, linewidth=1.4, marker=marker)
+            panel.set_ylabel(term)
+            panel.grid(alpha=0.3)
+            _without_frame(panel)
+        panels[-1].set_xlabel("optimizer step")
+    _save(figure, path)
+
+
+def plot_accuracy(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], own: str, path: Path) -> None:
+    """Draw accuracy with standard errors, a panel per set and a bar per student.
+
+    Args:
+        scores: Summaries by student, then by set.
+        own: The student whose bars stand out.
+        path: PNG file to write.
+    """
+    from matplotlib.figure import Figure
+
+    sets = list(scores[own])
+    students = list(scores)[::-1]  # the first on top
+    figure = Figure(figsize=(1.2 + 3.6 * len(sets), 1.0 + 0.42 * len(students)), layout="constrained")
+    panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+    for panel, name in zip(panels, sets, strict=True):
+        for place, student in enumerate(students):
+            summary = scores[student].get(name)
+            if summary is not None:
+                _bar(panel, place, summary, _OWN if student == own else _OTHER)
+        panel.set_title(f"{name}, n = {scores[own][name]['n']}", fontsize=11, color=_INK)
+        panel.set_yticks(range(len(students)), students)
+        panel.set_xlim(0, 125)  # room for the figures beside the bars
+        panel.set_xticks(range(0, 101, 25))
+        panel.set_xlabel("accuracy in %, ± standard error")
+        _without_frame(panel)
+    _save(figure, path)
+
+
+def _bar(panel: Axes, place: int, summary: Mapping[str, Any], colour: str) -> None:
+    accuracy, error = 100 * summary["accuracy"], 100 * summary["standard_error"]
+    panel.barh(place, accuracy, xerr=error, color=colour, height=0.62, error_kw={"ecolor": _INK, "capsize": 3})
+    panel.text(accuracy + error + 2.5, place, f"{accuracy:.1f}", va="center", fontsize=9, color=_INK)
+
+
+def _without_frame(panel: Axes) -> None:
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.tick_params(labelsize=9)
+
+
+def _first_place(log: Sequence[Mapping[str, Any]]) -> Any:
+    """Order of the terms as they are logged, which is that of the recipe's views."""
+    order = {name: place for entry in reversed(log) for place, name in enumerate(entry)}
+    return lambda name: order[name]
+
+
+def _save(figure: Any, path: Path) -> None:
+    # Without the name and version of the library: the same figures are the same bytes.
+    figure.savefig(path, dpi=130, metadata={"Software": None})

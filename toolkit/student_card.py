@@ -1,0 +1,278 @@
+"""The card that a student is published with: a README for people, scores for machines, and two pictures.
+
+Everything in it comes from the facts it is given; it holds no time of writing, so the same run gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from toolkit.cards import document, render
+from toolkit.scores import format_scores_table
+
+CARD = "README.md"
+LOSS_PLOT = "loss.png"
+ACCURACY_PLOT = "accuracy.png"
+_LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """What the student was trained on.
+
+    Attributes:
+        repo_id: Dataset's name.
+        revision: Its version or, better, full commit.
+        digest: Of the records that were trained on.
+        teacher: Who wrote the chains: `procedural`, `openai`, `recorded`.
+        teacher_model: Model as the teacher reported it.
+    """
+
+    repo_id: str
+    revision: str
+    digest: str
+    teacher: str
+    teacher_model: str = ""
+
+
+@dataclass(frozen=True)
+class SetFacts:
+    """Where an evaluation set comes from.
+
+    Attributes:
+        description: One line for people.
+        dataset: Dataset on the Hub or in the local hub; None for questions that are in no dataset.
+        revision: Its version or commit.
+        config: Its configuration.
+        split: Its split.
+    """
+
+    description: str
+    dataset: str | None = None
+    revision: str | None = None
+    config: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class StageFacts:
+    """One stage of training.
+
+    Attributes:
+        name: Stage's name.
+        views: By name: coefficient and token_weights, as in the recipe.
+        reduction: by and over, as in the recipe.
+        training: Training arguments that the recipe sets.
+        outcome: The stage's `stage.json`: seconds, steps, epochs, encoding report and log.
+    """
+
+    name: str
+    views: Mapping[str, Mapping[str, Any]]
+    reduction: Mapping[str, Any]
+    training: Mapping[str, Any]
+    outcome: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class StudentFacts:
+    """All that a card tells.
+
+    Attributes:
+        repo_id: Name that the student is published under.
+        revision: Version that it is published as.
+        architecture: Model class, e.g. `LlamaForCausalLM`.
+        parameters: Number of parameters.
+        base_model: Model of the Hub that training started from; None for random weights.
+        base_revision: Its revision.
+        license: Licence identifier of the Hub; None where the recipe states none.
+        recipe: `name`, `version`, `paper` (arXiv id or None), `title` (or None).
+        recipe_yaml: The resolved recipe.
+        command: What reproduces the student.
+        dataset: What it was trained on.
+        stages: In order.
+        scores: Summaries (`EvaluationResult.summary`) by student and set, this student's and its references'.
+        own: This student's name in `scores`.
+        sets: Origin of every set in `scores`.
+        prompt: A prompt as the student reads it, rendered.
+        completion: What it answered.
+        add_special_tokens: Whether the tokenizer adds special tokens to such a prompt.
+        hardware: One line (`describe_hardware`).
+        versions: Libraries (`library_versions`).
+        language: ISO 639-1 codes.
+        limitations: One sentence each, beside those that every student has.
+    """
+
+    repo_id: str
+    revision: str
+    architecture: str
+    parameters: int
+    base_model: str | None
+    base_revision: str | None
+    license: str | None
+    recipe: Mapping[str, Any]
+    recipe_yaml: str
+    command: str
+    dataset: DatasetFacts
+    stages: Sequence[StageFacts]
+    scores: Mapping[str, Mapping[str, Mapping[str, Any]]]
+    own: str
+    sets: Mapping[str, SetFacts]
+    prompt: str
+    completion: str
+    add_special_tokens: bool
+    hardware: str
+    versions: Mapping[str, str]
+    language: Sequence[str] = ("en",)
+    limitations: Sequence[str] = field(default_factory=tuple)
+
+
+def write_student_card(folder: Path, facts: StudentFacts) -> list[Path]:
+    """Write card, pictures and `.eval_results/` into a student's folder; returns the files."""
+    from toolkit.plots import plot_accuracy, plot_losses
+
+    results = folder / ".eval_results" / f"{facts.recipe['name']}.yaml"
+    files = [folder / CARD, folder / ACCURACY_PLOT]
+    (folder / CARD).write_text(build_student_card(facts), encoding="utf-8")
+    plot_accuracy(facts.scores, facts.own, folder / ACCURACY_PLOT)
+    if _logs(facts):
+        plot_losses(_logs(facts), folder / LOSS_PLOT)
+        files.append(folder / LOSS_PLOT)
+    entries = eval_results(facts)
+    if entries:
+        results.parent.mkdir(exist_ok=True)
+        results.write_text(entries, encoding="utf-8")
+        files.append(results)
+    return files
+
+
+def build_student_card(facts: StudentFacts) -> str:
+    """The card's text: front matter as the Hub reads it, with the scores as a `model-index`, above the README."""
+    own = facts.scores[facts.own]
+    body = render(
+        "student.md.jinja",
+        facts=facts,
+        own=own,
+        parameters=_amount(facts.parameters),
+        prompt_literal=_literal(facts.prompt),
+        table=format_scores_table(facts.scores, markdown=True),
+        tasks=[(name, task, score) for name, summary in own.items() for task, score in summary["by_task"].items()],
+        settings=next(iter(own.values()))["settings"],
+        training_keys=list(dict.fromkeys(key for stage in facts.stages for key in stage.training)),
+        minutes=sum(stage.outcome["seconds"] for stage in facts.stages) / 60,
+        procedural=facts.dataset.teacher == "procedural",
+        loss_plot=LOSS_PLOT if _logs(facts) else None,
+        accuracy_plot=ACCURACY_PLOT,
+    )
+    return document(_metadata(facts), body)
+
+
+def eval_results(facts: StudentFacts) -> str:
+    """The text of `.eval_results/<recipe>.yaml`: accuracies, between 0 and 1, on the sets that are datasets.
+
+    A set that is in no dataset has no place in that format and stands in the card's `model-index` alone.
+    """
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
+    from huggingface_hub.utils import yaml_dump
+
+    entries = [
+        EvalResultEntry(
+            dataset_id=origin.dataset,
+            task_id=name,
+            value=round(summary["accuracy"], 6),
+            dataset_revision=origin.revision,
+            notes=f"n {summary['n']}, standard error {summary['standard_error']:.6f}, {_how(summary['settings'])}",
+        )
+        for name, summary in facts.scores[facts.own].items()
+        if (origin := facts.sets[name]).dataset
+    ]
+    return yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else ""
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that a student's weights and scores come from."""
+    return {name: version(name) for name in ("cot-distillery", *_LIBRARIES)}
+
+
+def describe_hardware(device: str) -> str:
+    """One line about what `device` (`cpu`, `cuda:0`) is on this machine."""
+    import torch
+
+    if device.startswith("cuda"):
+        return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device == "cpu" else device
+
+
+def _metadata(facts: StudentFacts) -> dict[str, Any]:
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        language=list(facts.language),
+        license=facts.license,
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        base_model=facts.base_model,
+        datasets=[facts.dataset.repo_id],
+        metrics=["accuracy"],
+        tags=["chain-of-thought", "reasoning", "distillation", "cot-distillery", facts.recipe["name"]],
+        model_name=facts.repo_id.rpartition("/")[2],
+        eval_results=[
+            result for name, summary in facts.scores[facts.own].items() for result in _results(facts, name, summary)
+        ],
+    )
+    return data.to_dict()
+
+
+def _results(facts: StudentFacts, name: str, summary: Mapping[str, Any]) -> list[Any]:
+    from huggingface_hub import EvalResult
+
+    origin = facts.sets[name]
+    return [
+        EvalResult(
+            task_type="text-generation",
+            task_name="Question answering by chain of thought",
+            dataset_type=origin.dataset or name,
+            dataset_name=name,
+            dataset_config=origin.config,
+            dataset_split=origin.split,
+            dataset_revision=origin.revision,
+            dataset_args={"n": summary["n"], "description": origin.description},
+            metric_type=kind,
+            metric_name=title,
+            metric_value=round(summary[key], 6),
+        )
+        for kind, title, key in (
+            ("accuracy", "Accuracy", "accuracy"),
+            ("accuracy_stderr", "Standard error of the accuracy", "standard_error"),
+        )
+    ]
+
+
+def _how(settings: Mapping[str, Any]) -> str:
+    drawn = "greedy"
+    if settings["temperature"]:
+        drawn = f"majority of {settings['samples']} at temperature {settings['temperature']}, top_p {settings['top_p']}"
+    return f"{drawn}, {settings['max_new_tokens']} new tokens, {settings['extractor']}"
+
+
+def _logs(facts: StudentFacts) -> dict[str, Any]:
+    return {stage.name: stage.outcome["log"] for stage in facts.stages if stage.outcome["log"]}
+
+
+def _amount(number: int) -> str:
+    """A count as people say it: 885888 -> 0.89 M."""
+    for size, unit in ((1e9, "B"), (1e6, "M")):
+        if number >= size / 10:
+            return f"{number / size:.2f} {unit}"
+    return str(number)
+
+
+def _literal(text: str) -> str:
+    """Text as Python source, a line of it per line, that cannot end the code block it stands in."""
+    pieces = [repr(line).replace("```", r"\x60" * 3).replace("<!--", r"\x3c!--") for line in text.splitlines(True)]
+    return pieces[0] if len(pieces) == 1 else "\n".join(["(", *(f"    {piece}" for piece in pieces), ")"])
