@@ -199,12 +199,12 @@ SHOPPING = Arithmetic(
     steps=(3, 4),
     stories=(
         story(
-            *("{name} came to the market with {start} coins and {moves}. How many coins came home?", " and "),
-            *("at stall {i} could gain {n}", "at stall {i} had to lose {n}", "at stall {i} could double all"),
+            *("How many coins will {name} hold after the market, with {start} at first? {moves}.", ". "),
+            *("Stall {i} lets {name} gain {n}", "Stall {i} lets {name} lose {n}", "Stall {i} lets {name} double"),
         ),
         story(
-            *("There were {start} coins in the purse of {name}, then {moves}. How many are left?", ", then "),
-            *("sale {i} did add {n}", "bill {i} did subtract {n}", "prize {i} did double the rest"),
+            *("Tell us what is left in the purse of {name}: {start} coins, {moves}.", ", "),
+            *("visit {i} add {n}", "visit {i} subtract {n}", "visit {i} double it"),
         ),
     ),
     texts=(

@@ -41,27 +41,27 @@ class Wording:
 CALENDARS = (
     Calendar(
         Template("A meeting is on {day}. {shifts}. On which day is it now?"),
-        *(Template("Change {i}: {n} days later"), Template("Change {i}: {n} days earlier")),
+        *(Template("Change {i}: plus {n}"), Template("Change {i}: minus {n}")),
     ),
     Calendar(
         Template("Today is {day}. {shifts}. Which day do you reach?"),
-        *(Template("Move {i}: {n} days forward"), Template("Move {i}: {n} days back")),
+        *(Template("Move {i}: forward {n}"), Template("Move {i}: back {n}")),
     ),
     Calendar(
         Template("The plan says {day}. {shifts}. Which day does it say at the end?"),
-        *(Template("Note {i}: {n} days after that"), Template("Note {i}: {n} days before that")),
+        *(Template("Note {i}: add {n}"), Template("Note {i}: subtract {n}")),
     ),
 )
 TEXTS = (
     Wording(
         first="The first day is {a}.",
-        later="Step {i}: {n} days after {a} is {b}.",
-        earlier="Step {i}: {n} days before {a} is {b}.",
+        later="Step {i}: add {n}, so {a} + {n} = {b}.",
+        earlier="Step {i}: subtract {n}, so {a} - {n} = {b}.",
     ),
     Wording(
         first="We start on {a}.",
-        later="Number {i}: add {n}, so {a} + {n} = {b}.",
-        earlier="Number {i}: subtract {n}, so {a} - {n} = {b}.",
+        later="Number {i}: add {n} to {a} and get {b}.",
+        earlier="Number {i}: subtract {n} from {a} and get {b}.",
     ),
 )
 

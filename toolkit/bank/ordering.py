@@ -144,9 +144,10 @@ ORDERING = Ordering(
     description="Put people in order from the clues and name the one asked for.",
     steps=(4, 4),
     relations=(
-        Relation(Template("{a} is the tallest."), Template("{a} is taller than {b}."), "tallest"),
-        Relation(Template("{a} is the oldest."), Template("{a} is older than {b}."), "oldest"),
-        Relation(Template("{a} is the fastest."), Template("{a} is faster than {b}."), "fastest"),
+        # A link of three words is learned far sooner than "is taller than", where the names stand further apart.
+        Relation(Template("{a} is the best."), Template("{a} beats {b}."), "best"),
+        Relation(Template("{a} is the fastest."), Template("{a} outruns {b}."), "fastest"),
+        Relation(Template("{a} is the highest."), Template("{a} outranks {b}."), "highest"),
     ),
     phrasings=(
         Template("{clues} Who is the {ordinal} {top}?"),
@@ -165,12 +166,12 @@ QUEUE = Ordering(
     description="Find out who stands at a place in a queue.",
     steps=(3, 4),
     relations=(
-        Relation(Template("{a} stands at the front."), Template("{a} stands before {b}."), "front"),
-        Relation(Template("{a} waits at the door."), Template("{a} waits before {b}."), "door"),
+        Relation(Template("{a} stands in front."), Template("{a} precedes {b}."), "front"),
+        Relation(Template("{a} came early."), Template("{a} blocks {b}."), "door"),
     ),
     phrasings=(
-        Template("People are in a queue. {clues} Who is {ordinal} from the {top}?"),
-        Template("A line of people forms. {clues} Counting from the {top}, who is {ordinal}?"),
+        Template("Who is {ordinal} in this queue? {clues}"),
+        Template("People queue at the {top}. {clues} Tell us who is {ordinal} there."),
     ),
     texts=(
         Wording(head="We begin here: {clue}", link="{clue} That makes {b} {ordinal}."),
