@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import hub
 from toolkit.errors import UserError
+from toolkit.recipe_dataset import dataset_folder, load_split, store_path
+from toolkit.reporting import check_free
+from toolkit.results import conclude
 from toolkit.runs import Run, rows_digest
 
 if TYPE_CHECKING:
@@ -20,18 +22,6 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe, Student
     from toolkit.runs import TrainedStage
 
-LAST = "student"
-
-
-def store_path(recipe: Recipe) -> Path:
-    """Return where the completions of a recipe's dataset are kept: beside its versions, outliving every run."""
-    return Path(recipe.hub_dir) / "stores" / f"{recipe.dataset.repo_id}.sqlite"
-
-
-def dataset_folder(recipe: Recipe) -> Path:
-    """Return where the recipe's dataset lies in the local hub, or would."""
-    return hub.folder(recipe.hub_dir, "dataset", recipe.dataset.repo_id, recipe.dataset.revision)
-
 
 def build(recipe: Recipe, dry_run: bool = False) -> None:
     """Ask the teacher for what is missing and publish the dataset.
@@ -39,7 +29,7 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
     """
-    from toolkit.building import build_dataset, first_round
+    from dataset_builders.building import build_dataset, first_round
 
     dataset = recipe.dataset
     if dataset.builder is None:
@@ -78,30 +68,7 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
         if process.is_main_process and not dataset_folder(recipe).exists():
             build(recipe)
         process.wait_for_everyone()
-    return list(_load(recipe, "default", "train"))
-
-
-def _load(recipe: Recipe, config: str, split: str) -> Any:
-    """Load a config and split of the recipe's dataset: from the local hub if it is there, else from the Hub.
-
-    Raises:
-        UserError: There is no such dataset, config or split.
-    """
-    import datasets
-
-    folder = dataset_folder(recipe)
-    where = str(folder) if folder.exists() else recipe.dataset.repo_id
-    revision = None if folder.exists() else recipe.dataset.revision
-    datasets.disable_progress_bars()
-    try:
-        return datasets.load_dataset(where, config, split=split, revision=revision)
-    except (ValueError, OSError) as error:  # also DatasetNotFoundError and connection errors
-        raise UserError(
-            f"dataset {recipe.dataset.repo_id} at {recipe.dataset.revision}: config {config!r}, split {split!r} "
-            f"cannot be loaded: {error}"
-        ) from error
-    finally:
-        datasets.enable_progress_bars()
+    return list(load_split(recipe, "default", "train"))
 
 
 def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrainedTokenizerBase:
@@ -177,14 +144,16 @@ def train(recipe: Recipe) -> None:
 
     rows = training_rows(recipe)
     run = Run(recipe, rows_digest(rows))
-    make_start(recipe, run, rows)
+    if PartialState().is_main_process:
+        check_free(recipe, run)
+    start = make_start(recipe, run, rows)
     trained: dict[Path, dict[str, Any]] = {}
     for name, chain in lineup(recipe, run).items():
         for link in chain:
             if link.folder not in trained:
                 trained[link.folder] = _train_link(recipe, name, link, rows)
     if PartialState().is_main_process:
-        _conclude(recipe, run, rows)
+        conclude(recipe, run, lineup(recipe, run), start, rows)
 
 
 def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -224,8 +193,4 @@ def evaluate(recipe: Recipe) -> None:
                     f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): "
                     f"run `accelerate launch toolkit/train.py {recipe.words}` first"
                 )
-    _conclude(recipe, run, rows)
-
-
-def _conclude(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> None:
-    raise UserError("evaluation is not there yet")
+    conclude(recipe, run, lineup(recipe, run), make_start(recipe, run, rows), rows)

@@ -282,7 +282,14 @@ class Evaluation(Section):
 
 
 class Publish(Section):
-    """Where the student goes, with its card."""
+    """Where the student goes, with its card: `publish`.
+
+    Attributes:
+        repo_id: `organisation/name` on the Hub, a folder in the local hub.
+        revision: Version tag.
+        license: Licence identifier of the Hub, for the card; a student inherits terms from its base and its data.
+    """
 
     repo_id: RepoId
     revision: Annotated[str, AfterValidator(_version)] = "v1.0.0"
+    license: str | None = None

@@ -13,7 +13,7 @@ import datasets
 import pytest
 
 from dataset_builders.figures import key_share
-from toolkit.building import BuildReport, build_dataset
+from dataset_builders.building import BuildReport, build_dataset
 from toolkit.cli import open_recipe
 from toolkit.problem import Problem
 from toolkit.prompts import PromptBook

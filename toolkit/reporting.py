@@ -1,0 +1,220 @@
+"""What a run comes to: students scored, the last one published with its card, and a report that shows it all.
+
+Needs trained students and changes none of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import hub
+from toolkit.errors import UserError
+
+if TYPE_CHECKING:
+    from toolkit.problem import Problem
+    from toolkit.recipe import Decode, Recipe
+    from toolkit.runs import Run, TrainedStage
+    from toolkit.scores import Row
+
+Scores = dict[str, dict[str, dict[str, Any]]]
+_RUN = "run.json"
+
+
+def check_free(recipe: Recipe, run: Run) -> None:
+    """See to it, before anything is trained, that the student can be published when it is.
+
+    Raises:
+        UserError: The revision exists and came from another run; names the next free one.
+    """
+    if recipe.publish is None:
+        return
+    target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
+    if not target.exists():
+        return
+    made_by = json.loads((target / _RUN).read_text())["run"] if (target / _RUN).exists() else "somebody else"
+    if made_by != run.folder.name:
+        taken = hub.revisions(recipe.hub_dir, "model", recipe.publish.repo_id)
+        major, minor, _ = (int(part) for part in taken[-1].removeprefix("v").split("."))
+        raise UserError(
+            f"publish.revision: {recipe.publish.repo_id} has a revision {recipe.publish.revision} already, from the "
+            f"run {made_by}, and a published revision never changes; this run is {run.folder.name}. "
+            f"Set publish.revision=v{major}.{minor + 1}.0 for a new version, or publish=null to publish nothing"
+        )
+
+
+def score_students(
+    recipe: Recipe,
+    run: Run,
+    students: Mapping[str, Sequence[TrainedStage]],
+    start: str,
+    problems: Mapping[str, Sequence[Problem]],
+) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
+    """Score every student on every set; completions that an earlier process has drawn are not drawn again.
+
+    Args:
+        recipe: The recipe.
+        run: Where samples and scores go.
+        students: The stages of each student by its name; a student without stages is the one training starts from.
+        start: Folder or name of that one.
+        problems: Evaluation sets by name.
+
+    Returns:
+        Summaries, and the judged completions, both by student and set.
+    """
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.decoding import Decoding
+    from toolkit.encoding import prompt_text
+    from toolkit.evaluation import evaluate_student
+    from toolkit.scores import write_scores
+    from toolkit.students import load_tokenizer
+    from toolkit.views import fill
+
+    assert recipe.evaluation is not None
+    assert recipe.student is not None
+    scores: Scores = {}
+    rows: dict[str, dict[str, list[Row]]] = {}
+    for name, chain in students.items():
+        source = str(chain[-1].student) if chain else start
+        tokenizer = load_tokenizer(source)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto").to(_device())
+        decode = decode_of(recipe, name)
+        prompt = prompt_template(recipe, name, decode)
+        settings = Decoding(
+            decode.max_new_tokens,
+            decode.samples,
+            decode.temperature,
+            decode.top_p,
+            add_special_tokens=recipe.student.prompt_format == "plain",
+        )
+
+        def read(problem: Problem, prompt: str = prompt, tokenizer: Any = tokenizer) -> str:
+            assert recipe.student is not None
+            return prompt_text(tokenizer, fill(prompt, problem_columns(problem)), recipe.student.prompt_format)
+
+        scores[name], rows[name] = {}, {}
+        for set_name, asked in problems.items():
+            result = evaluate_student(
+                model,
+                tokenizer,
+                asked[: recipe.evaluation.n],
+                read,
+                settings,
+                batch_size=recipe.evaluation.batch_size,
+                seed=recipe.student.seed,
+                path=run.folder / "samples" / f"{name}-{set_name}.parquet",
+                title=f"{name} on {set_name}",
+            )
+            scores[name][set_name], rows[name][set_name] = result.summary, result.rows
+            write_scores(run.folder / "scores.json", scores)
+    return scores, rows
+
+
+def _device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def problem_columns(problem: Problem) -> dict[str, Any]:
+    """Return a problem's columns under the names that records have, so that one prompt template serves both."""
+    return {
+        "id": problem.id,
+        "task": problem.task,
+        "task_description": problem.task_description,
+        "question": problem.question,
+        "choices": list(problem.choices),
+        "kind": problem.kind,
+    }
+
+
+def decode_of(recipe: Recipe, name: str) -> Decode:
+    """Return how a student of the lineup answers: its own `decode`, or the recipe's."""
+    reference = recipe.references.get(name)
+    decode = reference.decode if reference and reference.decode else recipe.decode
+    if decode is None:
+        raise UserError("decode: missing; it says which view's prompt the students are given")
+    return decode
+
+
+def prompt_template(recipe: Recipe, name: str, decode: Decode) -> str:
+    """Return the prompt of the view that `decode` names, in the student's own stages or else in the recipe's."""
+    reference = recipe.references.get(name)
+    for stage in [*(reference.stages if reference else []), *recipe.stages]:
+        if decode.view in stage.views:
+            return stage.views[decode.view].prompt
+    raise UserError(f"decode.view: no stage has a view {decode.view!r}")
+
+
+def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable[[Path], None]) -> hub.Published | None:
+    """Publish a student's folder with its card; None where the recipe publishes nothing.
+
+    Raises:
+        UserError: The revision is taken by another run.
+    """
+    if recipe.publish is None:
+        return None
+    target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
+    check_free(recipe, run)
+    if target.exists():  # by this very run: its scores and times are told there as they were
+        return hub.Published(target, tuple(sorted(path.name for path in target.iterdir())), is_new=False)
+
+    def write(staging: Path) -> None:
+        shutil.copytree(source, staging, dirs_exist_ok=True)
+        write_card(staging)
+        (staging / _RUN).write_text(json.dumps({"run": run.folder.name, "recipe": recipe.digest}) + "\n")
+
+    return hub.publish(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision, write)
+
+
+def report_page(title: str, table: str, pictures: Sequence[Path], shown: str, examples: str) -> str:
+    """Return the report of a run as one self-contained HTML page.
+
+    Args:
+        title: Heading.
+        table: Scores, as text.
+        pictures: PNG files; they are put into the page.
+        shown: HTML of the records as the loss sees them.
+        examples: HTML of completions.
+    """
+    from toolkit.explain import page
+
+    images = "".join(
+        f'<p><img alt="{html.escape(path.stem)}" style="max-width:100%" '
+        f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></p>'
+        for path in pictures
+    )
+    scores = f'<pre style="overflow-x:auto">{html.escape(table)}</pre>'
+    return page(
+        title,
+        f"<h2>Scores</h2>{scores}{images}<h2>What the student answers</h2>{examples}<h2>What the loss sees</h2>{shown}",
+    )
+
+
+def examples_html(rows: Mapping[str, Mapping[str, Sequence[Row]]], per_set: int = 2) -> str:
+    """Return a few completions of every student to the same questions, as HTML."""
+    parts = []
+    own = list(rows)[-1]
+    for set_name, judged in rows[own].items():
+        for index in range(min(per_set, len(judged))):
+            question = judged[index]
+            heading = f"{set_name}: {question['task']}, gold {question['gold']}"
+            parts.append(
+                f"<h3>{html.escape(heading)}</h3>"
+                f"<pre style='white-space:pre-wrap'>{html.escape(question['question'])}</pre><dl>"
+            )
+            for student, sets in rows.items():
+                answer = next(row for row in sets[set_name] if row["id"] == question["id"])
+                mark = "right" if answer["correct"] else "wrong"
+                text = html.escape(answer["completion"].strip()[:600])
+                parts.append(
+                    f"<dt><b>{html.escape(student)}</b>: {mark}</dt><dd style='white-space:pre-wrap'>{text}</dd>"
+                )
+            parts.append("</dl>")
+    return "".join(parts)

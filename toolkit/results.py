@@ -1,0 +1,207 @@
+"""The end of a run: evaluation sets, the facts of the student's card, and where everything was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolkit import reporting
+from toolkit.problem import Problem
+from toolkit.recipe_dataset import dataset_folder, load_split
+from toolkit.student_card import DatasetFacts, SetFacts, StageFacts, StudentFacts
+
+if TYPE_CHECKING:
+    from toolkit import hub
+    from toolkit.recipe import Recipe
+    from toolkit.reporting import Scores
+    from toolkit.runs import Run, TrainedStage
+    from toolkit.scores import Row
+
+
+def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str, SetFacts]]:
+    """Return the problems of every evaluation set, and where each set comes from.
+
+    Raises:
+        UserError: A set cannot be loaded.
+    """
+    from toolkit.problem_sources import load_problems
+    from toolkit.recipe import OwnSplit
+
+    assert recipe.evaluation is not None
+    problems: dict[str, list[Problem]] = {}
+    origins: dict[str, SetFacts] = {}
+    for name, source in recipe.evaluation.sets.items():
+        if isinstance(source, OwnSplit):
+            rows = load_split(recipe, "evaluation", source.split)
+            problems[name] = [
+                Problem(**{**row, "choices": tuple(row["choices"]), "split": source.split}) for row in rows
+            ]
+            origins[name] = SetFacts(
+                "held-out questions of the training dataset",
+                recipe.dataset.repo_id,
+                recipe.dataset.revision,
+                "evaluation",
+                source.split,
+            )
+        else:
+            problems[name] = load_problems(source, "test")
+            origins[name] = SetFacts(_describe(source))
+    return problems, origins
+
+
+def _describe(source: Any) -> str:
+    told = source.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    return f"{source.source}: " + ", ".join(f"{key} {json.dumps(value)}" for key, value in told.items())
+
+
+def conclude(
+    recipe: Recipe,
+    run: Run,
+    students: Mapping[str, Sequence[TrainedStage]],
+    start: str,
+    rows: Sequence[dict[str, Any]],
+) -> None:
+    """Score the students, publish the last one with its card, write the report, and say where everything lies.
+
+    Args:
+        recipe: The recipe.
+        run: Its folder.
+        students: Stages of each student by name, all of them trained; the last one is the recipe's own.
+        start: Student that training started from.
+        rows: Training records.
+
+    Raises:
+        UserError: A set cannot be loaded, the student is not fit to be published, or its revision is taken.
+    """
+    from toolkit.explain import as_html, shown_views
+    from toolkit.readiness import check_student
+    from toolkit.scores import format_scores_table
+    from toolkit.student_card import write_student_card
+
+    own = list(students)[-1]
+    student = students[own][-1].student
+    if recipe.evaluation is None:
+        print(f"student: {student}\nnothing is scored or published: the recipe has no section `evaluation`")
+        return
+    assert recipe.student is not None
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
+    problems, origins = evaluation_sets(recipe)
+    scores, samples = reporting.score_students(recipe, run, students, start, problems)
+    model, tokenizer = _load(student)
+    facts = student_facts(recipe, students[own], scores, own, origins, samples, run.rows, model)
+    plain = recipe.student.prompt_format == "plain"
+    decode = reporting.decode_of(recipe, own)
+    notes = check_student(
+        model, tokenizer, facts.prompt, max_new_tokens=decode.max_new_tokens, add_special_tokens=plain
+    )
+    pictures = run.folder / "pictures"
+    pictures.mkdir(exist_ok=True)
+    write_student_card(pictures, facts)
+
+    def write_card(folder: Path) -> None:
+        write_student_card(folder, facts)
+
+    published = reporting.publish_student(recipe, run, student, write_card)
+    table = format_scores_table(scores)
+    shown = list(shown_views(tokenizer, rows[:3], recipe.stages, recipe.student.prompt_format))
+    title = f"{recipe.recipe.title or recipe.recipe.name}: report"
+    images = sorted(pictures.glob("*.png"))
+    report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(samples))
+    (run.folder / "report.html").write_text(report, encoding="utf-8")
+    for note in notes:
+        print(f"note: {note}")
+    print(f"\n{table}\n")
+    print(_where(recipe, run, student, published))
+
+
+def _load(student: Path) -> tuple[Any, Any]:
+    from transformers import AutoModelForCausalLM
+
+    from toolkit.students import load_tokenizer
+
+    return AutoModelForCausalLM.from_pretrained(student, dtype="auto"), load_tokenizer(str(student))
+
+
+def student_facts(
+    recipe: Recipe,
+    chain: Sequence[TrainedStage],
+    scores: Scores,
+    own: str,
+    origins: Mapping[str, SetFacts],
+    samples: Mapping[str, Mapping[str, Sequence[Row]]],
+    rows_digest: str,
+    model: Any,
+) -> StudentFacts:
+    """Put together what a student's card tells, from what its run has written."""
+    from toolkit.student_card import describe_hardware, library_versions
+
+    assert recipe.student is not None
+    outcomes = [json.loads((link.student / "stage.json").read_text()) for link in chain]
+    shown = next(iter(samples[own].values()))[0]
+    settings = recipe.dataset.config
+    teacher = getattr(getattr(settings, "teacher", None), "kind", "published elsewhere")
+    publish = recipe.publish
+    return StudentFacts(
+        repo_id=publish.repo_id if publish else recipe.recipe.name,
+        revision=publish.revision if publish else "unpublished",
+        architecture=type(model).__name__,
+        parameters=model.num_parameters(),
+        base_model=recipe.student.model_name_or_path,
+        base_revision=recipe.student.model_arguments().get("model_revision"),
+        license=publish.license if publish else None,
+        recipe=recipe.recipe.model_dump(),
+        recipe_yaml=_yaml(recipe),
+        command=f"accelerate launch toolkit/train.py {recipe.words}",
+        dataset=DatasetFacts(
+            recipe.dataset.repo_id,
+            recipe.dataset.revision,
+            rows_digest,
+            teacher,
+            getattr(getattr(settings, "teacher", None), "model", "") or "",
+        ),
+        stages=[
+            StageFacts(
+                link.stage.name,
+                {
+                    name: {"coefficient": view.coefficient, "token_weights": view.token_weights}
+                    for name, view in link.stage.views.items()
+                },
+                link.stage.reduction.model_dump(),
+                link.stage.training,
+                outcome,
+            )
+            for link, outcome in zip(chain, outcomes, strict=True)
+        ],
+        scores=scores,
+        own=own,
+        sets=origins,
+        prompt=shown["prompt"],
+        completion=shown["completion"],
+        add_special_tokens=recipe.student.prompt_format == "plain",
+        hardware=describe_hardware(outcomes[-1]["device"]),
+        versions=library_versions(),
+    )
+
+
+def _yaml(recipe: Recipe) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True))
+
+
+def _where(recipe: Recipe, run: Run, student: Path, published: hub.Published | None) -> str:
+    """Say where student, scores, cards and report lie, and what may be done next."""
+    place = published.folder if published else student
+    lines = [
+        f"student   {place}" + ("" if published is None or published.is_new else "  (published already by this run)"),
+        f"card      {place / 'README.md'}" if published else "card      none, the recipe publishes nothing",
+        f"dataset   {dataset_folder(recipe)}, its card in README.md",
+        f"scores    {run.folder / 'scores.json'}",
+        f"samples   {run.folder / 'samples'}, every completion in a Parquet file",
+        f"report    {run.folder / 'report.html'}, open it in a browser",
+        f"next      distill explain {recipe.words}",
+    ]
+    return "\n".join(lines)
