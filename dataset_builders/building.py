@@ -154,6 +154,13 @@ def build_dataset(
     return BuildReport(published, outcome, collected, shares)
 
 
+def settings_digest(builder_name: str, settings: Any) -> str:
+    """Return a digest of what a build starts from, without reading any of it: builder, settings and code."""
+    from dataset_builders import load_builder
+
+    return _digest(builder_name, settings.model_dump(mode="json"), _source_code(load_builder(builder_name)))
+
+
 def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tuple[int, int]:
     """Return how many requests the first round has, and how many of them the store has answers for; asks nobody.
 

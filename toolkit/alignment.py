@@ -39,11 +39,11 @@ def key_steps(right: Sequence[Hashable], wrong: Sequence[Hashable]) -> tuple[lis
     )
     right_flags = [False] * len(right)
     wrong_flags = [False] * len(wrong)
-    for tag, wrong_index, right_index in Levenshtein.editops(spelt_wrong, spelt_right).as_list():
-        if tag != "delete":
-            right_flags[right_index] = True
-        if tag != "insert":
-            wrong_flags[wrong_index] = True
+    for operation in Levenshtein.editops(spelt_wrong, spelt_right):
+        if operation.tag != "delete":
+            right_flags[operation.dest_pos] = True
+        if operation.tag != "insert":
+            wrong_flags[operation.src_pos] = True
     return right_flags, wrong_flags
 
 

@@ -75,7 +75,7 @@ def _token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list
     texts: list[str] = []
     said, start = "", 0
     for end in range(1, len(ids) + 1):
-        now = tokenizer.decode(ids[start:end], clean_up_tokenization_spaces=False)
+        now = str(tokenizer.decode(list(ids[start:end]), clean_up_tokenization_spaces=False))
         incomplete = now.endswith("\N{REPLACEMENT CHARACTER}") and end < len(ids)
         texts.append("" if incomplete else now[len(said) :])
         said = said if incomplete else now

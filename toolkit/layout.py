@@ -17,7 +17,7 @@ from toolkit.trl_seams import DataCollatorForLanguageModeling, pack_dataset, pad
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_FILLERS = {"weights": 0.0, "counts": 0.0, "views": 0}
+_FILLED_WITH_ZERO = ("weights", "counts", "views")
 
 
 @dataclass
@@ -49,12 +49,12 @@ class WeightedCollator:
                 for token, weight in zip(example["input_ids"], example["weights"], strict=True)
             ]
         batch: dict[str, Any] = self._tokens(examples)
-        for name, filler in _FILLERS.items():
+        for name in _FILLED_WITH_ZERO:
             tensors = [torch.tensor(example[name]) for example in examples]
             if self.flat:
                 tensors = [torch.cat(tensors)]
             batch[name] = pad(
-                tensors, padding_value=filler, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
+                tensors, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
             )
         return batch
 

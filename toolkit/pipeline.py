@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
-from toolkit.recipe_dataset import dataset_folder, load_split, store_path
+from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
 from toolkit.reporting import check_free
 from toolkit.results import conclude
 from toolkit.runs import Run, rows_digest
@@ -29,7 +29,7 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
     """
-    from dataset_builders.building import build_dataset, first_round
+    from dataset_builders.building import build_dataset, first_round, settings_digest
 
     dataset = recipe.dataset
     if dataset.builder is None:
@@ -49,14 +49,18 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
         hub_dir=recipe.hub_dir,
         repo_id=dataset.repo_id,
         revision=dataset.revision,
-        command=f"distill build {recipe.words}",
+        command=f"distill build {recipe.dataset_words}",
         show_progress=sys.stderr.isatty(),
     )
+    built_from(recipe).write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
     print(report.summary())
 
 
 def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     """Return the dataset's training records, building it first where it is missing.
+
+    A revision that was built from other settings or by other code is built again, which asks for nothing that the
+    store has, and is refused where other records come of it: a revision never changes.
 
     Raises:
         UserError: The dataset cannot be built or loaded, or has no training records.
@@ -65,10 +69,20 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
 
     process = PartialState()
     if recipe.dataset.builder is not None:
-        if process.is_main_process and not dataset_folder(recipe).exists():
+        if process.is_main_process and not _is_built(recipe):
             build(recipe)
         process.wait_for_everyone()
     return list(load_split(recipe, "default", "train"))
+
+
+def _is_built(recipe: Recipe) -> bool:
+    from dataset_builders.building import settings_digest
+
+    assert recipe.dataset.builder is not None
+    mark = built_from(recipe)
+    if not dataset_folder(recipe).exists() or not mark.exists():
+        return False
+    return mark.read_text(encoding="utf-8") == settings_digest(recipe.dataset.builder, recipe.dataset.config)
 
 
 def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrainedTokenizerBase:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,12 @@ class Recipe(Section):
     def words(self) -> str:
         """The recipe's file and the overrides, as they were typed after the command."""
         return shlex.join(self._words)
+
+    @property
+    def dataset_words(self) -> str:
+        """The recipe's file and those overrides that concern its dataset: what builds it again."""
+        file, *overrides = self._words
+        return shlex.join([os.path.normpath(file), *(word for word in overrides if word.startswith("dataset."))])
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""

@@ -22,6 +22,12 @@ def dataset_folder(recipe: Recipe) -> Path:
     return hub.folder(recipe.hub_dir, "dataset", recipe.dataset.repo_id, recipe.dataset.revision)
 
 
+def built_from(recipe: Recipe) -> Path:
+    """Return the file that holds the digest of the settings and code that a revision was last built from."""
+    dataset = recipe.dataset
+    return Path(recipe.hub_dir) / "stores" / f"{dataset.repo_id}-{dataset.revision}.built-from"
+
+
 def load_split(recipe: Recipe, config: str, split: str) -> Any:
     """Load a config and split of the recipe's dataset.
 

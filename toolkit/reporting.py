@@ -83,7 +83,8 @@ def score_students(
     for name, chain in students.items():
         source = str(chain[-1].student) if chain else start
         tokenizer = load_tokenizer(source)
-        model = AutoModelForCausalLM.from_pretrained(source, dtype="auto").to(_device())
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+        model.to(_device())
         decode = decode_of(recipe, name)
         prompt = prompt_template(recipe, name, decode)
         settings = Decoding(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from accelerate import PartialState
 from datasets import Dataset
@@ -21,7 +21,7 @@ from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomical
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
     from toolkit.recipe import Stage
 
@@ -36,7 +36,7 @@ class MarkComplete(TrainerCallback):
         process = PartialState()
         process.wait_for_everyone()
         if process.is_main_process:
-            (Path(args.output_dir) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _COMPLETE).touch()
 
 
 def last_complete_checkpoint(folder: Path) -> Path | None:
@@ -153,7 +153,7 @@ def make_trainer(
         collator=WeightedCollator(
             tokenizer.pad_token_id,
             flat=packing or stage.training.get("padding_free", False),
-            pad_to_multiple_of=args.pad_to_multiple_of,
+            pad_to_multiple_of=stage.training.get("pad_to_multiple_of"),
         ),
         args=args,
         train_dataset=dataset,
@@ -161,7 +161,7 @@ def make_trainer(
         callbacks=[MarkComplete()],
         **model,
     )
-    agree(trainer.model, tokenizer)
+    agree(cast("PreTrainedModel", trainer.model), tokenizer)
     return trainer, report
 
 
@@ -169,7 +169,7 @@ def _save(
     trainer: WeightedSFTTrainer, start: str, folder: Path, model_fields: Mapping[str, Any], facts: Mapping[str, Any]
 ) -> None:
     """Write the stage's student, merged where it was trained as an adapter."""
-    tokenizer = trainer.processing_class
+    tokenizer: Any = trainer.processing_class
     adapter = folder / "adapter"
     if model_fields.get("use_peft"):
         trainer.save_model(str(adapter))

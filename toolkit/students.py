@@ -67,16 +67,17 @@ def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenize
             f"student.from_config.model_type: found {model_type!r}, which transformers does not know"
             f"{nearest(model_type, list(CONFIG_MAPPING))}"
         )
-    configuration = CONFIG_MAPPING[model_type](
+    configuration_class: Any = CONFIG_MAPPING[model_type]
+    configuration = configuration_class(
         **fields,
         vocab_size=len(tokenizer),
         bos_token_id=None,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
     )
-    unknown = [name for name in fields if not hasattr(type(configuration)(), name)]
+    unknown = [name for name in fields if not hasattr(configuration_class(), name)]
     if unknown:
-        known = list(type(configuration)().to_dict())
+        known = list(configuration_class().to_dict())
         raise UserError(
             f"student.from_config: {type(configuration).__name__} has no field {unknown[0]!r}"
             f"{nearest(unknown[0], known)}"

@@ -74,7 +74,7 @@ def trl_arguments(
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
         "dtype": model.dtype,
-        **(args.model_init_kwargs or {}),
+        **training.get("model_init_kwargs", {}),
     }
     return args, {
         "model": start,
@@ -83,7 +83,11 @@ def trl_arguments(
     }
 
 
-class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
+# Attributes that TRL declares on an instance, or as None, are meant to be set by subclasses; its annotations say no.
+_SFTTrainer: Any = SFTTrainer
+
+
+class WeightedSFTTrainer(_SFTTrainer):
     """TRL's `SFTTrainer` on the loss `sum_v sum_t w_t CE_t / D_v` (DESIGN, section 3).
 
     The dataset has the columns of `toolkit.encoding.COLUMNS` and is not prepared again. Each view's share of the loss
@@ -157,11 +161,11 @@ class WeightedSFTTrainer(SFTTrainer):  # type: ignore[misc]
         model_inputs = {name: value for name, value in inputs.items() if name not in _OURS}
         losses = token_losses(model, model_inputs, inputs["labels"], self.head)
         terms = weighted_loss(losses, weights, views, num_items_in_batch)
-        if self.model.training:
+        if model.training:
             for name, term in zip(self.view_names, terms.detach(), strict=True):
                 self._terms[name].append(term)
         # DDP averages the gradients of the processes; the denominators are those of all of them together.
-        return terms.sum() * (self.accelerator.num_processes if self.model.training else 1)
+        return terms.sum() * (self.accelerator.num_processes if model.training else 1)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log each view's share of the loss beside the loss, as a mean over the optimizer steps since the last log."""
@@ -200,7 +204,7 @@ def token_losses(model: torch.nn.Module, inputs: dict[str, Any], labels: Tensor,
 
 def _logits_at(model: torch.nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
     """Return the logits at the given positions of the sequence, shape (B, K, vocabulary)."""
-    inner = model
+    inner: Any = model
     while hasattr(inner, "module"):  # DDP hides the signature
         inner = inner.module
     inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
