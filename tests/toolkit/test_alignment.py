@@ -46,7 +46,7 @@ sequences = st.lists(st.integers(-3, 3), max_size=14)
 
 
 @given(right=sequences, wrong=sequences)
-@example(right=[-1, 2], wrong=[-2, 2])  # hash(-1) == hash(-2): rapidfuzz alone would call them equal
+@example(right=[-1, 2], wrong=[-2, 2])  # hash(-1) == hash(-2)
 def test_the_script_is_minimal_and_its_two_sides_agree(right: list[int], wrong: list[int]) -> None:
     key_right, key_wrong = key_steps(right, wrong)
     assert [t for t, key in zip(right, key_right, strict=True) if not key] == [
@@ -80,6 +80,8 @@ def test_against_nothing_everything_is_key(right: list[int]) -> None:
 
 def test_tokens_of_unlike_types_may_be_mixed() -> None:
     assert key_steps(["a", 1, (2, 3)], ["a", "1", (2, 3)]) == ([False, True, False], [False, True, False])
+    assert key_steps(["a"], [97]) == ([True], [True])  # rapidfuzz alone calls them equal
+    assert key_steps([1, 2], [1.0, 3]) == ([False, True], [False, True])
 
 
 def test_spans_cover_the_changed_words_and_the_space_between_them() -> None:
