@@ -8,28 +8,18 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, TrainerCallback
+from transformers import AutoModelForCausalLM
 from trl import SFTConfig, SFTTrainer
 
+from tests.gradients import Gradients, difference, edit_by_hand
 from tests.records import TRAINING, duals, edit, imitation, saved_student
 from tests.tiny_students import tiny_tokenizer
-from toolkit.alignment import key_steps
 from toolkit.errors import UserError
 from toolkit.recipe import Stage
 from toolkit.stages import make_trainer
 from toolkit.trl_seams import token_losses
 
 ROWS = duals(8)
-
-
-class Gradients(TrainerCallback):
-    """Keeps the whole gradient of every optimizer step."""
-
-    def __init__(self) -> None:
-        self.steps: list[torch.Tensor] = []
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.steps.append(torch.cat([p.grad.flatten().clone() for p in kwargs["model"].parameters()]))
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +35,6 @@ def run(student: str, stage: Stage, tmp_path: Path, rows: list[dict[str, Any]] =
     trainer.train()
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     return [entry["loss"] for entry in log], gradients.steps, log
-
-
-def difference(a: torch.Tensor, b: torch.Tensor) -> float:
-    return ((a - b).norm() / b.norm()).item()
 
 
 def test_weights_of_one_are_plain_trl_for_twenty_steps(student: str, tmp_path: Path) -> None:
@@ -79,28 +65,6 @@ def test_weights_of_one_are_plain_trl_for_twenty_steps(student: str, tmp_path: P
     assert losses == pytest.approx(expected, rel=1e-6)
     assert max(difference(ours, theirs) for ours, theirs in zip(gradients, seen.steps, strict=True)) < 1e-5
     assert max((a - b).abs().max().item() for a, b in zip(gradients, seen.steps, strict=True)) < 1e-6
-
-
-def edit_by_hand(student: str, rows: list[dict[str, Any]], alpha: float, beta: float) -> tuple[float, torch.Tensor]:
-    """EDIT's released stage-2 loss, edit.md section 3, one sequence at a time, and its gradient."""
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(student, dtype=torch.float32), tiny_tokenizer()
-    total = torch.zeros(())
-    for row in rows:
-        prompt = tokenizer(f"Q: {row['question']}\nA:")["input_ids"]
-        chains = {}
-        for side in ("right", "wrong"):
-            chain = f" {row[side]['rationale']}\nTherefore, the answer is {row[side]['answer']}."
-            chains[side] = [*tokenizer(chain)["input_ids"], tokenizer.eos_token_id]
-        keys = dict(zip(chains, key_steps(chains["right"], chains["wrong"]), strict=True))
-        for side, factor in (("right", alpha), ("wrong", -beta)):
-            ids = torch.tensor([prompt + chains[side]])
-            log_probabilities = model(input_ids=ids).logits.log_softmax(-1)[0]
-            for t, (token, key) in enumerate(zip(chains[side], keys[side], strict=True)):
-                if key:
-                    nll = -log_probabilities[len(prompt) + t - 1, token]
-                    total = total + factor * nll / len(chains[side]) / len(rows)
-    total.backward()
-    return total.item(), torch.cat([p.grad.flatten() for p in model.parameters()])
 
 
 LAYOUTS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,60 @@
+"""One optimizer step of EDIT's second stage under every reduction: its gradient and its logged loss.
+
+A script for `torchrun`, and a function for the test that compares: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+
+from tests.gradients import Gradients
+from tests.records import duals, edit
+from toolkit.stages import make_trainer
+
+ROWS = duals(4)  # eight sequences: one optimizer step of eight
+REDUCTIONS = ("token", "view", "example")
+BETA = 0.3
+
+
+def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
+    """Return gradient, loss and number of processes for every reduction.
+
+    Args:
+        student: Folder of the student.
+        batch: Sequences of a micro-batch on each process.
+        steps: Micro-batches accumulated.
+    """
+    found = {}
+    for by in REDUCTIONS:
+        stage = edit(
+            beta=BETA,
+            reduction={"by": by, "over": "all"},
+            max_grad_norm=0.0,
+            per_device_train_batch_size=batch,
+            gradient_accumulation_steps=steps,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            trainer, _ = make_trainer(stage, ROWS, student, Path(folder), {}, "plain")
+            gradients = Gradients()
+            trainer.add_callback(gradients)
+            trainer.train()
+        (gradient,) = gradients.steps
+        found[by] = {
+            "gradient": gradient,
+            "loss": next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
+            "processes": trainer.accelerator.num_processes,
+        }
+    return found
+
+
+if __name__ == "__main__":
+    student, file, *sizes = sys.argv[1:]
+    results = {size: probe(student, *map(int, size.split("x"))) for size in sizes}
+    if PartialState().is_main_process:
+        torch.save(results, file)

@@ -1,0 +1,64 @@
+"""Two processes take the step that one takes: gradients and losses do not depend on how a batch is spread.
+
+Started by `torchrun`: `accelerate launch --cpu --num_processes 2` of accelerate 1.15 starts a single process.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.gradients import difference, edit_by_hand
+from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, probe
+from tests.records import saved_student
+
+ROOT = Path(__file__).parents[2]
+SIZES = ("4x1", "2x2")  # batch of each process x micro-batches accumulated
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return saved_student(tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture(scope="module")
+def alone(student: str) -> dict[str, dict[str, Any]]:
+    return probe(student, batch=8, steps=1)
+
+
+@pytest.fixture(scope="module")
+def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, Any]]]:
+    file = tmp_path_factory.mktemp("together") / "results.pt"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [*launch, str(Path(__file__).with_name("gradient_probe.py")), student, str(file), *SIZES]
+    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    results: dict[str, dict[str, dict[str, Any]]] = torch.load(file)
+    assert {case["processes"] for cases in results.values() for case in cases.values()} == {2}
+    return results
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("by", REDUCTIONS)
+def test_the_gradient_is_that_of_one_process(alone: Any, together: Any, by: str, size: str) -> None:
+    assert difference(together[size][by]["gradient"], alone[by]["gradient"]) < 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("by", REDUCTIONS)
+def test_the_logged_loss_is_that_of_one_process(alone: Any, together: Any, by: str, size: str) -> None:
+    assert together[size][by]["loss"] == pytest.approx(alone[by]["loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_edits_second_stage_is_its_formula(student: str, together: Any, size: str) -> None:
+    loss, gradient = edit_by_hand(student, ROWS, alpha=1.0, beta=BETA)
+    assert together[size]["example"]["loss"] == pytest.approx(loss, rel=1e-5)
+    assert difference(together[size]["example"]["gradient"], gradient) < 1e-5
