@@ -1,6 +1,6 @@
 """Write the tables of docs/recipes.md from the models that check recipes; they say each key's meaning once.
 
-    python docs/recipe_reference.py          # rewrites what stands below the marker in docs/recipes.md
+python docs/recipe_reference.py          # rewrites what stands below the marker in docs/recipes.md
 """
 
 from __future__ import annotations
