@@ -213,12 +213,19 @@ def _schemas(path: Path) -> dict[str, Any]:
     files = sorted(path.rglob("*.parquet"))
     if not files:
         return {}
-    from pyarrow import parquet
+    from pyarrow import ArrowInvalid, parquet
 
-    return {
-        file.relative_to(path).as_posix().partition("-0")[0]: parquet.read_schema(file).remove_metadata()
-        for file in files
-    }
+    schemas = {}
+    for file in files:
+        try:
+            schema = parquet.read_schema(file)
+        except ArrowInvalid as error:
+            raise UserError(
+                f"{file}: published, but no Parquet file any more ({error}); remove the folder of its revision, and "
+                "the same command publishes it again"
+            ) from None
+        schemas[file.relative_to(path).as_posix().partition("-0")[0]] = schema.remove_metadata()
+    return schemas
 
 
 def _refuse(root: str | Path, kind: Kind, repo_id: str, revision: str, change: Change) -> None:

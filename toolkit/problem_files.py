@@ -58,12 +58,12 @@ def _matching(pattern: str) -> list[Path]:
     found = sorted(Path(name) for name in glob.glob(pattern, recursive=True) if Path(name).is_file())
     if found:
         return found
-    folder = Path(pattern).parent
-    while not folder.is_dir():
-        pattern, folder = str(folder), folder.parent
-    names = sorted(entry.name for entry in folder.iterdir())
-    near = nearest(Path(pattern).name, names)
-    raise UserError(f"no file matches {pattern!r}; the folder {folder} holds {len(names)} entries{near}")
+    missing = Path(pattern)
+    while not missing.parent.is_dir():
+        missing = missing.parent
+    names = sorted(entry.name for entry in missing.parent.iterdir())
+    near = nearest(missing.name, names)
+    raise UserError(f"no file matches {pattern!r}: {str(missing.parent)!r} holds no {missing.name!r}{near}")
 
 
 def _read(path: Path) -> bytes:
@@ -83,7 +83,7 @@ def _parse_line(place: str, stem: str, line: bytes) -> Row:
         data = json.loads(line)
     except UnicodeDecodeError as error:
         return Row(place, stem, {}, f"is not UTF-8: {error.reason} at byte {error.start}")
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError also of a number with thousands of digits
         return Row(place, stem, {}, f"is not JSON: {error}")
     return Row(place, stem, data) if isinstance(data, dict) else _no_object(place, stem, data)
 
@@ -100,7 +100,7 @@ def _document(path: Path, content: bytes) -> Any | None:
         if error.msg == "Extra data":
             return None
         raise UserError(f"{path}:{error.lineno}: is not JSON: {error.msg}") from None
-    except (UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: is not JSON: {error}") from None
 
 

@@ -153,7 +153,7 @@ def _gold(value: Any, pattern: str | None, column: str) -> str:
     """Return a gold answer as text: `51.0` is 51, true is yes."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value is None or (isinstance(value, float) and math.isnan(value)):
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"no gold answer: column {column!r} has no value")
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -115,7 +115,7 @@ def read_template(name: str, path: Path) -> Template:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        others = [other.name for other in path.parent.glob(f"*{path.suffix}")]
+        others = [other.name for other in path.parent.glob(f"*{path.suffix}") if other.name != path.name]
         raise UserError(f"cannot read prompt template {path}: {error}{nearest(path.name, others)}") from None
     if path.suffix == ".txt":
         if "{QUESTION}" not in text:

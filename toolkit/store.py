@@ -193,9 +193,11 @@ class Store:
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
 
     def _open(self, read_only: bool) -> None:
+        self._connection.execute("BEGIN")  # all three as of one moment: another process may just be making the file
         (identity,) = self._row("PRAGMA application_id")
         (version,) = self._row("PRAGMA user_version")
         (tables,) = self._row("SELECT count(*) FROM sqlite_master")
+        self._connection.execute("COMMIT")
         is_new = identity == 0 and tables == 0
         if identity != _APPLICATION_ID and not (is_new and not read_only):
             raise UserError(f"{self.path}: not a store of completions, but another kind of SQLite database")
@@ -217,15 +219,16 @@ class Store:
         if row is None:
             return None
         text, reasoning, finish_reason, model, prompt_tokens, completion_tokens, raw = row
-        return Completion(
-            text=json.loads(text),
-            reasoning=json.loads(reasoning),
-            finish_reason=json.loads(finish_reason),
-            model=json.loads(model),
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            raw=json.loads(raw),
-        )
+        with self._faults_named():
+            return Completion(
+                text=json.loads(text),
+                reasoning=json.loads(reasoning),
+                finish_reason=json.loads(finish_reason),
+                model=json.loads(model),
+                prompt_tokens=prompt_tokens,
+                completion_tokens=completion_tokens,
+                raw=json.loads(raw),
+            )
 
     def _row(self, query: str, values: tuple[str, ...] = ()) -> Any:
         with self._faults_named():
@@ -245,10 +248,10 @@ class Store:
 
     @contextmanager
     def _faults_named(self) -> Iterator[None]:
-        """Turn what is wrong with the file (not SQLite, corrupt, full disk, locked) into an error that names it."""
+        """Turn what is wrong with the file (not SQLite, corrupt, edited, full disk, locked) into an error that names it."""
         try:
             yield
-        except (sqlite3.DatabaseError, OSError) as error:
+        except (sqlite3.DatabaseError, json.JSONDecodeError, OSError) as error:
             if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
                 raise
             raise UserError(f"{self.path}: cannot be used as a store of completions: {error}") from None

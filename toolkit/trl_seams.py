@@ -70,6 +70,10 @@ def trl_arguments(
     args = SFTConfig(
         output_dir=str(output_dir), **{name: value for name, value in training.items() if name not in layout}
     )
+    if args.save_total_limit == 1:
+        # The trainer deletes the older checkpoint before the newer one is marked as whole: killed in between, a run
+        # that keeps one would have none.
+        args.save_total_limit = 2
     args.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from toolkit.schema import Strict
 from toolkit.teachers.protocol import Completion, FailureKind, Request, TeacherError
@@ -45,7 +47,7 @@ class OpenAIConfig(Strict):
     kind: Literal["openai"] = "openai"
     model: str = Field(min_length=1)
     base_url: str | None = None
-    api_key_env: str = Field(default="OPENAI_API_KEY", pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")
+    api_key_env: str = "OPENAI_API_KEY"
     timeout: float = Field(default=600.0, gt=0)
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
@@ -57,7 +59,17 @@ class OpenAIConfig(Strict):
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("expected an address like http://localhost:8000/v1")
             if parts.username or parts.password or parts.query:
-                raise ValueError("must hold no user, password or query: keys come from the environment (api_key_env)")
+                # Not a ValueError, whose text would show what was found: a secret.
+                raise PydanticCustomError(
+                    "owned", "must hold no user, password or query: keys come from the environment (api_key_env)"
+                )
+        return value
+
+    @field_validator("api_key_env")
+    @classmethod
+    def _names_a_variable(cls, value: str) -> str:
+        if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value):
+            raise PydanticCustomError("owned", "must be the name of an environment variable, and never the key itself")
         return value
 
 
@@ -102,6 +114,10 @@ class OpenAITeacher:
         """
         from openai import APIStatusError
 
+        if not (key := os.environ.get(self._config.api_key_env, "")).isascii() or not key.isprintable():
+            # As a header it could not even be sent, and every request would fail for a reason that names no key.
+            reason = f"environment variable {self._config.api_key_env} holds a line break or another character no key has"
+            raise TeacherError("fatal", reason)
         client = self._open()
         address = f"{client.base_url.scheme}://{client.base_url.netloc.decode()}{client.base_url.path}"
         if not client.api_key and self._config.base_url is None:
