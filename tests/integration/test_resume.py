@@ -1,0 +1,93 @@
+"""A run that is killed and started again with the same command ends with the weights of one that was not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny_recipe import distill, environment, training_alone, written
+from toolkit.stages import last_complete_checkpoint
+
+RECIPE = training_alone(max_steps=20, save_steps=5)
+# The command line itself, in a process that gets a signal at a known step: a kill from outside lands anywhere.
+KILLED = """
+import os, sys
+from toolkit import cli, stages
+
+class Killed(stages.MarkComplete):
+    def {hook}(self, args, state, control, **kwargs):
+        if state.global_step == {step}:
+            os.kill(os.getpid(), {signal})
+        if "{hook}" == "on_save":
+            super().on_save(args, state, control, **kwargs)
+
+stages.MarkComplete = Killed
+sys.exit(cli.main(["train", sys.argv[1]]))
+"""
+
+
+def student(folder: Path) -> Path:
+    """Return the folder of the one trained student."""
+    (found,) = folder.glob("outputs/tiny/stages/imitate-*/student")
+    return found
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    ran = distill("train", written(folder, RECIPE))
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("sent", "hook", "step"),
+    [(signal.SIGKILL, "on_step_end", 13), (signal.SIGTERM, "on_save", 15)],
+    ids=["SIGKILL between two checkpoints", "SIGTERM before a checkpoint is whole"],
+)
+def test_an_interrupted_run_ends_with_the_same_weights(
+    uninterrupted: Path, tmp_path: Path, sent: signal.Signals, hook: str, step: int
+) -> None:
+    file = written(tmp_path, RECIPE)
+    shutil.copytree(uninterrupted / "hub", tmp_path / "hub")  # the dataset: only training is of interest
+    code = KILLED.format(hook=hook, step=step, signal=int(sent))
+    killed = subprocess.run(
+        [sys.executable, "-c", code, str(file)], env=environment(), capture_output=True, timeout=300, check=False
+    )
+    assert killed.returncode == -sent, killed.stderr[-3000:]
+    resumed = distill("train", file)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    facts = json.loads((student(tmp_path) / "stage.json").read_text())
+    assert (facts["resumed_from_step"], facts["steps"]) == (10, 20)
+    weights = [(student(folder) / "model.safetensors").read_bytes() for folder in (tmp_path, uninterrupted)]
+    assert weights[0] == weights[1]
+
+
+def test_losses_of_the_whole_run_are_kept(uninterrupted: Path) -> None:
+    facts = json.loads((student(uninterrupted) / "stage.json").read_text())
+    assert [entry["step"] for entry in facts["log"]] == list(range(2, 21, 2))
+
+
+def test_no_checkpoint_outlives_its_stage(uninterrupted: Path) -> None:
+    assert sorted(path.name for path in student(uninterrupted).parent.iterdir()) == ["student"]
+
+
+def test_a_checkpoint_without_its_mark_is_removed_and_not_resumed_from(tmp_path: Path) -> None:
+    for step in (9, 10, 100):
+        (tmp_path / f"checkpoint-{step}").mkdir()
+    for step in (9, 10):
+        (tmp_path / f"checkpoint-{step}" / "complete").touch()
+    assert last_complete_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-9"]
+
+
+def test_without_a_complete_checkpoint_training_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "checkpoint-5").mkdir()
+    assert last_complete_checkpoint(tmp_path) is None
+    assert last_complete_checkpoint(tmp_path / "missing") is None
