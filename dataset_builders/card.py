@@ -52,12 +52,15 @@ class Origin:
 
 
 def measure_key_shares(builder: type[CotsBuilder], settings: BuilderSettings, outcome: Outcome) -> Shares:
-    """Return the key shares of dual records by unit, `words` and with a tokenizer `tokens`; else nothing."""
+    """Return the key shares of dual records by unit, `words` and `tokens`; nothing where there are no wrong chains."""
     if "wrong" not in builder.CHAINS:
         return {}
-    shares = {"words": figures.key_shares(outcome.train)}
-    if settings.tokenizer is not None:
-        shares["tokens"] = figures.key_shares(outcome.train, figures.tokenizer_split(settings.tokenizer))
+    name = settings.tokenizer
+    tokens = figures.tokenizer_split(name) if name else figures.trained_split(outcome.train)
+    shares = {
+        "words": figures.key_shares(outcome.train),
+        "tokens": figures.key_shares(outcome.train, tokens),
+    }
     return shares
 
 
@@ -110,6 +113,9 @@ def dataset_card(
         origins=_origins(outcome) if "wrong" in builder.CHAINS else [],
         lengths=_lengths(builder, outcome),
         key_shares=shares,
+        tokens_of=f"`{settings.tokenizer}`"
+        if settings.tokenizer
+        else f"a byte-level BPE of {figures.TRAINED_SIZE} tokens trained on these chains",
         tasks=_tasks(outcome, test),
         mistakes=figures.mistakes(outcome.train) if "wrong" in builder.CHAINS else {},
         writers=writers,

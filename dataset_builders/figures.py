@@ -18,6 +18,10 @@ Split = Callable[[str], Sequence[Hashable]]
 # GPT-3's contamination check counts 13-grams; a shorter question counts as one piece.
 NGRAM = 13
 
+# Where no tokenizer is named, tokens are those of a BPE of this size, trained on this many pairs of the dataset.
+TRAINED_SIZE = 8192
+TRAINED_ON = 5000
+
 
 def split_words(text: str) -> list[str]:
     """Split a text as the published key spans do: words, and single marks of punctuation."""
@@ -43,6 +47,15 @@ def tokenizer_split(name: str) -> Split:
         tokenizer = Tokenizer.from_file(str(file)) if file.exists() else Tokenizer.from_pretrained(name)
     except Exception as error:  # `tokenizers` raises bare exceptions
         raise UserError(f"tokenizer {name!r} cannot be loaded: {error}") from None
+    return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def trained_split(records: Sequence[Record]) -> Split:
+    """Return a function from text to the tokens of a byte-level BPE that is trained on the dual records themselves."""
+    from toolkit.vocabulary import train_vocabulary
+
+    sample = [record[side]["rationale"] for record in records[:TRAINED_ON] for side in ("right", "wrong")]
+    tokenizer = train_vocabulary(sample, TRAINED_SIZE)
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 

@@ -85,7 +85,8 @@ class BuilderSettings(Strict):
         collect: How the teacher is asked: concurrency, retries, failure rate.
         max_characters: Longer completions are rejected: nothing sane is that long, and aligning it is quadratic.
         check_against: Evaluation sets whose test questions are searched for in the data, for the card.
-        tokenizer: A Hub id or a folder with `tokenizer.json`: key shares and lengths are then also given in its tokens.
+        tokenizer: A Hub id or a folder with `tokenizer.json`: key shares are given in words and in its tokens; by
+            default in those of a small one trained on the chains.
     """
 
     title: str = ""

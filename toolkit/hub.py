@@ -29,6 +29,8 @@ CARD = "README.md"
 _REVISION = re.compile(r"(v?)(\d+)\.(\d+)\.(\d+)")
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SHARD_BYTES = 500_000_000
+# How a revision came to be: the same data rebuilt from another folder or under newer libraries is no other revision.
+_REBUILD = re.compile(r"<!-- generated:rebuild -->.*?<!-- /generated:rebuild -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,9 @@ def publish(root: str | Path, kind: Kind, repo_id: str, revision: str, write: Ca
         _keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
         files = _digests(staging)
         if not target.exists():
-            staging.chmod(0o755)  # temporary folders are private, published ones are not
+            # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
+            for path in [staging, *staging.rglob("*")]:
+                path.chmod(0o755 if path.is_dir() else 0o644)
             try:
                 staging.rename(target)
                 return Published(target, tuple(files), is_new=True)
@@ -205,7 +209,13 @@ def _change(old: Path, new: Path) -> Change | None:
         return "schema"
     before.pop(CARD, None)
     after.pop(CARD, None)
-    return "content" if before != after else "card"
+    if before != after:
+        return "content"
+    return None if _told(old / CARD) == _told(new / CARD) else "card"
+
+
+def _told(card: Path) -> str | None:
+    return _REBUILD.sub("", card.read_text(encoding="utf-8")) if card.exists() else None
 
 
 def _schemas(path: Path) -> dict[str, Any]:

@@ -12,37 +12,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.vocabulary import END, PAD, train_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PAD, END = "<pad>", "<end>"
-
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a byte-level BPE tokenizer: any text can be written in it; frequent words and numbers are one token.
-
-    Args:
-        texts: What the student will read and write.
-        vocab_size: Most tokens it may have; at least 258, one for each byte and two special ones.
-    """
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    """Train a tokenizer on what a student will read and write; see `vocabulary.train_vocabulary`."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.BPE())
-    # Numbers are left whole: a student of a million parameters learns sums of whole small numbers many times sooner
-    # than carrying between digits.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=[PAD, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, pad_token=PAD, eos_token=END, clean_up_tokenization_spaces=False
+        tokenizer_object=train_vocabulary(texts, vocab_size),
+        pad_token=PAD,
+        eos_token=END,
+        clean_up_tokenization_spaces=False,
     )
 
 

@@ -67,3 +67,11 @@ def test_lengths_are_in_words_and_marks() -> None:
 
     assert measured is not None
     assert (measured.mean, measured.longest) == (2.5, 4)
+
+
+def test_without_a_tokenizer_shares_are_measured_in_tokens_trained_on_the_chains() -> None:
+    records = [{"right": {"rationale": "two plus two is four"}, "wrong": {"rationale": "two plus two is five"}}] * 4
+    split = figures.trained_split(records)
+
+    assert [len(split(text)) for text in ("two plus two is four", "")] == [5, 0]
+    assert split("zebra \N{SNOWMAN}") != split("zebra ")  # any text can be written
