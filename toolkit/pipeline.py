@@ -5,6 +5,7 @@ Every step finds what an earlier process finished and goes on from there; runnin
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from toolkit.results import conclude
 from toolkit.runs import Run, rows_digest
 
 if TYPE_CHECKING:
+    from accelerate import PartialState
     from transformers import PreTrainedTokenizerBase
 
     from toolkit.recipe import Recipe, Student
@@ -65,14 +67,26 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     Raises:
         UserError: The dataset cannot be built or loaded, or has no training records.
     """
-    from accelerate import PartialState
-
-    process = PartialState()
+    process = _this_process()
     if recipe.dataset.builder is not None:
         if process.is_main_process and not _is_built(recipe):
             build(recipe)
         process.wait_for_everyone()
     return list(load_split(recipe, "default", "train"))
+
+
+def _this_process() -> PartialState:
+    """Return this process's place among those of the run.
+
+    Without an accelerator several processes find each other only when told that they are to use the CPU: otherwise
+    each would take itself for the only one, and all would train into the same folders.
+    """
+    import torch
+    from accelerate import PartialState
+
+    if not torch.accelerator.is_available():
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # for transformers, which asks again before it trains
+    return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true"))
 
 
 def _is_built(recipe: Recipe) -> bool:
