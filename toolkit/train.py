@@ -11,6 +11,13 @@ if __name__ == "__main__":
     # machine, half the speed and worse for a single one on a CPU. Read before torch starts its threads.
     if "LOCAL_RANK" not in os.environ and os.environ.get("OMP_NUM_THREADS") == "1":
         del os.environ["OMP_NUM_THREADS"]
+    # With --cpu it sets the address of the first of several processes, and then starts that one alone.
+    if os.environ.get("ACCELERATE_USE_CPU") == "True" and "MASTER_PORT" in os.environ and "RANK" not in os.environ:
+        print(
+            "note: `accelerate launch --cpu` starts one process whatever --num_processes says; for several on a CPU: "
+            "torchrun --standalone --nproc_per_node N toolkit/train.py RECIPE",
+            file=sys.stderr,
+        )
     from toolkit.cli import main
 
     sys.exit(main(["train", *sys.argv[1:]]))

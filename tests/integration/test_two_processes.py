@@ -5,7 +5,7 @@ Started by `torchrun`: `accelerate launch --cpu --num_processes 2` of accelerate
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,9 +17,21 @@ import torch
 from tests.gradients import difference, edit_by_hand
 from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, probe
 from tests.records import saved_student
+from tests.tiny_recipe import ROOT, environment, training_alone, written
 
-ROOT = Path(__file__).parents[2]
+TWO = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 SIZES = ("4x1", "2x2")  # batch of each process x micro-batches accumulated
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", *map(str, words)],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -35,10 +47,7 @@ def alone(student: str) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="module")
 def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, Any]]]:
     file = tmp_path_factory.mktemp("together") / "results.pt"
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [*launch, str(Path(__file__).with_name("gradient_probe.py")), student, str(file), *SIZES]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    ran = run(*TWO, Path(__file__).with_name("gradient_probe.py"), student, file, *SIZES)
     assert ran.returncode == 0, ran.stderr[-3000:]
     results: dict[str, dict[str, dict[str, Any]]] = torch.load(file)
     assert {case["processes"] for cases in results.values() for case in cases.values()} == {2}
@@ -62,3 +71,19 @@ def test_edits_second_stage_is_its_formula(student: str, together: Any, size: st
     loss, gradient = edit_by_hand(student, ROWS, alpha=1.0, beta=BETA)
     assert together[size]["example"]["loss"] == pytest.approx(loss, rel=1e-5)
     assert difference(together[size]["example"]["gradient"], gradient) < 1e-5
+
+
+def test_a_recipe_is_trained_by_both_together(tmp_path: Path) -> None:
+    recipe = training_alone(max_steps=2)
+    del recipe["stages"][0]["training"]["use_cpu"]  # nobody needs to say so where there is nothing else
+    ran = run(*TWO, ROOT / "toolkit" / "train.py", written(tmp_path, recipe))
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    (facts,) = tmp_path.glob("outputs/tiny/stages/imitate-*/student/stage.json")
+    assert json.loads(facts.read_text())["processes"] == 2
+    assert ran.stdout.count("asked the teacher") == 1
+
+
+def test_whoever_asks_accelerate_for_two_on_a_cpu_is_told_that_it_starts_one(tmp_path: Path) -> None:
+    launch = ("accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    ran = run(*launch, ROOT / "toolkit" / "train.py", tmp_path / "missing.yaml")
+    assert "torchrun --standalone --nproc_per_node N" in ran.stderr
