@@ -110,6 +110,7 @@ def build_dataset(
     command: str,
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
+    accept_other_card: bool = False,
 ) -> BuildReport:
     """Build and publish a dataset, asking the teacher only for what the store lacks.
 
@@ -123,6 +124,7 @@ def build_dataset(
         command: The command that was typed; stands in the card.
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
         show_progress: Show a progress line while the teacher is asked.
+        accept_other_card: Do not mind that an existing revision with the same records has another card.
 
     Raises:
         UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
@@ -150,7 +152,7 @@ def build_dataset(
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
-        published = publish_dataset(hub_dir, repo_id, revision, tables, card)
+        published = publish_dataset(hub_dir, repo_id, revision, tables, card, accept_other_card=accept_other_card)
     return BuildReport(published, outcome, collected, shares)
 
 

@@ -1,4 +1,4 @@
-"""EDIT from problems to a published student in seconds: a recipe whose student is too small to learn anything."""
+"""EDIT from problems to a published student in seconds: a recipe whose students learn next to nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ EDIT: dict[str, Any] = {
         "repo_id": "tiny-cots",
         "revision": "v1.0.0",
         "config": {
-            "problems": {"source": "procedural", "tasks": ["ordering", "dates"], "n": 60, "n_test": 6, "seed": 0},
+            "problems": {"source": "procedural", "tasks": ["ordering", "dates"], "n": 60, "n_test": 20, "seed": 0},
             "teacher": {"kind": "procedural", "seed": 0},
         },
     },
@@ -70,7 +70,7 @@ EDIT: dict[str, Any] = {
                 {
                     "name": "answers",
                     "views": {"cot": {"prompt": PROMPT, "target": ["\nTherefore, the answer is {right.answer}."]}},
-                    "training": _TRAINING,
+                    "training": _TRAINING | {"max_steps": 80, "learning_rate": 5e-3},  # learns to end and to guess
                 }
             ]
         },

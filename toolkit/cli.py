@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -144,12 +145,23 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 after a user's mistake, or 130 after an interruption."""
+    """Run a command; return 0, 2 after a user's mistake or where the disk refuses, or 130 after an interruption."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error
     args = _parsed(argv)
     try:
         args.run(args)
+        sys.stdout.flush()
     except UserError as error:
         print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `distill ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted; `distill {args.command}` with the same words goes on from here", file=sys.stderr)

@@ -129,7 +129,7 @@ background:#fff;border:1px solid #ddd;border-radius:6px;padding:.8em}
 </style>"""
 _LEGEND = """<p class="key"><span class="prompt">prompt</span><span class="context">target without weight</span>
 <b style="background:hsla(130,65%,45%,.8)">made likelier</b><b style="background:hsla(5,65%,45%,.8)">made less
-likely</b> the deeper, the heavier; the weight stands under the pointer</p>"""
+likely</b> the deeper, the heavier within its view; the weight stands under the pointer</p>"""
 
 
 def page(title: str, body: str) -> str:

@@ -82,7 +82,15 @@ def find(root: str | Path, kind: Kind, repo_id: str, revision: str) -> Path:
     return path
 
 
-def publish(root: str | Path, kind: Kind, repo_id: str, revision: str, write: Callable[[Path], None]) -> Published:
+def publish(
+    root: str | Path,
+    kind: Kind,
+    repo_id: str,
+    revision: str,
+    write: Callable[[Path], None],
+    *,
+    accept_other_card: bool = False,
+) -> Published:
     """Write a revision, whole or not at all.
 
     Args:
@@ -92,6 +100,7 @@ def publish(root: str | Path, kind: Kind, repo_id: str, revision: str, write: Ca
         revision: Version, e.g. `v1.0.0`.
         write: Fills the empty folder it is given. A card among the files is merged with what people wrote into the
             card of this revision, or else of the newest one.
+        accept_other_card: Leave a revision that differs in its card alone as it is, instead of refusing.
 
     Raises:
         UserError: The revision exists with other content; names the next free version.
@@ -115,7 +124,7 @@ def publish(root: str | Path, kind: Kind, repo_id: str, revision: str, write: Ca
                 if not target.exists():
                     raise  # else somebody published it in this very moment: compare
         change = _change(target, staging)
-        if change is not None:
+        if change is not None and not (change == "card" and accept_other_card):
             _refuse(root, kind, repo_id, revision, change)
         return Published(target, tuple(files), is_new=False)
     finally:
@@ -128,6 +137,8 @@ def publish_dataset(
     revision: str,
     tables: Mapping[str, Mapping[str, datasets.Dataset]],
     card: str,
+    *,
+    accept_other_card: bool = False,
 ) -> Published:
     """Publish a dataset as Parquet files and a card, readable by `load_dataset(folder, config)` alone.
 
@@ -137,6 +148,7 @@ def publish_dataset(
         revision: Version, e.g. `v1.0.0`.
         tables: Datasets by config and split, none of them empty.
         card: Card with front matter; `configs` and `dataset_info` are added to it.
+        accept_other_card: See `publish`.
 
     Raises:
         UserError: The revision exists with other content; names the next free version.
@@ -149,7 +161,7 @@ def publish_dataset(
                 _write_parquet(dataset, staging / config, split)
         (staging / CARD).write_text(_with_configs(card, tables), encoding="utf-8")
 
-    return publish(root, "dataset", repo_id, revision, write)
+    return publish(root, "dataset", repo_id, revision, write, accept_other_card=accept_other_card)
 
 
 def _write_parquet(dataset: datasets.Dataset, into: Path, split: str) -> None:

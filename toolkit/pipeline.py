@@ -25,8 +25,13 @@ if TYPE_CHECKING:
     from toolkit.runs import TrainedStage
 
 
-def build(recipe: Recipe, dry_run: bool = False) -> None:
+def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False) -> None:
     """Ask the teacher for what is missing and publish the dataset.
+
+    Args:
+        recipe: The recipe.
+        dry_run: Say what would be asked and written, and do neither.
+        accept_other_card: Do not mind that the revision exists with the same records and another card.
 
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
@@ -53,6 +58,7 @@ def build(recipe: Recipe, dry_run: bool = False) -> None:
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
         show_progress=sys.stderr.isatty(),
+        accept_other_card=accept_other_card,
     )
     built_from(recipe).write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
     print(report.summary())
@@ -70,7 +76,7 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     process = _this_process()
     if recipe.dataset.builder is not None:
         if process.is_main_process and not _is_built(recipe):
-            build(recipe)
+            build(recipe, accept_other_card=True)
         process.wait_for_everyone()
     return list(load_split(recipe, "default", "train"))
 

@@ -22,6 +22,9 @@ from toolkit.problem import Problem
 if TYPE_CHECKING:
     import jinja2
 
+_VARIABLES = frozenset(
+    "task task_description question choices answer right wrong exemplars answer_phrase".split()  # of a `.jinja` file
+)
 _SLOT = re.compile(r"\{(QUESTION|CORRECT|RIGHT|WRONG)\}")
 # BBH's own few-shot files hold a canary and a rule above their exemplars, and no place for the question.
 _CANARY_HEADER = re.compile(r"\A.*canary GUID.*\n-----\n")
@@ -108,7 +111,8 @@ def read_template(name: str, path: Path) -> Template:
     dropped and the query (`Q: ...`, `A: Let's think step by step.`) is put below.
 
     Raises:
-        UserError: No such file, not UTF-8, another suffix, or a syntax error in a Jinja template.
+        UserError: No such file, not UTF-8, another suffix, or a Jinja template with a syntax error, an unknown
+            variable or no question.
     """
     if path.suffix not in (".jinja", ".txt"):
         raise UserError(f"{path}: a prompt template is a .jinja or a .txt file")
@@ -122,11 +126,17 @@ def read_template(name: str, path: Path) -> Template:
             text = _CANARY_HEADER.sub("", text).rstrip("\n") + _BBH_QUERY
         return Template(name, text, is_jinja=False)
     import jinja2
+    from jinja2 import meta
 
     try:
-        _environment().parse(text)
+        used = meta.find_undeclared_variables(_environment().parse(text))
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{path}:{error.lineno} is not a Jinja template: {error.message}") from None
+    for unknown in sorted(used - _VARIABLES):
+        allowed = ", ".join(sorted(_VARIABLES))
+        raise UserError(f"{path}: no variable {unknown!r}, allowed {allowed}{nearest(unknown, _VARIABLES)}")
+    if "question" not in used:
+        raise UserError(f"{path}: the prompt never shows {{{{ question }}}}, the teacher would not know what is asked")
     return Template(name, text, is_jinja=True)
 
 
@@ -137,12 +147,18 @@ class PromptBook:
         defaults: Folder of `<kind>.jinja` files.
         given: Template file per kind, with `{task}` in the path where every task has its own; kinds left out
             use the default.
+
+    Raises:
+        UserError: A given file cannot be read.
     """
 
     def __init__(self, defaults: Path, given: Mapping[str, str | None] | None = None) -> None:
         self._defaults = defaults
         self._given = {kind: path for kind, path in (given or {}).items() if path}
         self._read: dict[Path, Template] = {}
+        for kind, path in self._given.items():
+            if "{task}" not in path:
+                read_template(kind, Path(path))  # a mistake in a later round's prompt is told before the first is paid
 
     def template(self, kind: str, task: str) -> Template:
         """Return the template for a kind of prompt and a task.

@@ -91,9 +91,14 @@ class Recipe(Section):
 
     @property
     def dataset_words(self) -> str:
-        """The recipe's file and those overrides that concern its dataset: what builds it again."""
+        """The recipe's file and those overrides that concern its dataset: what builds it again.
+
+        Published with the dataset, so a file outside the working directory goes by its name alone.
+        """
         file, *overrides = self._words
-        return shlex.join([os.path.normpath(file), *(word for word in overrides if word.startswith("dataset."))])
+        shown = os.path.relpath(file)
+        shown = os.path.basename(file) if shown.startswith(os.pardir) else shown
+        return shlex.join([shown, *(word for word in overrides if word.startswith("dataset."))])
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""

@@ -165,7 +165,7 @@ class View(Section):
             views touches carry weight. The view listed first is the right one.
     """
 
-    prompt: str
+    prompt: str = Field(min_length=1)
     target: list[Annotated[TargetSegment, BeforeValidator(_segment)]]
     coefficient: Annotated[float, AfterValidator(_not_zero)] = 1.0
     token_weights: Literal["uniform", "key_steps"] = "uniform"

@@ -215,7 +215,7 @@ def examples_html(rows: Mapping[str, Mapping[str, Sequence[Row]]], per_set: int 
                 mark = "right" if answer["correct"] else "wrong"
                 text = html.escape(answer["completion"].strip()[:600])
                 parts.append(
-                    f"<dt><b>{html.escape(student)}</b>: {mark}</dt><dd style='white-space:pre-wrap'>{text}</dd>"
+                    f"<dt><b>{html.escape(student)}</b>: {mark}</dt><dd style='white-space:pre-wrap;overflow-wrap:anywhere'>{text}</dd>"
                 )
             parts.append("</dl>")
     return "".join(parts)

@@ -10,6 +10,7 @@ students that share a first stage train it once, and the same command always fin
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import inspect
@@ -39,6 +40,7 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
+@functools.cache  # of the code that runs, whatever becomes of its files meanwhile
 def code_digest() -> str:
     """Return the SHA-256 (hex) of the toolkit's own code between records and weights."""
     return digest_of(*[inspect.getsource(importlib.import_module(f"toolkit.{name}")) for name in _CODE])

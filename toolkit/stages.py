@@ -139,7 +139,10 @@ def make_trainer(
     prompt_format: str,
 ) -> tuple[WeightedSFTTrainer, EncodingReport]:
     """Encode a stage's records and put the trainer together; trains nothing."""
-    args, model = trl_arguments(stage.training, model_fields, output_dir, start)
+    try:
+        args, model = trl_arguments(stage.training, model_fields, output_dir, start)
+    except (ValueError, ImportError) as error:  # bf16 on a machine without it, a package that is not there
+        raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
     dataset, report = encode_stage(tokenizer, rows, stage, args.max_length, prompt_format)
     packing = stage.training.get("packing", False)

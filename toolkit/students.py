@@ -52,13 +52,16 @@ def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenize
             f"{nearest(model_type, list(CONFIG_MAPPING))}"
         )
     configuration_class: Any = CONFIG_MAPPING[model_type]
-    configuration = configuration_class(
-        **fields,
-        vocab_size=len(tokenizer),
-        bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    try:
+        configuration = configuration_class(
+            **fields,
+            vocab_size=len(tokenizer),
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    except Exception as error:  # a dozen types, from a refused head count to a division by it
+        raise UserError(f"student.from_config: {configuration_class.__name__} refuses it: {error}") from error
     unknown = [name for name in fields if not hasattr(configuration_class(), name)]
     if unknown:
         known = list(configuration_class().to_dict())
@@ -67,7 +70,10 @@ def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenize
             f"{nearest(unknown[0], known)}"
         )
     set_seed(seed)
-    model = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+    try:
+        model = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
+    except (RuntimeError, ValueError, AssertionError, ArithmeticError) as error:
+        raise UserError(f"student.from_config: no {model_type} can be made from it: {error}") from error
     agree(model, tokenizer)
     return model
 
@@ -78,10 +84,16 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     A missing pad token, or one that is the end-of-sequence token, is replaced by one the vocabulary already has
     for no other use: the unknown token, or a reserved special one. Padding never carries loss here; the point is
     that a published student whose pad ends its turn loses its end of turn in other people's trainers.
+
+    Raises:
+        UserError: There is no such student, or none that brings a tokenizer.
     """
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise UserError(f"student.model_name_or_path: no tokenizer can be loaded from {source!r}: {error}") from error
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         reserved = [
             token

@@ -16,7 +16,7 @@ from toolkit.errors import UserError
 
 PROCEDURAL = {
     "problems": {"source": "procedural", "tasks": ["chained_arithmetic", "ordering"], "n": 30, "n_test": 10},
-    "teacher": {"kind": "procedural", "error_rate": 0.4, "garble_rate": 0.1},
+    "teacher": {"kind": "procedural", "error_rate": 0.4, "garble_rate": 0.3},
 }
 
 

@@ -116,7 +116,9 @@ class OpenAITeacher:
 
         if not (key := os.environ.get(self._config.api_key_env, "")).isascii() or not key.isprintable():
             # As a header it could not even be sent, and every request would fail for a reason that names no key.
-            reason = f"environment variable {self._config.api_key_env} holds a line break or another character no key has"
+            reason = (
+                f"environment variable {self._config.api_key_env} holds a line break or another character no key has"
+            )
             raise TeacherError("fatal", reason)
         client = self._open()
         address = f"{client.base_url.scheme}://{client.base_url.netloc.decode()}{client.base_url.path}"
