@@ -76,12 +76,13 @@ def parse(
         return None, None, "empty completion"
     if "\0" in text:
         return None, None, "holds NUL characters"
-    rationale, clause = split_answer(_RUN_ON.split(text, maxsplit=1)[0])
+    text = _RUN_ON.split(text, maxsplit=1)[0]
+    rationale, clause = split_answer(text)
     rationale = rationale.strip()
     if clause is None:
         return rationale, None, "no answer clause"
     kind = kind_of(problem.answer, problem.kind)
-    answer = extract(clause, kind, problem.choices)
+    answer = extract(text, kind, problem.choices)
     if answer is None:
         # Unreadable is not wrong: the clause may well say the gold in words of its own.
         return rationale, None, "no answer in the answer clause"

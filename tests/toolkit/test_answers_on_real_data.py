@@ -141,7 +141,7 @@ def _first_number(answer: str) -> float | None:
     return float(found.group().replace(",", "").rstrip(".")) if found else None
 
 
-def test_dual_chains_are_right_and_wrong_as_labelled_but_for_22_labels() -> None:
+def test_dual_chains_are_right_and_wrong_as_labelled_but_for_22_of_them() -> None:
     unlike: Counter[tuple[str, str]] = Counter()
     total = 0
     for row in lines(files("dual_cots/pairs.jsonl.gz")[0]):
@@ -153,7 +153,7 @@ def test_dual_chains_are_right_and_wrong_as_labelled_but_for_22_labels() -> None
         if is_right(row["wrong"]["cot"], row["gold"], kind):
             unlike[task, "wrong accepted"] += 1
     assert total == 3854
-    # Labels at fault, 19: the ten svamp ones are off by up to 0.1 % ("1201587" for 1201565), the eleventh says
+    # Most of the 22 lie in the data: the ten svamp ones are off by up to 0.1 % ("1201587" for 1201565), the eleventh says
     # "21 - some"; gsm8k has "-$6" for 6, a fraction of a dollar for cents, and three wrong chains that are right
     # ("3000 quarts in 48 hours", labelled by their last number); aqua's says "(rounded ...) (b)" and was read as R;
     # bbh holds two questions twice, once with each gold. Ours, 2: "2040 minutes or 34 hours" and "So, 2 years of the
