@@ -205,8 +205,9 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
     facts = train_stage(link.stage, rows, link.start, link.folder, arguments, student.prompt_format)
     dropped = facts["encoding"]["dropped"]
     if not known:
+        since = f" (resumed at {facts['resumed_from_step']})" if facts["resumed_from_step"] else ""
         say(
-            f"stage {link.stage.name} of {name}: {facts['steps']} steps in {facts['seconds']:.0f} s, "
+            f"stage {link.stage.name} of {name}: {facts['steps']} steps{since} in {facts['seconds']:.0f} s, "
             f"{facts['encoding']['sequences']} sequences, {len(dropped)} records dropped for length"
         )
     return facts

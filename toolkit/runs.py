@@ -17,6 +17,7 @@ import inspect
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,9 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
 
 
 @functools.cache  # of the code that runs, whatever becomes of its files meanwhile
+@cache
 def code_digest() -> str:
-    """Return the SHA-256 (hex) of the toolkit's own code between records and weights."""
+    """Return the SHA-256 (hex) of the toolkit's own code between records and weights, as it was when first asked."""
     return digest_of(*[inspect.getsource(importlib.import_module(f"toolkit.{name}")) for name in _CODE])
 
 
