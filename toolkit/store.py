@@ -248,7 +248,7 @@ class Store:
 
     @contextmanager
     def _faults_named(self) -> Iterator[None]:
-        """Turn what is wrong with the file (not SQLite, corrupt, edited, full disk, locked) into an error that names it."""
+        """Turn what is wrong with the file (not SQLite, corrupt, edited, locked, full disk) into an error naming it."""
         try:
             yield
         except (sqlite3.DatabaseError, json.JSONDecodeError, OSError) as error:

@@ -5,6 +5,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -235,3 +236,19 @@ def test_a_corrupt_store_is_named_in_the_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:4096] + b"\xff" * 40_000)
     with pytest.raises(UserError, match=r"broken\.db"), Store(path) as store:
         store.get(ask("1"))
+
+
+def test_a_row_that_somebody_edited_is_named_as_the_store_s(store: Store) -> None:
+    store.put(ask(), Completion("2"))
+    with sqlite3.connect(store.path) as other:
+        other.execute("UPDATE completions SET text = '{not json'")
+    with pytest.raises(UserError, match=r"completions\.db"):
+        store.get(ask())
+
+
+def test_whoever_comes_while_a_store_is_being_made_waits_for_it(tmp_path: Path) -> None:
+    for attempt in range(20):
+        path = tmp_path / f"{attempt}.db"
+        with ThreadPoolExecutor(6) as pool:
+            stats = list(pool.map(lambda _, path=path: Store(path).stats().completions, range(6)))
+        assert stats == [0] * 6
