@@ -22,8 +22,9 @@ from toolkit.problem import Problem
 if TYPE_CHECKING:
     import jinja2
 
+# Of a `.jinja` file.
 _VARIABLES = frozenset(
-    "task task_description question choices answer right wrong exemplars answer_phrase".split()  # of a `.jinja` file
+    ("task", "task_description", "question", "choices", "answer", "right", "wrong", "exemplars", "answer_phrase")
 )
 _SLOT = re.compile(r"\{(QUESTION|CORRECT|RIGHT|WRONG)\}")
 # BBH's own few-shot files hold a canary and a rule above their exemplars, and no place for the question.

@@ -103,3 +103,17 @@ def test_a_label_changes_with_the_text_of_the_template() -> None:
 
     assert one != other
     assert one.startswith("cot@")
+
+
+def test_a_prompt_that_never_shows_the_question_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cot.jinja"
+    path.write_text("Think step by step.")
+    with pytest.raises(UserError, match=r"cot\.jinja: the prompt never shows \{\{ question \}\}"):
+        read_template("cot", path)
+
+
+def test_a_faulty_prompt_of_a_later_round_is_told_before_the_first_round(tmp_path: Path) -> None:
+    path = tmp_path / "contrastive.jinja"
+    path.write_text("{{ question }} {{ wrnog }}")
+    with pytest.raises(UserError, match=r"contrastive\.jinja: no variable 'wrnog'.*did you mean 'wrong'"):
+        PromptBook(DEFAULTS, {"contrastive": str(path)})
