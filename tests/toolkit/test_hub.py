@@ -155,3 +155,21 @@ def test_versions_are_ordered_as_numbers(tmp_path: Path) -> None:
         (tmp_path / "models/student" / revision).mkdir(parents=True)
 
     assert hub.revisions(tmp_path, "model", "student") == ["v1.9.0", "v1.10.0", "v2.0.0"]
+
+
+def test_the_same_data_rebuilt_by_another_command_is_the_same_revision(tmp_path: Path) -> None:
+    told = "{}\n<!-- generated:rebuild -->\n{}\n<!-- /generated:rebuild -->\n"
+    first = publish(tmp_path, "v1.0.0", 1, card=told.format(CARD, "distill build recipes/a.yaml, datasets 5.2.0"))
+
+    again = publish(tmp_path, "v1.0.0", 1, card=told.format(CARD, "distill build a.yaml, datasets 5.3.0"))
+
+    assert not again.is_new
+    assert "5.2.0" in (first.folder / "README.md").read_text()
+
+
+def test_a_damaged_file_of_a_revision_is_named(tmp_path: Path) -> None:
+    published = publish(tmp_path, "v1.0.0", 1)
+    next(published.folder.rglob("*.parquet")).write_bytes(b"junk")
+
+    with pytest.raises(UserError, match=r"parquet: published, but no Parquet file any more"):
+        publish(tmp_path, "v1.0.0", 1)
