@@ -472,3 +472,13 @@ def test_a_refused_key_at_the_check_ends_the_run(tmp_path: Path) -> None:
         with pytest.raises(TeacherUnavailable, match="key refused"):
             through_collect(server, store, [ask()])
         assert server.asks == []
+
+
+@pytest.mark.parametrize("key", ["sk-abc\n", "schl\u00fcssel"], ids=["line break", "umlaut"])
+def test_a_key_that_no_header_can_carry_is_told_as_such(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("A_KEY", key)
+    teacher = OpenAITeacher(OpenAIConfig(model="gpt", base_url="http://127.0.0.1:9/v1", api_key_env="A_KEY"))
+    with pytest.raises(TeacherError, match="A_KEY holds a line break") as told:
+        asyncio.run(teacher.check())
+    assert told.value.kind == "fatal"
+    assert key not in told.value.reason
