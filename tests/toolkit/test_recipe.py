@@ -446,3 +446,17 @@ def test_every_model_type_of_the_installed_transformers_can_be_looked_up() -> No
     assert "llama" in model_types()
     assert isinstance(configuration_model("qwen3"), type)
     assert issubclass(configuration_model("llama") or BaseModel, Strict)
+
+
+def test_the_command_that_builds_the_dataset_again_names_no_folder_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = load(tmp_path, GOOD, "dataset.revision=v1.1.0", "output_dir=/elsewhere")
+    outside = recipe.dataset_words
+    monkeypatch.chdir(tmp_path)
+
+    assert outside == recipe.dataset_words == "recipe.yaml dataset.revision=v1.1.0"
+
+
+def test_a_prompt_holds_something(tmp_path: Path) -> None:
+    assert "found ''" in only_fault(tmp_path, "stages.0.views.cot.prompt=''")
