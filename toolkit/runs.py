@@ -10,7 +10,6 @@ students that share a first stage train it once, and the same command always fin
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import inspect
@@ -41,7 +40,6 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
     return digest.hexdigest()
 
 
-@functools.cache  # of the code that runs, whatever becomes of its files meanwhile
 @cache
 def code_digest() -> str:
     """Return the SHA-256 (hex) of the toolkit's own code between records and weights, as it was when first asked."""
