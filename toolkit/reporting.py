@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 Scores = dict[str, dict[str, dict[str, Any]]]
 _RUN = "run.json"
+_WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
 def check_free(recipe: Recipe, run: Run) -> None:
@@ -207,15 +208,12 @@ def examples_html(rows: Mapping[str, Mapping[str, Sequence[Row]]], per_set: int 
             question = judged[index]
             heading = f"{set_name}: {question['task']}, gold {question['gold']}"
             parts.append(
-                f"<h3>{html.escape(heading)}</h3>"
-                f"<pre style='white-space:pre-wrap'>{html.escape(question['question'])}</pre><dl>"
+                f"<h3>{html.escape(heading)}</h3><pre style='{_WRAPPED}'>{html.escape(question['question'])}</pre><dl>"
             )
             for student, sets in rows.items():
                 answer = next(row for row in sets[set_name] if row["id"] == question["id"])
                 mark = "right" if answer["correct"] else "wrong"
                 text = html.escape(answer["completion"].strip()[:600])
-                parts.append(
-                    f"<dt><b>{html.escape(student)}</b>: {mark}</dt><dd style='white-space:pre-wrap;overflow-wrap:anywhere'>{text}</dd>"
-                )
+                parts.append(f"<dt><b>{html.escape(student)}</b>: {mark}</dt><dd style='{_WRAPPED}'>{text}</dd>")
             parts.append("</dl>")
     return "".join(parts)

@@ -72,7 +72,7 @@ def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenize
     set_seed(seed)
     try:
         model = AutoModelForCausalLM.from_config(configuration, dtype=torch.float32)
-    except (RuntimeError, ValueError, AssertionError, ArithmeticError) as error:
+    except (RuntimeError, ValueError, AssertionError, ArithmeticError, LookupError) as error:
         raise UserError(f"student.from_config: no {model_type} can be made from it: {error}") from error
     agree(model, tokenizer)
     return model
@@ -95,16 +95,13 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     except (OSError, ValueError) as error:
         raise UserError(f"student.model_name_or_path: no tokenizer can be loaded from {source!r}: {error}") from error
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        reserved = [
+        spare = [
             token
-            for token in tokenizer.get_added_vocab()
-            if any(word in token for word in ("reserved", "unused", "pad", "fim_pad")) and token != tokenizer.eos_token
+            for token in (tokenizer.unk_token, *sorted(tokenizer.get_added_vocab()))
+            if token not in (None, tokenizer.eos_token)
+            and (token == tokenizer.unk_token or any(word in token for word in ("reserved", "unused", "pad")))
         ]
-        spare = tokenizer.unk_token or next(iter(sorted(reserved)), None)
-        if spare is not None and spare != tokenizer.eos_token:
-            tokenizer.pad_token = spare
-        else:
-            tokenizer.pad_token = tokenizer.eos_token
+        tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
     return tokenizer
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import datasets
 import pytest
 
-from dataset_builders.figures import key_share
 from dataset_builders.building import BuildReport, build_dataset
+from dataset_builders.figures import key_share
 from toolkit.cli import open_recipe
 from toolkit.problem import Problem
 from toolkit.prompts import PromptBook

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -99,4 +100,4 @@ def test_words_are_ordered_and_leave_out_space_alone(text: str) -> None:
     spans = words(text)
     covered = "".join(text[s:e] for s, e in spans)
     assert covered == "".join(character for character in text if not character.isspace())
-    assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))

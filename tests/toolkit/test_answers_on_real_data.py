@@ -153,7 +153,7 @@ def test_dual_chains_are_right_and_wrong_as_labelled_but_for_22_of_them() -> Non
         if is_right(row["wrong"]["cot"], row["gold"], kind):
             unlike[task, "wrong accepted"] += 1
     assert total == 3854
-    # Most of the 22 lie in the data: the ten svamp ones are off by up to 0.1 % ("1201587" for 1201565), the eleventh says
+    # Most of the 22 lie in the data: ten of svamp are off by up to 0.1 % ("1201587" for 1201565), the eleventh says
     # "21 - some"; gsm8k has "-$6" for 6, a fraction of a dollar for cents, and three wrong chains that are right
     # ("3000 quarts in 48 hours", labelled by their last number); aqua's says "(rounded ...) (b)" and was read as R;
     # bbh holds two questions twice, once with each gold. Ours, 2: "2040 minutes or 34 hours" and "So, 2 years of the
