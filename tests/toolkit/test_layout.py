@@ -1,0 +1,131 @@
+"""Layouts: whatever the arrangement, each token keeps its weight, count, view and place in its sequence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toolkit.encoding import COLUMNS
+from toolkit.layout import WeightedCollator, pack
+
+PAD = 0
+LONGEST = 12
+
+# Weights that float32 holds exactly, so that they can be compared after becoming tensors.
+_token = st.tuples(
+    st.integers(1, 50), st.sampled_from([0.0, 0.25, 1.0, -0.5]), st.sampled_from([0.0, 1.0, 0.5]), st.integers(0, 2)
+)
+_sequences = st.lists(st.lists(_token, min_size=1, max_size=LONGEST), min_size=1, max_size=8)
+Tokens = list[tuple[int, float, float, int]]
+
+
+def dataset(sequences: list[Tokens]) -> Dataset:
+    return Dataset.from_dict(
+        {name: [[token[i] for token in tokens] for tokens in sequences] for i, name in enumerate(COLUMNS)}
+    )
+
+
+def rows_of(encoded: Dataset) -> list[Tokens]:
+    return [list(zip(*(row[name] for name in COLUMNS), strict=True)) for row in encoded]
+
+
+def unpacked(packed: Dataset) -> list[Tokens]:
+    """Return the sequences that the rows of a packed dataset are made of."""
+    sequences = []
+    for row, lengths in zip(rows_of(packed), packed["seq_lengths"], strict=True):
+        assert sum(lengths) == len(row)
+        for length in lengths:
+            sequences.append(row[:length])
+            row = row[length:]
+    return sequences
+
+
+def collated(rows: Dataset, **settings: Any) -> dict[str, Any]:
+    return WeightedCollator(PAD, **settings)([dict(row) for row in rows])
+
+
+def tokens_of(batch: dict[str, Any]) -> Counter[tuple[int, float, float, int]]:
+    """Return how often each (token, weight, count, view) stands in a batch, padding aside."""
+    columns = [batch[name].flatten().tolist() for name in COLUMNS]
+    return Counter(token for token in zip(*columns, strict=True) if token[0] != PAD)
+
+
+# --- packing
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences)
+def test_packing_keeps_every_sequence_whole(sequences: list[Tokens]) -> None:
+    packed = pack(dataset(sequences), max_length=16, seed=0)
+    assert Counter(map(tuple, unpacked(packed))) == Counter(map(tuple, sequences))
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences)
+def test_no_packed_row_is_longer_than_allowed(sequences: list[Tokens]) -> None:
+    assert all(len(row) <= 16 for row in pack(dataset(sequences), max_length=16, seed=0)["input_ids"])
+
+
+def test_packing_fills_rows() -> None:
+    packed = pack(dataset([[(1, 1.0, 1.0, 0)] * 4] * 8), max_length=16, seed=0)
+    assert [len(row) for row in packed["input_ids"]] == [16, 16]
+
+
+def test_neighbours_in_the_dataset_are_parted_the_same_way_every_time() -> None:
+    sequences = [[(i + 1, 1.0, 1.0, 0)] * 4 for i in range(32)]
+    first, again = (pack(dataset(sequences), max_length=8, seed=3)["input_ids"] for _ in range(2))
+    assert list(first) == list(again)
+    assert [row[0] for row in first] != sorted(row[0] for row in first)
+
+
+# --- batches
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences, st.booleans(), st.sampled_from([None, 8]))
+def test_a_batch_holds_every_token_with_its_weight_count_and_view(
+    sequences: list[Tokens], flat: bool, multiple: int | None
+) -> None:
+    batch = collated(dataset(sequences), flat=flat, pad_to_multiple_of=multiple)
+    assert tokens_of(batch) == Counter(token for tokens in sequences for token in tokens)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences)
+def test_a_batch_of_packed_rows_holds_the_same_tokens(sequences: list[Tokens]) -> None:
+    batch = collated(pack(dataset(sequences), max_length=16, seed=0), flat=True)
+    assert tokens_of(batch) == Counter(token for tokens in sequences for token in tokens)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences, st.booleans())
+def test_exactly_the_tokens_that_weigh_nothing_are_not_projected(sequences: list[Tokens], flat: bool) -> None:
+    batch = collated(dataset(sequences), flat=flat)
+    # A flat batch has no label for the first token of a sequence either, which nothing predicts.
+    starts = batch["position_ids"] == 0 if flat else torch.zeros_like(batch["labels"], dtype=torch.bool)
+    expected = torch.where((batch["weights"] != 0) & ~starts, batch["input_ids"], -100)
+    assert torch.equal(torch.where(starts, -100, batch["labels"]), expected)
+
+
+def test_a_padded_batch_masks_its_padding() -> None:
+    batch = collated(dataset([[(5, 1.0, 1.0, 0)] * 2, [(6, 1.0, 1.0, 1)] * 3]))
+    assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+    assert batch["weights"].tolist() == batch["counts"].tolist() == [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]]
+    assert batch["input_ids"][0, 2] == PAD
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["padding-free", "packed"])
+def test_positions_of_a_flat_batch_start_anew_with_every_sequence(packed: bool) -> None:
+    rows = dataset([[(5, 1.0, 1.0, 0)] * 2, [(6, 1.0, 1.0, 1)] * 3])
+    batch = collated(pack(rows, 8, seed=0) if packed else rows, flat=True)
+    assert batch["input_ids"].shape == (1, 5)
+    assert sorted(batch["position_ids"][0].tolist()) == [0, 0, 1, 1, 2]
+    by_sequence = {5: [0, 1], 6: [0, 1, 2]}
+    for token, positions in by_sequence.items():
+        assert batch["position_ids"][batch["input_ids"] == token].tolist() == positions

@@ -1,0 +1,180 @@
+"""Where students come from: tokenizers that pad with a token of their own, configurations, merged adapters."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.records import duals, imitation, saved_student
+from tests.tiny_students import END, tiny_llama, tiny_tokenizer
+from toolkit.errors import UserError
+from toolkit.stages import make_trainer
+from toolkit.students import (
+    agree,
+    load_tokenizer,
+    merge_adapter,
+    save_atomically,
+    student_from_config,
+    train_tokenizer,
+)
+
+CONFIG: dict[str, Any] = {
+    "model_type": "llama",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def saved(folder: Path, **special: Any) -> str:
+    """Save the tiny tokenizer with other special tokens and return its folder."""
+    tokenizer = tiny_tokenizer()
+    extra = special.pop("extra", [])
+    tokenizer.add_special_tokens({"additional_special_tokens": extra})
+    for name, token in special.items():
+        setattr(tokenizer, name, token)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+# --- tokens that pad and end
+
+
+@pytest.mark.parametrize(
+    ("special", "pad"),
+    [
+        ({"pad_token": "<|pad|>"}, "<|pad|>"),
+        ({"pad_token": None, "unk_token": "<unk>"}, "<unk>"),
+        ({"pad_token": END, "unk_token": "<unk>"}, "<unk>"),
+        ({"pad_token": END, "unk_token": END, "extra": ["<|reserved_7|>"]}, "<|pad|>"),
+        ({"pad_token": None, "extra": ["<|reserved_7|>"]}, "<|pad|>"),
+    ],
+    ids=["its own", "none, but an unknown", "the end, but an unknown", "all the end, but a spare", "none, but a spare"],
+)
+def test_padding_never_ends_a_turn_where_another_token_is_free(
+    tmp_path: Path, special: dict[str, Any], pad: str
+) -> None:
+    tokenizer = load_tokenizer(saved(tmp_path, **special))
+    assert tokenizer.pad_token == pad
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+
+
+def test_no_token_is_added_to_pad_with(tmp_path: Path) -> None:
+    source = saved(tmp_path, pad_token=None)
+    assert len(load_tokenizer(source)) == len(AutoTokenizer.from_pretrained(source))
+
+
+def test_a_missing_student_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"model_name_or_path.*missing-student"):
+        load_tokenizer(str(tmp_path / "missing-student"))
+
+
+def test_configurations_take_the_tokenizers_ends() -> None:
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+    model.generation_config.eos_token_id = [7]
+    model.config.pad_token_id = model.generation_config.pad_token_id = None
+    agree(model, tokenizer)
+    assert model.generation_config.eos_token_id == [tokenizer.eos_token_id, 7]
+    assert model.config.pad_token_id == model.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+# --- tokenizers trained here
+
+
+TRAINED = train_tokenizer(["Q: What is 12 + 30?\nA: 12 + 30 = 42.\nTherefore, the answer is 42."] * 3, 300)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_any_text_survives_a_trained_tokenizer(text: str) -> None:
+    assert TRAINED.decode(TRAINED(text)["input_ids"]) == text
+
+
+def test_a_trained_tokenizer_has_at_most_the_tokens_asked_for() -> None:
+    assert 258 <= len(TRAINED) <= 300
+
+
+def test_a_trained_tokenizer_reads_the_same_after_saving(tmp_path: Path) -> None:
+    TRAINED.save_pretrained(tmp_path)
+    text = "Q:  12 + 30 ?\n\nA: über 42."
+    assert load_tokenizer(str(tmp_path))(text)["input_ids"] == TRAINED(text)["input_ids"]
+
+
+# --- students from a configuration
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    torch.manual_seed(99)
+    first = student_from_config(CONFIG, TRAINED, seed=3).state_dict()
+    torch.manual_seed(7)
+    again, other = (student_from_config(CONFIG, TRAINED, seed=seed).state_dict() for seed in (3, 4))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"model_type": "lama"}, "did you mean 'llama'"),
+        ({"model_type": "t5"}, "T5Config"),
+        ({"hiden_size": 32}, "did you mean 'hidden_size'"),
+        ({"hidden_size": "wide"}, "hidden_size"),
+        ({"hidden_size": 30, "num_attention_heads": 4}, "not a multiple of the number of attention heads"),
+        ({"num_attention_heads": 0}, "division"),
+        ({"hidden_size": -4}, "negative dimension"),
+        ({"hidden_act": "no_such_function"}, "no_such_function"),
+        ({"vocab_size": 9}, "vocab_size"),
+    ],
+    ids=lambda value: " ".join(map(str, value)) if isinstance(value, dict) else "",
+)
+def test_a_configuration_that_makes_no_student_is_the_users_mistake(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(UserError, match=rf"(?s)^student\.from_config.*{told}"):
+        student_from_config(CONFIG | fields, TRAINED, seed=0)
+
+
+# --- saving and merging
+
+
+def test_a_student_is_saved_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+
+    def fails(*args: Any, **kwargs: Any) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(type(tokenizer), "save_pretrained", fails)
+    with pytest.raises(OSError, match="no space left"):
+        save_atomically(tmp_path / "student", model, tokenizer, {})
+    assert not (tmp_path / "student").exists()
+
+
+def test_what_a_broken_save_left_behind_is_not_in_the_next_one(tmp_path: Path) -> None:
+    (tmp_path / "student.partial").mkdir()
+    (tmp_path / "student.partial" / "litter").touch()
+    save_atomically(tmp_path / "student", tiny_llama(), tiny_tokenizer(), {"steps": 3})
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+    assert not (tmp_path / "student" / "litter").exists()
+    assert json.loads((tmp_path / "student" / "stage.json").read_text()) == {"steps": 3}
+
+
+def test_a_merged_adapter_answers_as_the_adapter_did(tmp_path: Path) -> None:
+    base = saved_student(tmp_path / "base")
+    fields = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    stage = imitation(max_steps=4, learning_rate=5e-2)
+    trainer, _ = make_trainer(stage, duals(8), base, tmp_path / "out", fields, "plain")
+    trainer.train()
+    trainer.save_model(str(tmp_path / "adapter"))
+    ids = torch.arange(2, 30).reshape(1, -1)
+    with torch.no_grad():
+        adapted = trainer.model.eval()(input_ids=ids).logits
+        merged = merge_adapter(base, tmp_path / "adapter", fields)(input_ids=ids).logits
+        untouched = AutoModelForCausalLM.from_pretrained(base)(input_ids=ids).logits
+    assert torch.allclose(merged, adapted, atol=1e-4)
+    assert not torch.allclose(merged, untouched, atol=1e-2)
