@@ -115,7 +115,7 @@ def generate_batches(
     if not rows:
         return
     encoded = tokenizer([prompt for prompt, _ in rows], add_special_tokens=decoding.add_special_tokens)["input_ids"]
-    _require_room(model, encoded, decoding.max_new_tokens)
+    require_room(model.config, encoded, decoding.max_new_tokens)
     order = sorted(range(len(rows)), key=lambda row: -len(encoded[row]))
     for start in range(0, len(order), batch_size):
         batch = order[start : start + batch_size]
@@ -150,9 +150,18 @@ def end_token_ids(model: Any, tokenizer: Any) -> list[int]:
     return [] if configured is None else [configured] if isinstance(configured, int) else list(configured)
 
 
-def _require_room(model: Any, encoded: Sequence[Sequence[int]], max_new_tokens: int) -> None:
-    """Refuse what would have to be truncated."""
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+def require_room(config: Any, encoded: Sequence[Sequence[int]], max_new_tokens: int) -> None:
+    """Refuse what would have to be truncated.
+
+    Args:
+        config: The model's configuration.
+        encoded: Token ids of the prompts.
+        max_new_tokens: Room that each of them must leave.
+
+    Raises:
+        UserError: A prompt leaves too little room, or is empty.
+    """
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
     longest = max(len(ids) for ids in encoded)
     if positions is not None and longest + max_new_tokens > positions:
         late = sum(len(ids) + max_new_tokens > positions for ids in encoded)

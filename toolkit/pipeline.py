@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
 from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
-from toolkit.reporting import check_free
-from toolkit.results import conclude
+from toolkit.reporting import check_free, check_questions
+from toolkit.results import conclude, evaluation_sets
 from toolkit.runs import Run, rows_digest
 
 if TYPE_CHECKING:
@@ -161,7 +161,12 @@ def lineup(recipe: Recipe, run: Run) -> dict[str, list[TrainedStage]]:
     """Return every student that is trained and scored, each as the chain of stages that makes it.
 
     The recipe's own comes last, after the references and after its own earlier stages.
+
+    Raises:
+        UserError: A reference bears the name of a stage, by which the student after that stage is called.
     """
+    if both := recipe.references.keys() & {stage.name for stage in recipe.stages}:
+        raise UserError(f"references.{min(both)}: a stage has this name already, and its student is called by it")
     students = {name: run.chain(reference.stages) for name, reference in recipe.references.items()}
     for end in range(1, len(recipe.stages) + 1):
         students[recipe.stages[end - 1].name] = run.chain(recipe.stages[:end])
@@ -181,13 +186,16 @@ def train(recipe: Recipe) -> None:
     if PartialState().is_main_process:
         check_free(recipe, run)
     start = make_start(recipe, run, rows)
+    students = lineup(recipe, run)
+    if recipe.evaluation is not None and PartialState().is_main_process:
+        check_questions(recipe, students, start, evaluation_sets(recipe)[0])
     trained: dict[Path, dict[str, Any]] = {}
-    for name, chain in lineup(recipe, run).items():
+    for name, chain in students.items():
         for link in chain:
             if link.folder not in trained:
                 trained[link.folder] = _train_link(recipe, name, link, rows)
     if PartialState().is_main_process:
-        conclude(recipe, run, lineup(recipe, run), start, rows)
+        conclude(recipe, run, students, start, rows)
 
 
 def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -219,13 +227,16 @@ def evaluate(recipe: Recipe) -> None:
     Raises:
         UserError: A student is not trained yet, or there is nothing to score on.
     """
+    first = f"run `accelerate launch toolkit/train.py {recipe.words}` first"
+    if recipe.dataset.builder is not None and not dataset_folder(recipe).exists():
+        raise UserError(f"nothing is trained: there is not even a dataset ({dataset_folder(recipe)}); {first}")
     rows = training_rows(recipe)
     run = Run(recipe, rows_digest(rows))
-    for name, chain in lineup(recipe, run).items():
+    students = lineup(recipe, run)
+    for name, chain in students.items():
         for link in chain:
             if not link.student.exists():
                 raise UserError(
-                    f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): "
-                    f"run `accelerate launch toolkit/train.py {recipe.words}` first"
+                    f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): {first}"
                 )
-    conclude(recipe, run, lineup(recipe, run), make_start(recipe, run, rows), rows)
+    conclude(recipe, run, students, make_start(recipe, run, rows), rows)

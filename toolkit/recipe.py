@@ -90,6 +90,13 @@ class Recipe(Section):
         return shlex.join(self._words)
 
     @property
+    def public_words(self) -> str:
+        """The recipe's file and the overrides but those of folders: what trains it again on any machine."""
+        file, *overrides = self._words
+        folders = ("output_dir=", "hub_dir=")
+        return shlex.join([os.path.normpath(file), *(word for word in overrides if not word.startswith(folders))])
+
+    @property
     def dataset_words(self) -> str:
         """The recipe's file and those overrides that concern its dataset: what builds it again.
 

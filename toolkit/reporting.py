@@ -9,7 +9,7 @@ import base64
 import html
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from toolkit import hub
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
+    from toolkit.decoding import Decoding
     from toolkit.problem import Problem
     from toolkit.recipe import Decode, Recipe
     from toolkit.runs import Run, TrainedStage
@@ -70,12 +71,9 @@ def score_students(
     """
     from transformers import AutoModelForCausalLM
 
-    from toolkit.decoding import Decoding
-    from toolkit.encoding import prompt_text
     from toolkit.evaluation import evaluate_student
     from toolkit.scores import write_scores
     from toolkit.students import load_tokenizer
-    from toolkit.views import fill
 
     assert recipe.evaluation is not None
     assert recipe.student is not None
@@ -86,20 +84,8 @@ def score_students(
         tokenizer = load_tokenizer(source)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
         model.to(_device())
-        decode = decode_of(recipe, name)
-        prompt = prompt_template(recipe, name, decode)
-        settings = Decoding(
-            decode.max_new_tokens,
-            decode.samples,
-            decode.temperature,
-            decode.top_p,
-            add_special_tokens=recipe.student.prompt_format == "plain",
-        )
-
-        def read(problem: Problem, prompt: str = prompt, tokenizer: Any = tokenizer) -> str:
-            assert recipe.student is not None
-            return prompt_text(tokenizer, fill(prompt, problem_columns(problem)), recipe.student.prompt_format)
-
+        settings = decoding_of(recipe, name)
+        read = prompt_reader(recipe, name, tokenizer)
         scores[name], rows[name] = {}, {}
         for set_name, asked in problems.items():
             result = evaluate_student(
@@ -116,6 +102,63 @@ def score_students(
             scores[name][set_name], rows[name][set_name] = result.summary, result.rows
             write_scores(run.folder / "scores.json", scores)
     return scores, rows
+
+
+def decoding_of(recipe: Recipe, name: str) -> Decoding:
+    """Return how completions of a student of the lineup are drawn."""
+    from toolkit.decoding import Decoding
+
+    assert recipe.student is not None
+    decode = decode_of(recipe, name)
+    return Decoding(
+        decode.max_new_tokens,
+        decode.samples,
+        decode.temperature,
+        decode.top_p,
+        add_special_tokens=recipe.student.prompt_format == "plain",
+    )
+
+
+def prompt_reader(recipe: Recipe, name: str, tokenizer: Any) -> Callable[[Problem], str]:
+    """Return what turns a problem into the prompt that a student of the lineup reads."""
+    from toolkit.encoding import prompt_text
+    from toolkit.views import fill
+
+    assert recipe.student is not None
+    template = prompt_template(recipe, name, decode_of(recipe, name))
+    prompt_format = recipe.student.prompt_format
+    return lambda problem: prompt_text(tokenizer, fill(template, problem_columns(problem)), prompt_format)
+
+
+def check_questions(
+    recipe: Recipe, names: Iterable[str], start: str, problems: Mapping[str, Sequence[Problem]]
+) -> None:
+    """See to it, before anything is trained, that every question can be asked when there are students to ask.
+
+    Args:
+        recipe: The recipe.
+        names: Students of the lineup.
+        start: The student that training starts from; all of them have its tokenizer and its positions.
+        problems: Evaluation sets by name.
+
+    Raises:
+        UserError: A set is empty, or a prompt leaves no room for its answer.
+    """
+    from transformers import AutoConfig
+
+    from toolkit.decoding import require_room
+    from toolkit.students import load_tokenizer
+
+    assert recipe.evaluation is not None
+    config, tokenizer = AutoConfig.from_pretrained(start), load_tokenizer(start)
+    for set_name, asked in problems.items():
+        if not asked:
+            raise UserError(f"evaluation.sets.{set_name}: there are no problems to score on")
+        for name in names:
+            settings, read = decoding_of(recipe, name), prompt_reader(recipe, name, tokenizer)
+            prompts = [read(problem) for problem in asked[: recipe.evaluation.n]]
+            encoded = tokenizer(prompts, add_special_tokens=settings.add_special_tokens)["input_ids"]
+            require_room(config, encoded, settings.max_new_tokens)
 
 
 def _device() -> str:

@@ -154,7 +154,7 @@ def student_facts(
         license=publish.license if publish else None,
         recipe=recipe.recipe.model_dump(),
         recipe_yaml=_yaml(recipe),
-        command=f"accelerate launch toolkit/train.py {recipe.words}",
+        command=f"accelerate launch toolkit/train.py {recipe.public_words}",
         dataset=DatasetFacts(
             recipe.dataset.repo_id,
             recipe.dataset.revision,
@@ -189,7 +189,9 @@ def student_facts(
 def _yaml(recipe: Recipe) -> str:
     import yaml
 
-    return str(yaml.safe_dump(recipe.resolved(), sort_keys=False, allow_unicode=True))
+    # Without the folders: they belong to a machine, not to the method.
+    content = {key: value for key, value in recipe.resolved().items() if key not in ("output_dir", "hub_dir")}
+    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 
 def _where(recipe: Recipe, run: Run, student: Path, published: hub.Published | None) -> str:

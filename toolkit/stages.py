@@ -116,7 +116,7 @@ def train_stage(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     facts = {
         "stage": stage.name,
-        "start": start,
+        "start": _name_of(start),
         "seconds": round(time.monotonic() - began, 1),
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,
@@ -128,6 +128,14 @@ def train_stage(
     }
     _save(trainer, start, folder, model_fields, facts)
     return facts
+
+
+def _name_of(start: str) -> str:
+    """Return how facts call a student: a stage's folder by its name, so that no path of a machine is published."""
+    path = Path(start)
+    if not path.exists():
+        return start
+    return path.parent.name if path.name == "student" else path.name
 
 
 def make_trainer(
@@ -150,20 +158,23 @@ def make_trainer(
         if args.max_length is None:
             raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
         dataset = pack(dataset, args.max_length, args.seed)
-    trainer = WeightedSFTTrainer(
-        view_names=list(stage.views),
-        reduce_by=stage.reduction.by,
-        collator=WeightedCollator(
-            tokenizer.pad_token_id,
-            flat=packing or stage.training.get("padding_free", False),
-            pad_to_multiple_of=stage.training.get("pad_to_multiple_of"),
-        ),
-        args=args,
-        train_dataset=dataset,
-        processing_class=tokenizer,
-        callbacks=[MarkComplete()],
-        **model,
-    )
+    try:
+        trainer = WeightedSFTTrainer(
+            view_names=list(stage.views),
+            reduce_by=stage.reduction.by,
+            collator=WeightedCollator(
+                tokenizer.pad_token_id,
+                flat=packing or stage.training.get("padding_free", False),
+                pad_to_multiple_of=stage.training.get("pad_to_multiple_of"),
+            ),
+            args=args,
+            train_dataset=dataset,
+            processing_class=tokenizer,
+            callbacks=[MarkComplete()],
+            **model,
+        )
+    except (ImportError, RuntimeError, ValueError) as error:  # a tracker that is not installed, arguments at odds
+        raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     agree(cast("PreTrainedModel", trainer.model), tokenizer)
     return trainer, report
 
