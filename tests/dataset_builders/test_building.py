@@ -10,8 +10,8 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builders import load_builder
-from dataset_builders.columns import leaves
 from dataset_builders.building import BuildReport, build_dataset, first_round
+from dataset_builders.columns import leaves
 from toolkit.errors import UserError
 
 PROCEDURAL = {
