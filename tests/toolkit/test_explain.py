@@ -94,12 +94,17 @@ def test_nothing_of_the_text_is_lost_on_the_way_to_the_reader(show: Any) -> None
     assert joined(view) in text.replace("↵", "")
 
 
-def test_markup_in_a_record_stays_text() -> None:
+@pytest.mark.parametrize(("weight", "in_prompt"), [(1.0, False), (0.0, True), (0.0, False)])
+def test_markup_in_a_token_stays_text(weight: float, in_prompt: bool) -> None:
     evil = '<script>alert("x")</script><img src=x onerror=alert(1)>&amp;'
-    views = list(shown_views(TOKENIZER, [record(evil, evil) | {"id": evil}], [imitation(), edit()], "plain"))
-    shown = Page(page(evil, as_html(views)))
+    shown = Page(as_html([ShownView("title", "about", [(evil, weight, in_prompt)])]))
     assert not {"script", "img"} & set(shown.elements)
-    assert all(evil in text.replace("↵", "") for text in shown.pre if "1 + 1 = 3" not in text)
+    assert shown.pre == [evil]
+
+
+def test_markup_in_titles_stays_text() -> None:
+    shown = Page(page("<img>", as_html([ShownView("<img>", "<img>", [])])))
+    assert "img" not in shown.elements
 
 
 def test_likelier_is_green_less_likely_is_red_and_the_prompt_neither() -> None:
