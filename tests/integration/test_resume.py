@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny_recipe import distill, environment, training_alone, written
+from tests.tiny_recipe import ROOT, distill, environment, training_alone, written
 from toolkit.stages import last_complete_checkpoint
 
 RECIPE = training_alone(max_steps=20, save_steps=5)
@@ -91,3 +91,21 @@ def test_without_a_complete_checkpoint_training_begins_anew(tmp_path: Path) -> N
     (tmp_path / "checkpoint-5").mkdir()
     assert last_complete_checkpoint(tmp_path) is None
     assert last_complete_checkpoint(tmp_path / "missing") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
+def test_training_ends_with_the_launcher_that_started_it(tmp_path: Path, sent: signal.Signals) -> None:
+    """Else it would go on beside the one that the same command starts."""
+    file = written(tmp_path, RECIPE)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", str(ROOT / "toolkit" / "train.py"), str(file)]
+    # The pipe is at its end when the last process that writes to it is gone.
+    launcher = subprocess.Popen(
+        launch, env=environment() | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert launcher.stdout is not None
+    assert launcher.stdout.readline(), "training has begun to speak"
+    launcher.send_signal(sent)
+    launcher.stdout.read()
+    assert launcher.wait() == -sent
+    assert not list(tmp_path.glob("outputs/tiny/stages/*/student"))
