@@ -6,6 +6,7 @@ nothing in such a module touches files.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -72,14 +73,14 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": QUESTION}
 
     @staticmethod
+    @abstractmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: Any) -> Rounds:
         """Yield what to ask, round by round, and return the records; see `dataset_builders.asking`."""
-        raise NotImplementedError
 
     @staticmethod
+    @abstractmethod
     def sft(record: dict[str, Any]) -> dict[str, Any]:
         """Return a record as prompt and completion."""
-        raise NotImplementedError
 
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(features=features(self.tables()[self.config.name]))
