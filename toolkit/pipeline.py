@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
 from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
-from toolkit.reporting import check_free, check_questions
+from toolkit.reporting import check_free, check_padding, check_questions
 from toolkit.results import conclude, evaluation_sets
 from toolkit.runs import Run, rows_digest
 
@@ -187,6 +187,7 @@ def train(recipe: Recipe) -> None:
         check_free(recipe, run)
     start = make_start(recipe, run, rows)
     students = lineup(recipe, run)
+    check_padding(recipe, start)
     if recipe.evaluation is not None and PartialState().is_main_process:
         check_questions(recipe, students, start, evaluation_sets(recipe)[0])
     trained: dict[Path, dict[str, Any]] = {}

@@ -50,6 +50,24 @@ def check_free(recipe: Recipe, run: Run) -> None:
         )
 
 
+def check_padding(recipe: Recipe, start: str) -> None:
+    """See to it, before anything is trained, that the student to be published has a token of its own to pad with.
+
+    Raises:
+        UserError: Its tokenizer can pad with its end of sequence alone: trained on by others, who mask padding, such a
+            student unlearns to stop.
+    """
+    from toolkit.students import load_tokenizer
+
+    tokenizer = load_tokenizer(start)
+    if recipe.publish is not None and tokenizer.pad_token_id == tokenizer.eos_token_id:
+        raise UserError(
+            f"publish: the tokenizer of {start} has nothing to pad with but its end of sequence "
+            f"({tokenizer.eos_token!r}), and a student that is published so unlearns to stop in other people's "
+            "trainers. Give the model a padding token first, or set publish=null to train it for yourself"
+        )
+
+
 def score_students(
     recipe: Recipe,
     run: Run,

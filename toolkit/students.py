@@ -106,14 +106,18 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
 
 
 def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Make the model's configurations name the tokens that the tokenizer ends and pads with."""
+    """Make the model's configurations name the tokens that the tokenizer ends and pads with.
+
+    A padding token that the model also counts among its ends (Qwen's `<|endoftext|>`) is struck from them: the student
+    ends its turns with the tokenizer's end of sequence.
+    """
     model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     generation = model.generation_config
     generation.pad_token_id = tokenizer.pad_token_id
     ends = generation.eos_token_id
     ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    if tokenizer.eos_token_id not in ends:
-        ends.insert(0, tokenizer.eos_token_id)
+    ends = [end for end in ends if end not in (tokenizer.eos_token_id, tokenizer.pad_token_id)]
+    ends.insert(0, tokenizer.eos_token_id)
     generation.eos_token_id = ends[0] if len(ends) == 1 else ends
     if model.config.get_text_config().eos_token_id is None:
         model.config.get_text_config().eos_token_id = tokenizer.eos_token_id

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
 from tests.records import duals, imitation, saved_student
 from tests.tiny_students import END, tiny_llama, tiny_tokenizer
 from toolkit.errors import UserError
+from toolkit.recipe import Recipe
+from toolkit.reporting import check_padding
 from toolkit.stages import make_trainer
 from toolkit.students import (
     agree,
@@ -84,6 +89,20 @@ def test_configurations_take_the_tokenizers_ends() -> None:
     agree(model, tokenizer)
     assert model.generation_config.eos_token_id == [tokenizer.eos_token_id, 7]
     assert model.config.pad_token_id == model.generation_config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_a_padding_token_is_struck_from_the_models_ends() -> None:
+    model, tokenizer = tiny_llama(), tiny_tokenizer()
+    model.generation_config.eos_token_id = [7, tokenizer.pad_token_id]
+    agree(model, tokenizer)
+    assert model.generation_config.eos_token_id == [tokenizer.eos_token_id, 7]
+
+
+def test_a_student_that_could_pad_with_its_end_alone_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    vocabulary = Tokenizer(WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
+    PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="</s>").save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="nothing to pad with but its end of sequence"):
+        check_padding(cast("Recipe", SimpleNamespace(publish=True)), str(tmp_path))
 
 
 # --- tokenizers trained here
