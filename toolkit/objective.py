@@ -22,10 +22,10 @@ def denominators(counts: Tensor, views: Tensor, number_of_views: int, by: str) -
         by: `token` (one denominator for all views) or `view` / `example` (one for each).
 
     Returns:
-        Shape (V,), float64: sums of up to millions of ones must stay exact.
+        Shape (V,), float64 where the device has it: sums of up to millions of ones must stay exact.
     """
-    sums = torch.zeros(number_of_views, dtype=torch.float64, device=counts.device)
-    sums.index_add_(0, views.reshape(-1).long(), counts.reshape(-1).double())
+    sums = torch.zeros(number_of_views, dtype=_sum_type(counts.device), device=counts.device)
+    sums.index_add_(0, views.reshape(-1).long(), counts.reshape(-1).to(sums.dtype))
     return sums.sum().expand_as(sums).clone() if by == "token" else sums
 
 
@@ -42,9 +42,14 @@ def weighted_loss(losses: Tensor, weights: Tensor, views: Tensor, denominators: 
         denominators: Of the whole optimizer step, shape (V,). A view that does not occur in it adds nothing.
 
     Returns:
-        Shape (V,), in the precision of `losses`.
+        Shape (V,), in the precision of `losses`; added up in float64, since a running sum of thousands of float32
+        terms loses the last digits that a comparison with plain training is about.
     """
     # A view without tokens in the step has the denominator 0; any other value gives its empty sum as 0.
-    safe = torch.where(denominators == 0, torch.ones_like(denominators), denominators).to(losses.dtype)
-    scaled = losses * (weights.to(losses.dtype) / safe[views.long()])
-    return torch.zeros_like(safe).index_add(0, views.reshape(-1).long(), scaled.reshape(-1))
+    safe = torch.where(denominators == 0, torch.ones_like(denominators), denominators)
+    scaled = losses.to(safe.dtype) * (weights.to(safe.dtype) / safe[views.long()])
+    return torch.zeros_like(safe).index_add(0, views.reshape(-1).long(), scaled.reshape(-1)).to(losses.dtype)
+
+
+def _sum_type(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64
