@@ -106,7 +106,7 @@ def conclude(
 
     published = reporting.publish_student(recipe, run, student, write_card)
     table = format_scores_table(scores)
-    shown = list(shown_views(tokenizer, rows[:3], recipe.stages, recipe.student.prompt_format))
+    shown = list(shown_views(tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
     report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(samples))
@@ -141,6 +141,7 @@ def student_facts(
     assert recipe.student is not None
     outcomes = [json.loads((link.student / "stage.json").read_text()) for link in chain]
     shown = next(iter(samples[own].values()))[0]
+    first = shown["turns"][0] if shown["turns"] else shown
     settings = recipe.dataset.config
     teacher = getattr(getattr(settings, "teacher", None), "kind", "published elsewhere")
     publish = recipe.publish
@@ -178,8 +179,8 @@ def student_facts(
         scores=scores,
         own=own,
         sets=origins,
-        prompt=shown["prompt"],
-        completion=shown["completion"],
+        prompt=first["prompt"],
+        completion=first["completion"],
         add_special_tokens=recipe.student.prompt_format == "plain",
         hardware=describe_hardware(outcomes[-1]["device"]),
         versions=library_versions(),

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.layout import WeightedCollator
+    from toolkit.sampling import BalancedSampler
 
 # For `layout`: TRL's collator of token columns, its packing and its padding.
 __all__ = [
@@ -100,6 +101,7 @@ class WeightedSFTTrainer(_SFTTrainer):
     Args:
         view_names: Names of the stage's views, in order.
         reduce_by: `token`, `view` or `example`.
+        sampler: Order of the sequences of an epoch; None for the trainer's own.
         collator: Layout of the batches; `SFTTrainer` refuses a collator of one's own with packing, so rows come
             packed already and `args.packing` stays off.
         **kwargs: As of `SFTTrainer`.
@@ -108,11 +110,20 @@ class WeightedSFTTrainer(_SFTTrainer):
     loss_is_scaled_for_ga = True
     _tag_names: ClassVar[list[str]] = ["cot-distillery"]
 
-    def __init__(self, *, view_names: list[str], reduce_by: str, collator: WeightedCollator, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        view_names: list[str],
+        reduce_by: str,
+        collator: WeightedCollator,
+        sampler: BalancedSampler | None = None,
+        **kwargs: Any,
+    ) -> None:
         args = kwargs["args"]
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         self.view_names = view_names
         self.reduce_by = reduce_by
+        self._sampler = sampler
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._steps = 0
         super().__init__(data_collator=collator, **kwargs)
@@ -133,6 +144,9 @@ class WeightedSFTTrainer(_SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The card is written once, from the facts of the whole run (`student_card`), not with every checkpoint."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self._sampler or super()._get_train_sampler(train_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, "seq_lengths"]
