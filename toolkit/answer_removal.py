@@ -29,15 +29,22 @@ def without_answer(text: str, answer: str, choices: Sequence[str] = ()) -> str:
         choices: Options in order, without their letters.
     """
     mention = _mention(answer.strip(), tuple(choices))
-    while mention.search(text):  # what is left can come together as another mention
-        text = mention.sub("", text)
+    found = 1
+    while found:  # what is left can come together as another mention
+        text, found = mention.subn(_between, text)
     return text if text.strip() else ""
+
+
+def _between(mention: re.Match[str]) -> str:
+    """Return what stays in a mention's place: the blank behind it, where its line has something before it."""
+    start_of_line = mention.start() == 0 or mention.string[mention.start() - 1] == "\n"
+    return " " if mention.group()[-1] in " \t" and not start_of_line else ""
 
 
 @lru_cache(maxsize=256)
 def _mention(answer: str, choices: tuple[str, ...]) -> re.Pattern[str]:
-    one = f"(?:{'|'.join(_forms(answer, choices))})"
-    return re.compile(rf"^(?:{one}[ \t]*)+|(?:[ \t]*{one})+", re.IGNORECASE | re.MULTILINE)
+    one = "|".join(_forms(answer, choices))
+    return re.compile(rf"(?<![ \t])[ \t]*(?:(?:{one})[ \t]*)+", re.IGNORECASE)
 
 
 def _forms(answer: str, choices: tuple[str, ...]) -> Iterator[str]:
