@@ -1,8 +1,8 @@
-"""How an answer is got from a student: one completion, a cascade, a loop over sub-questions, or the likelihood of options.
+"""How an answer is got from a student: one completion, a cascade, a loop over sub-questions, a comparison of options.
 
-A procedure is a list of turns. Each renders a view's prompt, lets the student write, and reads what it wrote back through
-the view's target, so that later prompts can take it: training and decoding share the view's templates and nothing is
-written twice. Ground floor: no model, no tokenizer; whoever has them answers what is asked.
+A procedure is a list of turns. Each renders a view's prompt, lets the student write, and reads what it wrote back
+through the view's target, so that later prompts can take it: training and decoding share the view's templates and
+nothing is written twice. Ground floor: no model, no tokenizer; whoever has them answers what is asked.
 """
 
 from __future__ import annotations
@@ -161,7 +161,9 @@ def _take(
         written = yield Ask(turn, frame(prompt) + given)
     said.append(Said(turn.view, frame(prompt) + given, written))
     templates = turn.written if turn.option is None else [template for template, _, _ in turn.target]
-    return dict.fromkeys((path for text in templates for path in columns(text)), "") | read_back(templates, written.text)
+    return dict.fromkeys((path for text in templates for path in columns(text)), "") | read_back(
+        templates, written.text
+    )
 
 
 def _repeat(
@@ -226,7 +228,8 @@ def _options(turn: TurnPlan, known: Mapping[str, Any]) -> tuple[tuple[Segment, .
     answers = {path for text, segment_role, _ in turn.target if segment_role == "answer" for path in columns(text)}
     if len(answers) != 1:
         raise UserError(
-            f"decode.choices: the segments of view {turn.view!r} with the role answer hold {sorted(answers)}, allowed one"
+            f"decode.choices: the segments of view {turn.view!r} with the role answer hold {sorted(answers)}, "
+            "allowed one column"
         )
     (answer,) = answers
     last = max(index for index, (_, segment_role, _) in enumerate(turn.target) if segment_role == "answer")

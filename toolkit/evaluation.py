@@ -197,9 +197,7 @@ class _Asker:
                 yield dict.fromkeys(late, Generation("", 0, False))
                 names = [name for name in names if name not in set(late)]
         rows = [(texts[name], name[1]) for name in names]
-        batches = generate_batches(
-            self.model, self.tokenizer, rows, how, batch_size=self.batch_size, seed=self.seed
-        )
+        batches = generate_batches(self.model, self.tokenizer, rows, how, batch_size=self.batch_size, seed=self.seed)
         for batch in batches:
             yield {names[row]: generation for row, generation in batch.items()}
 
@@ -256,9 +254,10 @@ def _write_rows(path: Path, rows: list[Row], key: str) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    turn = pa.struct({"view": pa.string(), "prompt": pa.string(), "completion": pa.string()} | {
-        "tokens": pa.int32(), "stopped": pa.bool_()
-    })
+    turn = pa.struct(
+        {"view": pa.string(), "prompt": pa.string(), "completion": pa.string()}
+        | {"tokens": pa.int32(), "stopped": pa.bool_()}
+    )
     types = {"sample": pa.int32(), "tokens": pa.int32(), "turns": pa.list_(turn)}
     types |= {name: pa.bool_() for name in ("parsed", "correct", "solved", "stopped")}
     schema = pa.schema({name: types.get(name, pa.string()) for name in rows[0]}, metadata={_KEY: key.encode()})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
 from toolkit.errors import UserError
+from toolkit.problem import question_columns
 
 if TYPE_CHECKING:
     from toolkit.decode_procedures import Procedure
@@ -111,7 +112,7 @@ def score_students(
                 asked[: recipe.evaluation.n],
                 procedure_of(recipe, name),
                 decoding_of(recipe, name),
-                columns=problem_columns,
+                columns=question_columns,
                 prompt_format=recipe.student.prompt_format,
                 batch_size=recipe.evaluation.batch_size,
                 seed=recipe.student.seed,
@@ -191,7 +192,7 @@ def _first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: 
     assert recipe.student is not None
     prompt_format = recipe.student.prompt_format
     asked = next(
-        converse(procedure, problem_columns(problem), lambda text: prompt_text(tokenizer, text, prompt_format))
+        converse(procedure, question_columns(problem), lambda text: prompt_text(tokenizer, text, prompt_format))
     )
     if isinstance(asked, Ask):
         return asked.text
@@ -203,18 +204,6 @@ def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def problem_columns(problem: Problem) -> dict[str, Any]:
-    """Return a problem's columns under the names that records have, so that one prompt template serves both."""
-    return {
-        "id": problem.id,
-        "task": problem.task,
-        "task_description": problem.task_description,
-        "question": problem.question,
-        "choices": list(problem.choices),
-        "kind": problem.kind,
-    }
 
 
 def decode_of(recipe: Recipe, name: str) -> Decode:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # Code that decides which weights come out of a stage, beside the libraries.
 _CODE = (
     "alignment",
+    "answer_removal",
+    "draws",
     "encoding",
     "layout",
     "objective",
@@ -34,6 +36,7 @@ _CODE = (
     "stage_views",
     "stages",
     "students",
+    "swaps",
     "transforms",
     "trl_seams",
     "views",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BalancedSampler(Sampler[int]):
-    """Positions of one epoch in random order: all sequences of other views, one record's of each question of balanced ones.
+    """Positions of an epoch in random order: of balanced views one record's of each question, of the others all.
 
     SCoTD's released code samples so (arXiv 2306.14050): a question with thirty right chains weighs as much as one
     with two. An epoch is a function of (seed, epoch) alone, so a resumed run goes on with the order it had.

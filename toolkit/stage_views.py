@@ -122,18 +122,19 @@ class _SegmentOfRows:
         self._piece = piece
         self._role = piece.role or role(piece.text)
         self._apply: Callable[[Row, str], str] | None = None
-        words = [transform for transform in piece.transform if not by_token(transform)]
         self._by_token = [transform for transform in piece.transform if by_token(transform)]
         if piece.transform:
             (self._path,) = columns(piece.text)
-            # An empty list still says what is wrong with an empty text.
-            self._apply = prepare(words, self._path, rows)
+            self._apply = prepare(piece.transform, self._path, rows)
 
     def show(self, row: Row, instead: dict[str, str]) -> Segment:
         """Return the segment as this record has it; a transformed column is noted in `instead`."""
         own: dict[str, str] = {}
         if self._apply is not None:
-            own[self._path] = self._apply(row, fill("{" + self._path + "}", row))
+            text = fill("{" + self._path + "}", row)
+            if not text.strip():
+                raise Unusable("the text to transform is empty")
+            own[self._path] = self._apply(row, text)
             instead.update(own)
         tokens = self._by_token
         change = (lambda ids, of: rearrange(tokens, ids, of, str(row["id"]))) if tokens else None

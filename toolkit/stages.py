@@ -76,9 +76,9 @@ def encode_stage(
         reasons = Counter(_kind_of(reason) for reason in report.dropped.values())
         told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
         raise UserError(
-            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) have to be left out: "
-            f"{told}. The longest has {report.longest} tokens (training.max_length = {max_length}). Change what stands "
-            f"in the way, or allow more with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
+            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) have to be left "
+            f"out: {told}. The longest has {report.longest} tokens, training.max_length is {max_length}. Change what "
+            f"stands in the way, or allow more with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
         )
     if not sum(report.weighted.values()):
         raise UserError(f"stage {stage.name!r}: no token of any record carries weight, there is nothing to learn")

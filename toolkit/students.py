@@ -108,7 +108,8 @@ def student_with_tokens(
         source, revision=revision or "main", dtype=model_fields.get("dtype", "auto")
     )
     set_seed(seed)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:  # many models have rows to spare
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.num_embeddings:  # many models have rows to spare
         model.resize_token_embeddings(len(tokenizer))
     agree(model, tokenizer)
     return model, tokenizer

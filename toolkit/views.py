@@ -145,9 +145,7 @@ def read_back(templates: Sequence[str], text: str) -> dict[str, str]:
     return values
 
 
-def ambiguity(
-    templates: Sequence[str], row: Mapping[str, Any], instead: Mapping[str, str] | None = None
-) -> str | None:
+def ambiguity(templates: Sequence[str], row: Mapping[str, Any], instead: Mapping[str, str] | None = None) -> str | None:
     """Return why a record's columns could not be read back from what these templates make of it, None if they can.
 
     A rationale that holds the answer phrase is split at the wrong one; a sub-question of two lines is two.
