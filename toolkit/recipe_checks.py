@@ -15,7 +15,7 @@ from toolkit.errors import UserError, nearest
 from toolkit.problem import QUESTION_COLUMNS
 from toolkit.recipe_faults import Path, shape_faults, show
 from toolkit.training_fields import configuration_model, model_types
-from toolkit.transforms import Transform, check_order
+from toolkit.transform_settings import Transform, check_order
 from toolkit.views import columns as columns_of
 from toolkit.views import parse_each
 

@@ -23,7 +23,7 @@ from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.selection import Select
 from toolkit.training_fields import model_config_fields, training_model
-from toolkit.transforms import Transform
+from toolkit.transform_settings import Transform
 from toolkit.views import parse_each
 
 

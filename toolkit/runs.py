@@ -37,6 +37,7 @@ _CODE = (
     "stages",
     "students",
     "swaps",
+    "transform_settings",
     "transforms",
     "trl_seams",
     "views",
