@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from toolkit.errors import UserError
-from toolkit.transforms import (
+from toolkit.transform_settings import (
     Keep,
     Mask,
     RandomWords,
@@ -24,12 +24,10 @@ from toolkit.transforms import (
     Swap,
     Transform,
     Truncate,
-    Unusable,
     by_token,
     check_order,
-    prepare,
-    rearrange,
 )
+from toolkit.transforms import Unusable, prepare, rearrange
 
 TEXTS = st.text(alphabet="ab.é\n\t  ", min_size=1, max_size=60).filter(str.strip)
 IDS = st.text(alphabet="q01#", min_size=1, max_size=4)
