@@ -135,13 +135,15 @@ def dataset_card(
         versions={name: version(name) for name in _LIBRARIES},
         origin=origin,
     )
+    # Ready-made steps come from a source of which people may have written a part.
+    creators = "found" if any(writer.teacher == "decomposed" for writer in writers) else "machine-generated"
     metadata = {
         "pretty_name": title,
         "language": list(settings.language),
         "license": settings.license,
         "task_categories": ["text-generation"],
-        "language_creators": ["machine-generated"],
-        "annotations_creators": ["machine-generated"],
+        "language_creators": [creators],
+        "annotations_creators": [creators],
         "size_categories": _size(len(outcome.train)),
         "tags": ["chain-of-thought", "reasoning", "distillation", "cot-distillery"],
     }

@@ -211,6 +211,8 @@ class CounterfactualRationalesSettings(BuilderSettings):
     def _has_an_origin(self) -> Self:
         if self.problems is None or self.teacher is None:
             raise ValueError("name problems and a teacher")
+        if self.contrastive and self.teacher.kind in ("openai", "procedural"):
+            raise ValueError(f"contrastive decoding needs a teacher of kind 'transformers', not {self.teacher.kind!r}")
         return self
 
     def knobs(self) -> dict[str, Any]:
