@@ -232,7 +232,7 @@ def test_garbled_sub_questions_have_no_answer_clause() -> None:
 
 def test_contrastive_decoding_is_refused_by_the_name_of_its_setting() -> None:
     request = Request("procedural-v1", (("user", cot(PROBLEMS[0])),), contrast="Q: other")
-    with pytest.raises(TeacherError, match="`contrastive: true`.*'procedural'") as refused:
+    with pytest.raises(TeacherError, match=r"`contrastive: true`.*'procedural'") as refused:
         asyncio.run(ProceduralTeacher(ProceduralConfig()).complete(request))
     assert refused.value.kind == "fatal"
 

@@ -493,7 +493,7 @@ def test_a_contrast_is_part_of_a_request_s_identity_only_where_there_is_one() ->
 
 def test_contrastive_decoding_is_not_sent_to_a_server() -> None:
     with Loopback(lambda _: completion("2")) as server:
-        with pytest.raises(TeacherError, match="`contrastive: true`.*'openai'") as refused:
+        with pytest.raises(TeacherError, match=r"`contrastive: true`.*'openai'") as refused:
             complete(server, contrasted("b"))
         assert server.asks == []
     assert refused.value.kind == "fatal"
