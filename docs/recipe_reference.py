@@ -15,11 +15,14 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from dataset_builders.settings import (
+    CounterfactualRationalesSettings,
+    Decomposed,
     DualCotsSettings,
     Pairs,
     PromptFiles,
     Recording,
     SamplingSettings,
+    SocraticStepsSettings,
     TeacherCotsSettings,
 )
 from toolkit import recipe_sections as sections
@@ -41,11 +44,14 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset`": sections.DatasetSection,
     "`dataset.config` of `dual_cots`": DualCotsSettings,
     "`dataset.config` of `teacher_cots`": TeacherCotsSettings,
+    "`dataset.config` of `counterfactual_rationales`": CounterfactualRationalesSettings,
+    "`dataset.config` of `socratic_steps`": SocraticStepsSettings,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
     "`dataset.config.collect`": CollectSettings,
     "`dataset.config.recordings[]`": Recording,
     "`dataset.config.pairs`": Pairs,
+    "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
     "`teacher` of kind `recorded`": RecordedConfig,
@@ -77,6 +83,8 @@ WITHOUT_WORDS = {
     "cot": "Template of the plain prompt, asked for every problem.",
     "answer_hint": "Template of the prompt that gives the gold answer, for chains that came out wrong.",
     "contrastive": "Template of the prompt that asks for a wrong chain beside a right one.",
+    "rationalise": "Template of the prompt that gives an answer and asks for its reasons.",
+    "socratic": "Template of the prompt that asks for sub-questions and their answers.",
 }
 
 

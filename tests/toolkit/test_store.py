@@ -120,6 +120,7 @@ def test_the_whole_request_stands_in_the_file(store: Store) -> None:
         "sampling": {"temperature": 0.2, "top_p": 1.0, "max_tokens": 1024, "stop": [], "seed": None},
         "sample_index": 3,
         "template": "cot@1",
+        "contrast": None,
     }
 
 

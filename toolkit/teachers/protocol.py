@@ -38,6 +38,8 @@ class Request:
         sampling: Sampling parameters.
         sample_index: Tells several samples of one prompt apart.
         template: Name and digest of the prompt template (`cot@1a2b3c4d`); provenance, not part of the identity.
+        contrast: A second user prompt, for contrastive decoding: what it makes likely is held against a token. Only a
+            teacher of kind `transformers` can do that, as it takes the probabilities of every token.
     """
 
     model: str
@@ -45,18 +47,24 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     sample_index: int = 0
     template: str = field(default="", compare=False)
+    contrast: str | None = None
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the content that identifies this request; the key of the store."""
-        content = [self.model, self.messages, asdict(self.sampling), self.sample_index]
+        content = [self.model, self.messages, asdict(self.sampling), self.sample_index, *self._contrasted]
         return hashlib.sha256(json.dumps(content, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def prompt_digest(self) -> str:
-        """SHA-256 (hex) of messages and sample index alone; by it a recorded teacher finds a completion."""
-        content = [self.messages, self.sample_index]
+        """SHA-256 (hex) of prompts and sample index alone; by it a recorded teacher finds a completion."""
+        content = [self.messages, self.sample_index, *self._contrasted]
         return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
+
+    @property
+    def _contrasted(self) -> list[str]:
+        """The contrast where there is one: stores made before there were any keep their digests."""
+        return [] if self.contrast is None else [self.contrast]
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,20 @@ class TeacherError(Exception):
         self.kind: FailureKind = kind
         self.reason = reason
         self.retry_after = retry_after
+
+
+def refuse_contrast(request: Request, kind: str) -> None:
+    """Refuse a request for contrastive decoding, for teachers that cannot do it.
+
+    Raises:
+        TeacherError: `fatal`, where the request has a `contrast`.
+    """
+    if request.contrast is not None:
+        raise TeacherError(
+            "fatal",
+            f"`contrastive: true` wants contrastive decoding, which a teacher of kind {kind!r} cannot do; "
+            "set it to false, or take a teacher of kind 'transformers'",
+        )
 
 
 class Teacher(Protocol):
