@@ -141,8 +141,7 @@ def _setting(found: Found) -> list[str]:
             f"Training: every recipe reads the same {_count(found['tokens'])} tokens. Counted is every token of every "
             "sequence of all stages: prompt, target and end of sequence, whether it carries loss or not; padding is "
             "not. The stages of a recipe share them in the proportion in which the recipe itself would. Optimizer "
-            "steps are whole and the last epoch of a stage may end in its middle, so what was read, shown below, is off by "
-            "a step or so."
+            "steps are whole, so what was read, shown below, is off by about a step for each stage."
         ]
     return [*said, f"Baseline of the tests: {found['baseline']}."]
 
