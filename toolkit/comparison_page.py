@@ -318,9 +318,9 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-_STYLE = """<style>body{max-width:76rem}.wide{overflow-x:auto}
+_STYLE = """<style>body{max-width:78rem}.wide{overflow-x:auto}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6rem 0;background:#fff}
-th,td{padding:.28rem .7rem;border-bottom:1px solid #e2e2e2;text-align:right;white-space:nowrap}
+th,td{padding:.28rem .6rem;border-bottom:1px solid #e2e2e2;text-align:right;white-space:nowrap}
 th{border-bottom:2px solid #999;font-weight:600}.text{text-align:left}
 tr.marked td{font-weight:600;background:#eaf1f8}ul,p{max-width:60rem}li{margin:.25rem 0}
 img{max-width:100%}pre{background:#fff;border:1px solid #ddd;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere}
@@ -346,7 +346,7 @@ def _html_block(block: Block) -> str:
             return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         case Picture():
             data = base64.b64encode(block.file.read_bytes()).decode()
-            return f'<p><img alt="{html.escape(block.about)}" src="data:image/png;base64,{data}"></p>'
+            return f'<img alt="{html.escape(block.about)}" src="data:image/png;base64,{data}">'
         case Code():
             return f"<pre>{html.escape(block.text)}</pre>"
         case list():

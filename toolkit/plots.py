@@ -104,7 +104,9 @@ def plot_comparison(found: Mapping[str, Any], path: Path) -> None:
         panel.set_title(f"{name}, n = {found['sets'][name]['n']}", fontsize=11, color=_INK)
         panel.set_yticks(range(len(recipes)), recipes)
         panel.set_ylim(-0.7, len(recipes) - 0.3)
-        panel.set_xlim(0, max(1.0, 1.18 * highest))  # room for the figures beside the points
+        room = max(1.0, 1.18 * highest)  # for the figures beside the points
+        panel.set_xlim(0, room)
+        panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= min(room, 100)])
         panel.set_xlabel("accuracy in %, ± standard error")
         panel.grid(axis="y", alpha=0.25)
         _without_frame(panel)

@@ -102,12 +102,12 @@ def within_budget(lengths: Sequence[StageLength], tokens: int) -> list[StageLeng
     """Return the stages at the lengths at which they read `tokens` in all, each its share of what it read before."""
     factor = tokens / sum(length.tokens for length in lengths)
     return [
-        # Six decimals: below a step of any epoch, and above the error of floating point that would add a step.
+        # Cut to six decimals: the trainer rounds steps up, and an error of floating point would be a step more.
         StageLength(
             length.stage,
             length.tokens_per_epoch,
             length.steps_per_epoch,
-            max(1e-6, round(factor * length.epochs, 6)),
+            max(1.0, math.floor(1e6 * factor * length.epochs)) / 1e6,
         )
         for length in lengths
     ]
