@@ -133,15 +133,3 @@ def test_the_same_words_train_and_decode_nothing_and_write_the_same_page(
     shutil.rmtree(compared.folder / "page")
     assert main(compared.words) == 0
     assert compared.told() == before
-
-
-def test_another_seed_is_all_that_is_trained_for_it(compared: Compared, monkeypatch: pytest.MonkeyPatch) -> None:
-    trained: list[str] = []
-    make_trainer = stages.make_trainer
-    monkeypatch.setattr(
-        stages, "make_trainer", lambda stage, *rest: trained.append(stage.name) or make_trainer(stage, *rest)
-    )
-    words = [word for word in compared.words if word not in ("0", "1")]
-    at = words.index("--seeds") + 1
-    assert main([*words[:at], "1", "2", *words[at:]]) == 0
-    assert trained == ["answers", "imitate", "key_steps"]
