@@ -60,7 +60,7 @@ def test_every_fault_of_every_recipe_is_listed(tmp_path: Path) -> None:
         "untrained.yaml evaluation",
     ]
     assert [line.split()[1] for line in told if line.startswith("bad.yaml")] == ["recipe.version:", "decode.view:"]
-    assert "found 'good', the name of good.yaml already" in told[0]
+    assert "good_too.yaml recipe.name: found 'good', the name of good.yaml already; a recipe takes part once" in told
 
 
 def test_an_unknown_baseline_is_told_with_the_nearest_name(tmp_path: Path) -> None:
