@@ -200,3 +200,10 @@ def test_where_the_baseline_fails_there_is_a_page_without_tests(
 def test_where_all_fail_there_is_no_page(tmp_path: Path, ran: list[tuple[str, int]]) -> None:
     assert main(words(tmp_path, "bad")) == 2
     assert not (tmp_path / "page").exists()
+
+
+def test_another_comparison_gets_another_folder_unless_told_where(tmp_path: Path, ran: list[tuple[str, int]]) -> None:
+    recipe = write(tmp_path, "good")
+    for more in ([], ["--tokens", "9999"], ["evaluation.n=3"]):
+        assert main(["compare", recipe, *more]) == 0
+    assert len(list((tmp_path / "outputs").glob("compare-*/compare.md"))) == 3
