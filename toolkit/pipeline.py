@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -182,11 +183,43 @@ def lineup(recipe: Recipe, run: Run) -> dict[str, list[TrainedStage]]:
     return students
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A recipe's students, all of them trained.
+
+    Attributes:
+        run: Where the run's results go.
+        rows: Training records.
+        start: Student that training started from.
+        students: Stages of each student by name; the last one is the recipe's own.
+        outcomes: Facts of every stage (`toolkit.stages.train_stage`) by its folder.
+    """
+
+    run: Run
+    rows: Sequence[dict[str, Any]]
+    start: str
+    students: Mapping[str, Sequence[TrainedStage]]
+    outcomes: Mapping[Path, Mapping[str, Any]]
+
+
 def train(recipe: Recipe) -> None:
     """Train every student of the recipe, score them, write cards and report, and publish the last one.
 
     Raises:
         UserError: Anything in the recipe, the data or the teacher that stands in the way.
+    """
+    from accelerate import PartialState
+
+    trained = train_students(recipe)
+    if PartialState().is_main_process:
+        conclude(recipe, trained.run, trained.students, trained.start, trained.rows)
+
+
+def train_students(recipe: Recipe) -> Trained:
+    """Train every student of the recipe, or find them trained.
+
+    Raises:
+        UserError: As of `train`; what scoring and publishing would need is checked before anything is trained.
     """
     from accelerate import PartialState
 
@@ -199,13 +232,12 @@ def train(recipe: Recipe) -> None:
     check_padding(recipe, start)
     if recipe.evaluation is not None and PartialState().is_main_process:
         check_questions(recipe, students, start, evaluation_sets(recipe)[0])
-    trained: dict[Path, dict[str, Any]] = {}
+    outcomes: dict[Path, dict[str, Any]] = {}
     for name, chain in students.items():
         for link in chain:
-            if link.folder not in trained:
-                trained[link.folder] = _train_link(recipe, name, link, rows)
-    if PartialState().is_main_process:
-        conclude(recipe, run, students, start, rows)
+            if link.folder not in outcomes:
+                outcomes[link.folder] = _train_link(recipe, name, link, rows)
+    return Trained(run, rows, start, students, outcomes)
 
 
 def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

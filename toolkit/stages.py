@@ -131,6 +131,7 @@ def train_stage(
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
+        "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
         "encoding": asdict(report),

@@ -7,6 +7,9 @@ Read against TRL 1.16 and transformers 5.23. What is relied on, and where it liv
 - `_signature_columns` decides which columns reach the collator (TRL keeps `input_ids, labels, seq_lengths`).
 - `_get_num_items_in_batch` sees every micro-batch of an optimizer step at once, and what it returns reaches
   `compute_loss` as `num_items_in_batch`. It returns our denominators, one for each view, gathered over processes.
+- `state.num_input_tokens_seen` is saved with a checkpoint and restored from it, and the trainer leaves it alone as long
+  as `include_num_input_tokens_seen` is off. Switched on, it takes an end of sequence for padding where the two are one
+  token, and puts four more numbers into every line of the log; so it is counted here.
 - `loss_is_scaled_for_ga` (a class attribute since TRL 1.15) says that the loss needs no division by the number
   of accumulation steps.
 
@@ -152,9 +155,14 @@ class WeightedSFTTrainer(_SFTTrainer):
         self._signature_columns = [*COLUMNS, "seq_lengths"]
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
-        """Return the denominators of the whole optimizer step, shape (V,)."""
+        """Return the denominators of the whole optimizer step, shape (V,), and count the tokens it reads."""
         if not batch_samples:
             return None
+        # Flat batches have no mask: all of their tokens are there to be read.
+        read = sum(
+            int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batch_samples
+        )
+        self.state.num_input_tokens_seen += int(self.accelerator.reduce(torch.tensor(read, device=device), "sum"))
         local = sum(
             denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
             for batch in batch_samples
