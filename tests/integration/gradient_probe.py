@@ -1,6 +1,6 @@
 """One optimizer step of EDIT's second stage under every reduction: its gradient and its logged loss.
 
-A script for `torchrun`, and a function for the test that compares: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
+A script for `accelerate launch`, and a function for the test: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from tests.gradients import Gradients
 from tests.records import duals, edit
+from toolkit.launcher import heed_launcher
 from toolkit.stages import make_trainer
 
 ROWS = duals(4)  # eight sequences: one optimizer step of eight
@@ -54,6 +55,7 @@ def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
+    heed_launcher(__file__, sys.argv[1:])
     student, file, *sizes = sys.argv[1:]
     results = {size: probe(student, *map(int, size.split("x"))) for size in sizes}
     if PartialState().is_main_process:
