@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.held_out import validation_faults
 from toolkit.recipe_faults import Path, shape_faults, show
 from toolkit.training_fields import configuration_model, model_types
 from toolkit.views import columns as columns_of
@@ -114,6 +115,8 @@ def _stages(path: Path, stages: Any, columns: Collection[str] | None) -> Found:
         training = _mapping(stage.get("training"))
         if training.get("bf16") is True and training.get("fp16") is True:
             yield (*path, index, "training", "fp16"), "found beside bf16, allowed is one of the two"
+        for key, text in validation_faults(stage, training):
+            yield (*path, index, *key.split(".")), text
 
 
 def _views(path: Path, views: Mapping[str, Any], columns: Collection[str] | None) -> Found:

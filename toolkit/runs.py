@@ -24,7 +24,18 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe, Stage
 
 # Code that decides which weights come out of a stage, beside the libraries.
-_CODE = ("alignment", "encoding", "layout", "objective", "stages", "students", "trl_seams", "views", "vocabulary")
+_CODE = (
+    "alignment",
+    "encoding",
+    "held_out",
+    "layout",
+    "objective",
+    "stages",
+    "students",
+    "trl_seams",
+    "views",
+    "vocabulary",
+)
 
 
 def digest_of(*parts: Any) -> str:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.gradients import difference, edit_by_hand
-from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, probe
+from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, held_out_losses, probe
 from tests.records import saved_student
 from tests.tiny_recipe import ROOT, environment, training_alone, written
 
@@ -45,12 +45,12 @@ def alone(student: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, Any]]]:
+def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("together") / "results.pt"
     ran = run(*TWO, Path(__file__).with_name("gradient_probe.py"), student, file, *SIZES)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    results: dict[str, dict[str, dict[str, Any]]] = torch.load(file)
-    assert {case["processes"] for cases in results.values() for case in cases.values()} == {2}
+    results: dict[str, Any] = torch.load(file)
+    assert {case["processes"] for size in SIZES for case in results[size].values()} == {2}
     return results
 
 
@@ -71,6 +71,10 @@ def test_edits_second_stage_is_its_formula(student: str, together: Any, size: st
     loss, gradient = edit_by_hand(student, ROWS, alpha=1.0, beta=BETA)
     assert together[size]["example"]["loss"] == pytest.approx(loss, rel=1e-5)
     assert difference(together[size]["example"]["gradient"], gradient) < 1e-5
+
+
+def test_the_loss_on_held_out_records_is_that_of_one_process(student: str, together: Any) -> None:
+    assert together["held out"] == pytest.approx(held_out_losses(student, batch=64), rel=1e-5)
 
 
 def test_a_recipe_is_trained_by_both_together(tmp_path: Path) -> None:
