@@ -59,7 +59,7 @@ def held_out_losses(student: str, batch: int) -> dict[str, float]:
 
     Args:
         student: Folder of the student.
-        batch: Sequences of a batch on each process; they do not divide those held out.
+        batch: Sequences of a batch on each process; six are held out in all.
     """
     found = {}
     for by in REDUCTIONS:
@@ -79,6 +79,6 @@ if __name__ == "__main__":
     heed_launcher(__file__, sys.argv[1:])
     student, file, *sizes = sys.argv[1:]
     results: dict[str, Any] = {size: probe(student, *map(int, size.split("x"))) for size in sizes}
-    results["held out"] = held_out_losses(student, batch=3)
+    results["held out"] = held_out_losses(student, batch=4)
     if PartialState().is_main_process:
         torch.save(results, file)

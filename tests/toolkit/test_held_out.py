@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 
 from tests.records import duals, edit, saved_student
 from tests.tiny_students import tiny_tokenizer
+from toolkit import stages
 from toolkit.encoding import encode
 from toolkit.errors import UserError
 from toolkit.held_out import hold_out, is_held_out
@@ -173,6 +174,32 @@ def test_the_best_step_is_kept(student: str, tmp_path: Path, greater: bool, kept
     _, held = hold_out(ROWS, 0.5, 42)
     of_the_result = by_hand(str(tmp_path / "student"), held, stage)["right"]
     assert of_the_result == pytest.approx(losses[kept - 1], rel=1e-5)
+
+
+def test_an_interrupted_run_keeps_the_weights_that_an_uninterrupted_one_keeps(
+    student: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = {"eval_steps": 2, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 1, "eval_on_start": True}
+    stage = edit(beta=0.3, max_steps=6, eval_strategy="steps", load_best_model_at_end=True, **every)
+    # The first step's loss is the largest: what is kept is neither the last checkpoint nor the one resumed from.
+    stage.training["greater_is_better"] = True
+    stage = stage.model_copy(update={"validation": 0.5})
+    whole = train_stage(stage, ROWS, student, tmp_path / "whole", {}, "plain")
+
+    class Interrupted(stages.MarkComplete):
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 6:
+                raise KeyboardInterrupt
+            super().on_save(args, state, control, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stages, "MarkComplete", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_stage(stage, ROWS, student, tmp_path / "resumed", {}, "plain")
+    resumed = train_stage(stage, ROWS, student, tmp_path / "resumed", {}, "plain")
+    assert (resumed["resumed_from_step"], resumed["kept_step"], whole["kept_step"]) == (4, 2, 2)
+    weights = [(tmp_path / run / "student" / "model.safetensors").read_bytes() for run in ("whole", "resumed")]
+    assert weights[0] == weights[1]
 
 
 def test_a_metric_is_a_loss_whatever_its_name_ends_with(student: str, tmp_path: Path) -> None:
