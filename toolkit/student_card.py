@@ -207,7 +207,7 @@ def describe_hardware(device: str) -> str:
 
     if device.startswith("cuda"):
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device == "cpu" else device
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.startswith("cpu") else device
 
 
 def _metadata(facts: StudentFacts) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from toolkit.student_card import (
     StageFacts,
     StudentFacts,
     build_student_card,
+    describe_hardware,
     eval_results,
     write_student_card,
 )
@@ -335,3 +336,8 @@ def test_terms_of_a_loss_are_drawn_apart_and_in_the_order_of_the_views() -> None
 
 def test_a_loss_of_one_view_is_one_curve() -> None:
     assert list(loss_terms(log(["cot"], 40, 1.0))) == ["loss"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_cpu_is_told_by_its_cores_also_where_several_processes_shared_it(device: str) -> None:
+    assert "CPU cores" in describe_hardware(device)
