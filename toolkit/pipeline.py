@@ -253,12 +253,13 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
     known = link.student.exists()
     say(f"stage {link.stage.name} of {name}: {'trained already, ' if known else ''}{link.folder}")
     facts = train_stage(link.stage, rows, link.start, link.folder, arguments, student.prompt_format)
-    dropped = facts["encoding"]["dropped"]
+    dropped, apart = facts["encoding"]["dropped"], facts["encoding"]["held_out"]
     if not known:
         since = f" (resumed at {facts['resumed_from_step']})" if facts["resumed_from_step"] else ""
         say(
             f"stage {link.stage.name} of {name}: {facts['steps']} steps{since} in {facts['seconds']:.0f} s, "
             f"{facts['encoding']['sequences']} sequences, {len(dropped)} records left out"
+            + (f", {apart['records']} held out ({len(apart['dropped'])} of them left out)" if apart else "")
         )
     return facts
 

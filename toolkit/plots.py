@@ -22,10 +22,11 @@ def loss_terms(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, fl
 def plot_losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Draw each stage's losses over its optimizer steps, a column per stage and a panel per term.
 
-    Each term has an axis of its own: terms of one loss may lie a factor of a thousand apart, or differ in sign.
+    Each term has an axis of its own: terms of one loss may lie a factor of a thousand apart, or differ in sign. The
+    loss on held-out records is drawn into the same panel.
 
     Args:
-        logs: By stage, the entries of the trainer's log that have a `loss`.
+        logs: By stage, the entries of the trainer's log that have a `loss` or an `eval_loss`.
         path: PNG file to write.
     """
     from matplotlib.figure import Figure
@@ -37,8 +38,10 @@ def plot_losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
         column.suptitle(stage, fontsize=11, color=_INK)
         panels = column.subplots(len(terms), 1, sharex=True, squeeze=False)[:, 0]
         for panel, (term, points) in zip(panels, terms.items(), strict=True):
-            marker = "o" if len(points) == 1 else ""
-            panel.plot(*zip(*points, strict=True), color=_OWN, linewidth=1.4, marker=marker)
+            _curve(panel, points, color=_OWN, linewidth=1.4)
+            if held_out := [(entry["step"], entry[f"eval_{term}"]) for entry in logs[stage] if f"eval_{term}" in entry]:
+                _curve(panel, held_out, color=_INK, linewidth=1.2, linestyle="--", label="held out")
+                panel.legend(fontsize=8, frameon=False)
             panel.set_ylabel(term)
             panel.grid(alpha=0.3)
             _without_frame(panel)
@@ -111,6 +114,11 @@ def plot_comparison(found: Mapping[str, Any], path: Path) -> None:
         panel.grid(axis="y", alpha=0.25)
         _without_frame(panel)
     _save(figure, path)
+
+
+def _curve(panel: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    panel.plot(steps, values, marker="o" if len(points) == 1 else "", **style)
 
 
 def _bar(panel: Axes, place: int, summary: Mapping[str, Any], colour: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from toolkit.errors import UserError, nearest
+from toolkit.held_out import validation_faults
 from toolkit.problem import QUESTION_COLUMNS
 from toolkit.recipe_faults import Path, shape_faults, show
 from toolkit.training_fields import configuration_model, model_types
@@ -123,6 +124,8 @@ def _stages(path: Path, stages: Any, columns: Collection[str] | None) -> Found:
         yield from _balanced((*path, index), _mapping(stage.get("views")), training)
         if training.get("bf16") is True and training.get("fp16") is True:
             yield (*path, index, "training", "fp16"), "found beside bf16, allowed is one of the two"
+        for key, text in validation_faults(stage, training):
+            yield (*path, index, *key.split(".")), text
 
 
 def _balanced(path: Path, views: Mapping[str, Any], training: Mapping[str, Any]) -> Found:

@@ -29,6 +29,7 @@ _CODE = (
     "answer_removal",
     "draws",
     "encoding",
+    "held_out",
     "layout",
     "objective",
     "sampling",
