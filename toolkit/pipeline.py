@@ -130,9 +130,15 @@ def _student(recipe: Recipe) -> Student:
 
 
 def _texts(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return everything that the recipe's views show of the records, for training a tokenizer."""
+    """Return the texts that a tokenizer is trained on: the dataset's questions and chains as its `sft` config has them.
+
+    So students of one dataset have one vocabulary, whatever their recipes show of it, and can be compared token by
+    token. A dataset without that config, somebody else's, gives what the recipe's views show.
+    """
     from toolkit.stage_views import StageViews
 
+    if recipe.dataset.builder is not None:
+        return [row["prompt"] + row["completion"] for row in load_split(recipe, "sft", "train")]
     shown = [StageViews(stage, rows) for stage in recipe.stages]
     return [
         view.prompt + "".join(segment.text for segment in view.target)

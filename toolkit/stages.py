@@ -195,13 +195,13 @@ def make_trainer(
     except (ValueError, ImportError) as error:  # bf16 on a machine without it, a package that is not there
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
-    dataset, held_out, report = _datasets(tokenizer, rows, stage, args, prompt_format)
+    dataset, held_out, report = stage_datasets(tokenizer, rows, stage, args, prompt_format)
     flat = stage.training.get("packing", False) or stage.training.get("padding_free", False)
     try:
         trainer = WeightedSFTTrainer(
             view_names=list(stage.views),
             reduce_by=stage.reduction.by,
-            sampler=_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
+            sampler=stage_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
             collator=WeightedCollator(
                 tokenizer.pad_token_id,
                 flat=flat,
@@ -220,7 +220,7 @@ def make_trainer(
     return trainer, report
 
 
-def _sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | None:
+def stage_sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | None:
     """Return the sampler of a stage with a balanced view, None for a stage without one."""
     if not is_sampled(stage):
         return None
@@ -228,7 +228,7 @@ def _sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | Non
     return BalancedSampler(dataset["question"], dataset["record"], views, balanced_seeds(stage), seed)
 
 
-def _datasets(
+def stage_datasets(
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Mapping[str, Any]],
     stage: Stage,

@@ -74,15 +74,19 @@ def tokens_per_epoch(
     rows: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[int, int]:
-    """Return how many tokens an epoch of a stage reads, and in how many rows of a batch they stand."""
-    from toolkit.layout import pack
-    from toolkit.stages import encode_stage
+    """Return how many tokens an epoch of a stage reads, and in how many rows of a batch they stand.
+
+    Epochs of a balanced view differ: theirs is the mean, rounded.
+    """
+    from toolkit.stages import stage_datasets, stage_sampler
 
     assert recipe.student is not None
-    dataset, report = encode_stage(tokenizer, rows, stage, args.max_length, recipe.student.prompt_format)
-    if stage.training.get("packing") and args.max_length is not None:
-        dataset = pack(dataset, args.max_length, args.seed)
-    return sum(report.tokens.values()), len(dataset)
+    dataset, _, report = stage_datasets(tokenizer, rows, stage, args, recipe.student.prompt_format)
+    sampler = stage_sampler(stage, dataset, args.seed)
+    if sampler is None:
+        return sum(report.tokens.values()), len(dataset)
+    lengths = [len(ids) for ids in dataset["input_ids"]]
+    return round(sum(share * lengths[position] for position, share in sampler.shares.items())), len(sampler)
 
 
 def _arguments(recipe: Recipe, stage: Stage) -> SFTConfig:

@@ -204,10 +204,12 @@ def items(row: Mapping[str, Any], each: str, before: str | None) -> Iterator[dic
     """
     name, path = parse_each(each)
     told = ""
+    earlier: dict[str, Any] | None = None
     for item in lookup(row, path):
-        shown = {**row, name: item, "before": told}
-        yield shown
-        told += fill(before, shown) if before else ""
+        if before and earlier is not None:
+            told += fill(before, earlier)
+        earlier = {**row, name: item, "before": told}
+        yield earlier
 
 
 @dataclass(frozen=True, slots=True)
