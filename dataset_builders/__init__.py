@@ -9,6 +9,7 @@ from toolkit.errors import UserError, nearest
 
 BUILDERS = {
     "dual_cots": "dataset_builders.dual_cots:DualCots",
+    "key_tokens": "dataset_builders.key_tokens:KeyTokens",
     "teacher_cots": "dataset_builders.teacher_cots:TeacherCots",
 }
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type (`string`, `list[string]`, `spans`, ...) and what it means."""
+    """A column: its type (`string`, `list[float64]`, `spans`, ...) and what it means."""
 
     type: str
     meaning: str
@@ -91,8 +91,8 @@ def features(columns: Columns) -> datasets.Features:
             return {name: feature(part) for name, part in column.items()}
         if column.type == "spans":
             return datasets.List({"start": datasets.Value("int32"), "end": datasets.Value("int32")})
-        if column.type == "list[string]":
-            return datasets.List(datasets.Value("string"))
+        if column.type.startswith("list["):
+            return datasets.List(datasets.Value(column.type.removeprefix("list[").removesuffix("]")))
         return datasets.Value(column.type)
 
     return datasets.Features({name: feature(column) for name, column in columns.items()})

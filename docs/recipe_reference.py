@@ -15,9 +15,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from dataset_builders.settings import (
+    Attributor,
     DualCotsSettings,
+    KeyTokensSettings,
     Pairs,
     PromptFiles,
+    PublishedChains,
     Recording,
     SamplingSettings,
     TeacherCotsSettings,
@@ -41,6 +44,9 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset`": sections.DatasetSection,
     "`dataset.config` of `dual_cots`": DualCotsSettings,
     "`dataset.config` of `teacher_cots`": TeacherCotsSettings,
+    "`dataset.config` of `key_tokens`": KeyTokensSettings,
+    "`dataset.config.chains`": PublishedChains,
+    "`dataset.config.attributor`": Attributor,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
     "`dataset.config.collect`": CollectSettings,
@@ -119,7 +125,8 @@ def default_of(field: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return f"`{value}`" if value else "empty"
+        shown = value.replace("\n", "\\n")
+        return f"`{shown}`" if value else "empty"
     if isinstance(value, list | tuple):
         return f"`[{', '.join(map(str, value))}]`" if value else "empty"
     return "empty" if value == {} else f"`{value}`"

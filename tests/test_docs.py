@@ -91,10 +91,11 @@ def test_readme_opens_with_the_two_commands() -> None:
     assert blocks(README, "bash")[0].split("\n")[:2] == ["make quickstart", "make test"]
 
 
-def test_the_recipe_shown_for_teacher_cots_is_valid(tmp_path: Path) -> None:
-    (recipe,) = blocks(ROOT / "docs" / "datasets" / "teacher_cots.md", "yaml")
+@pytest.mark.parametrize("builder", ["key_tokens", "teacher_cots"])
+def test_the_recipe_shown_for_a_dataset_is_valid(builder: str, tmp_path: Path) -> None:
+    (recipe,) = blocks(ROOT / "docs" / "datasets" / f"{builder}.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
-    assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == "teacher_cots"
+    assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == builder
 
 
 def test_the_teachers_shown_are_valid() -> None:

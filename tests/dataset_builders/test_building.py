@@ -10,6 +10,7 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builders import load_builder
+from dataset_builders.asking import Outcome
 from dataset_builders.building import BuildReport, build_dataset, first_round
 from dataset_builders.columns import leaves
 from toolkit.errors import UserError
@@ -243,7 +244,7 @@ def test_the_card_compares_questions_with_evaluation_sets(tmp_path: Path) -> Non
 
 
 def test_the_card_describes_every_column(card: str) -> None:
-    for columns in load_builder("dual_cots").tables().values():
+    for columns in load_builder("dual_cots").tables(Outcome()).values():
         for path, _ in leaves(columns):
             assert f"`{path.partition('.')[2] if '.provenance.' in path else path}`" in card
 
