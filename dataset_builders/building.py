@@ -211,12 +211,14 @@ def _collect(
 def _model_asked(config: Any, teacher: Teacher) -> str:
     """Return the model that requests name, and by which the store tells their answers apart.
 
-    The embedded teacher answers by settings that no request carries (its seed, its error rates), so a digest of them
-    is part of the name; else other settings would be answered from the store with what the old ones gave.
+    Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
+    a digest of them is part of the name; else other settings would be answered from the store with what the old ones
+    gave. Where a model runs and how many prompts it takes at once decide nothing.
     """
-    if teacher.kind != "procedural":
+    if teacher.kind not in ("procedural", "transformers"):
         return teacher.model
-    return f"{teacher.model}@{_digest(config.model_dump(mode='json'))[:8]}"
+    settings = config.model_dump(mode="json", exclude={"device", "batch_size"})
+    return f"{teacher.model}@{_digest(settings)[:8]}"
 
 
 class _NoAnswers:

@@ -34,6 +34,18 @@ class SamplingSettings(Strict):
     seed: int | None = None
 
 
+class LogprobSampling(SamplingSettings):
+    """Sampling parameters of `teacher_cots`, beside which log-probabilities may be kept.
+
+    Attributes:
+        top_logprobs: Most likely tokens kept at each place of a completion, with their log-probabilities, in the column
+            `chain.logprobs`; 0 for none. Teachers of kind `transformers` give them, and some servers, mostly at
+            most 20.
+    """
+
+    top_logprobs: int = Field(default=0, ge=0)
+
+
 class PromptFiles(Strict):
     """Prompt files that replace the default templates, `{task}` in a path standing for the problem's task."""
 
@@ -158,6 +170,7 @@ class TeacherCotsSettings(BuilderSettings):
             too, told apart by the column `correct`.
     """
 
+    sampling: LogprobSampling = LogprobSampling()
     samples: Positive = 1
     keep: Literal["right", "all"] = "right"
 

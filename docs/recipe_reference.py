@@ -18,6 +18,7 @@ from dataset_builders.settings import (
     Attributor,
     DualCotsSettings,
     KeyTokensSettings,
+    LogprobSampling,
     Pairs,
     PromptFiles,
     PublishedChains,
@@ -30,6 +31,7 @@ from toolkit.collect import CollectSettings
 from toolkit.problem_rows import Columns, DescriptionFile
 from toolkit.problem_sources import Cut, DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
 from toolkit.recipe import Recipe
+from toolkit.teachers.local_model import LocalModelConfig
 from toolkit.teachers.openai_compatible import OpenAIConfig
 from toolkit.teachers.procedural import ProceduralConfig
 from toolkit.teachers.recorded import RecordedConfig
@@ -49,11 +51,13 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config.attributor`": Attributor,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
+    "`dataset.config.sampling` of `teacher_cots`": LogprobSampling,
     "`dataset.config.collect`": CollectSettings,
     "`dataset.config.recordings[]`": Recording,
     "`dataset.config.pairs`": Pairs,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
+    "`teacher` of kind `transformers`": LocalModelConfig,
     "`teacher` of kind `recorded`": RecordedConfig,
     "problems of source `procedural`": ProceduralProblems,
     "problems of source `jsonl`": JsonlProblems,

@@ -18,7 +18,7 @@ from toolkit import bank
 from toolkit.answers import answer_clause
 from toolkit.bank.chain import Chain, Solver, write_chain, write_wrong_chain
 from toolkit.schema import Strict
-from toolkit.teachers.protocol import Completion, Request
+from toolkit.teachers.protocol import Completion, Request, refuse_logprobs
 
 MODEL = "procedural-v1"
 UNREADABLE = "I cannot read a question of the procedural bank in this prompt, so I give no answer."
@@ -89,7 +89,12 @@ class ProceduralTeacher:
         self.config = config
 
     async def complete(self, request: Request) -> Completion:
-        """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words."""
+        """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words.
+
+        Raises:
+            TeacherError: `fatal`, for a request that wants log-probabilities.
+        """
+        refuse_logprobs(request, "the procedural teacher")
         prompt = next((text for role, text in reversed(request.messages) if role == "user"), "")
         query = read_prompt(prompt)
         found = bank.read(query.question) if query else None
