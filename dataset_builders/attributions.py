@@ -77,6 +77,9 @@ def scored_chains(settings: KeyTokensSettings, hub_dir: Path) -> tuple[list[Scor
     for row in tqdm(
         rows, desc=f"scoring words by {Path(settings.attributor.model).name}", unit=" chains", disable=None
     ):
+        if settings.keep == "right" and not row["correct"]:
+            scored.append(ScoredChain(row, None, "final answer is wrong"))
+            continue
         try:
             scored.append(ScoredChain(row, scorer.score(example(settings, row))))
         except Unscorable as error:

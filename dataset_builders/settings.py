@@ -221,6 +221,7 @@ class KeyTokensSettings(BuilderSettings):
     Attributes:
         chains: The chains whose words are scored.
         attributor: The student that scores them.
+        keep: `right` rejects chains whose final answer is not gold, without scoring them; `all` scores them too.
         prompt: Template of its prompt; takes `{question}` once.
         rationale: Template of the piece with the rationale; takes `{chain.rationale}` once.
         marker: Template of the piece with the answer; takes `{answer}` once. Only the answer's tokens are attributed.
@@ -233,6 +234,7 @@ class KeyTokensSettings(BuilderSettings):
 
     chains: PublishedChains
     attributor: Attributor
+    keep: Literal["right", "all"] = "all"
     prompt: str = "Q: {question}\nA:"
     rationale: str = " {chain.rationale}"
     marker: str = "\nTherefore, the answer is {answer}."
@@ -264,5 +266,5 @@ class KeyTokensSettings(BuilderSettings):
 
     def knobs(self) -> dict[str, Any]:
         """See `BuilderSettings.knobs`."""
-        names = {"steps", "baseline", "sign", "prompt", "rationale", "marker"}
+        names = {"keep", "steps", "baseline", "sign", "prompt", "rationale", "marker"}
         return self.model_dump(mode="json", include=names)

@@ -137,6 +137,17 @@ def test_a_chain_too_long_for_the_student_is_rejected(hub: Path, tmp_path: Path)
         build(tmp_path, "key_tokens", "scored", given())
 
 
+def test_wrong_chains_may_be_rejected_without_being_scored(hub: Path, tmp_path: Path) -> None:
+    shutil.copytree(hub / "hub", tmp_path / "hub")
+
+    report = build(tmp_path, "key_tokens", "right-ones", given(keep="right"))
+
+    assert {record["correct"] for record in report.outcome.train} == {True}
+    assert {(record["reason"], *record["chain"]["words"]) for record in report.outcome.rejected} == {
+        ("final answer is wrong",)
+    }
+
+
 def test_missing_chains_name_the_command_that_builds_them(tmp_path: Path) -> None:
     chains = {"repo_id": "chains", "revision": "v1.0.0", "recipe": "recipes/data/teacher_cots.yaml"}
     with pytest.raises(UserError, match=r"distill build recipes/data/teacher_cots\.yaml"):
