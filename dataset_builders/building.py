@@ -38,6 +38,8 @@ _ROW_CODE = (
     "dataset_builders.asking",
     "dataset_builders.chains",
     "dataset_builders.columns",
+    "dataset_builders.decomposition",
+    "dataset_builders.other_answers",
     "dataset_builders.pairs",
     "dataset_builders.published",
     "toolkit.alignment",

@@ -26,6 +26,11 @@ _ASKED_FOR = {
     "contrastive": "a wrong chain close to the right one, where the chain came out right",
     "pairs": "nothing: right and wrong chains came ready-made",
     "scores": "nothing: chains that were published before, whose words are scored",
+    "other_answer": "nothing: a wrong answer is drawn for every question",
+    "factual": "the reasoning that leads to the gold answer, which is given",
+    "counterfactual": "the reasoning that leads to the wrong answer, given as if it were right",
+    "socratic": "sub-questions with their answers, down to the final one",
+    "decomposed": "nothing: sub-questions and answers came ready-made",
 }
 _LIBRARIES = ("cot-distillery", "datasets", "pyarrow", "rapidfuzz")
 _SCORING = ("captum", "torch", "transformers")
@@ -116,11 +121,13 @@ def dataset_card(
         templates=_templates(origin.templates),
         origins=_origins(outcome) if "wrong" in builder.CHAINS else [],
         lengths=_lengths(builder, outcome),
+        has_spans="spans" in {column.type for _, column in leaves(builder.RECORD)},
         key_shares=shares,
         attribution=attribution,
         tokens_of=f"`{settings.tokenizer}`"
         if settings.tokenizer
         else f"a byte-level BPE of {figures.TRAINED_SIZE} tokens trained on these chains",
+        sub_questions=_sub_questions(outcome) if "steps" in builder.RECORD else {},
         tasks=_tasks(outcome, test),
         mistakes=figures.mistakes(outcome.train) if "wrong" in builder.CHAINS else {},
         writers=writers,
@@ -133,13 +140,15 @@ def dataset_card(
         versions={name: version(name) for name in (*_LIBRARIES, *(_SCORING if attribution else ()))},
         origin=origin,
     )
+    # Ready-made steps come from a source of which people may have written a part.
+    creators = "found" if any(writer.teacher == "decomposed" for writer in writers) else "machine-generated"
     metadata = {
         "pretty_name": title,
         "language": list(settings.language),
         "license": settings.license,
         "task_categories": ["text-generation"],
-        "language_creators": ["machine-generated"],
-        "annotations_creators": ["machine-generated"],
+        "language_creators": [creators],
+        "annotations_creators": [creators],
         "size_categories": _size(len(outcome.train)),
         "tags": ["chain-of-thought", "reasoning", "distillation", "cot-distillery"],
     }
@@ -185,6 +194,8 @@ def _example(builder: type[CotsBuilder], outcome: Outcome) -> dict[str, Any]:
     short = (record for record in outcome.train if size(record) < _READABLE)
     record = next(short, None) or min(outcome.train, key=size)
     chains = {side: _marked(record[side]) for side in builder.CHAINS}
+    if "steps" in record:
+        chains = {"steps": builder.sft(record)["completion"]}
     return {"id": record["id"], "question": record["question"], "chains": chains}
 
 
@@ -224,6 +235,11 @@ def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengt
         texts[f"{side}.rationale"] = [record[side]["rationale"] for record in outcome.train]
     measured = (figures.lengths(column, values) for column, values in texts.items())
     return [row for row in measured if row is not None]
+
+
+def _sub_questions(outcome: Outcome) -> dict[int, int]:
+    """Return the number of records of `train` by how many sub-questions they have."""
+    return dict(sorted(Counter(len(record["steps"]) for record in outcome.train).items()))
 
 
 def _attribution(settings: BuilderSettings, outcome: Outcome) -> dict[str, Any] | None:

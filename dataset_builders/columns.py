@@ -30,7 +30,8 @@ Columns = dict[str, "Column | Columns"]
 PROVENANCE: Columns = {
     "teacher": Column(
         "string",
-        "Kind of teacher: `procedural`, `openai`, `transformers`, `recorded`; `paired` for chains that came ready-made",
+        "Kind of teacher: `procedural`, `openai`, `transformers`, `recorded`; `paired`, `decomposed` for what came "
+        "ready-made",
     ),
     "model": Column("string", "Model as the endpoint (or the recording) reported it"),
     "template": Column("string", "Prompt template and digest of its text"),
@@ -79,6 +80,16 @@ WRONG: Columns = {
     "mistake": Column("string", "Pattern of the mistake where it is known: calculation, logical, knowledge"),
     "provenance": PROVENANCE,
 }
+
+STEPS = Column(
+    "list",
+    "The sub-questions in order, each with its answer",
+    {
+        "label": Column("string", "`Sub-question`, or `Final question` for the last one"),
+        "question": Column("string", "One sub-question"),
+        "answer": Column("string", "Its answer, one line"),
+    },
+)
 
 LOGPROBS = Column(
     "list",

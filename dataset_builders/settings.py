@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from toolkit.collect import CollectSettings
 from toolkit.errors import UserError, nearest
+from toolkit.problem_rows import Kind
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.teachers.kinds import TeacherConfig
@@ -52,6 +53,8 @@ class PromptFiles(Strict):
     cot: str | None = None
     answer_hint: str | None = None
     contrastive: str | None = None
+    rationalise: str | None = None
+    socratic: str | None = None
 
 
 class Recording(Strict):
@@ -82,6 +85,28 @@ class Pairs(Strict):
 
     path: str
     kinds: dict[str, str] = Field(default_factory=dict)
+
+
+class Decomposed(Strict):
+    """Ready-made sub-questions and answers, as GSM8K's socratic files have them.
+
+    A row's answer holds a line `sub-question ** sub-answer` per step, then `#### ` and the gold answer.
+
+    Attributes:
+        path: File or glob pattern, as for problems of source `jsonl`.
+        question: Column of the question.
+        answer: Column of the steps and the gold answer.
+        task: Task name; `{stem}` is the name of the file.
+        kind: How answers are compared.
+        model: Who wrote the steps, as far as the source says.
+    """
+
+    path: str
+    question: str = "question"
+    answer: str = "answer"
+    task: str = "{stem}"
+    kind: Kind = "auto"
+    model: str = "unknown"
 
 
 class BuilderSettings(Strict):
@@ -183,6 +208,59 @@ class TeacherCotsSettings(BuilderSettings):
     def knobs(self) -> dict[str, Any]:
         """See `BuilderSettings.knobs`."""
         return {**super().knobs(), **self.model_dump(mode="json", include={"samples", "keep"})}
+
+
+class CounterfactualRationalesSettings(BuilderSettings):
+    """Settings of `counterfactual_rationales`.
+
+    Attributes:
+        tries: How often a side is asked for until its reasoning ends in the answer that was given.
+        seed: Draws the wrong answers, together with the problem's id.
+        contrastive: Decode each side against the other one, as SCOTT does: every request carries the same prompt with
+            the other answer. Only a teacher of kind `transformers` can, or a recording of one.
+    """
+
+    tries: Positive = 3
+    seed: int = 0
+    contrastive: bool = False
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> Self:
+        if self.problems is None or self.teacher is None:
+            raise ValueError("name problems and a teacher")
+        if self.contrastive and self.teacher.kind in ("openai", "procedural"):
+            raise ValueError(f"contrastive decoding needs a teacher of kind 'transformers', not {self.teacher.kind!r}")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        return {**super().knobs(), **self.model_dump(mode="json", include={"tries", "seed", "contrastive"})}
+
+
+class SocraticStepsSettings(BuilderSettings):
+    """Settings of `socratic_steps`; either `problems` and `teacher`, or `decomposed`.
+
+    Attributes:
+        tries: How often a question is asked until its steps are as they should be and end in the gold answer.
+        min_steps: Fewest sub-questions of a record; fewer is hardly a decomposition.
+        decomposed: Ready-made steps instead of a teacher.
+    """
+
+    tries: Positive = 3
+    min_steps: Positive = 2
+    decomposed: Decomposed | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.decomposed is not None and self.teacher is not None:
+            raise ValueError("decomposed names steps that are there already: leave out either decomposed or teacher")
+        if self.decomposed is None and (self.problems is None or self.teacher is None):
+            raise ValueError("name problems and a teacher, or a file of ready-made steps in decomposed")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        return {**super().knobs(), **self.model_dump(mode="json", include={"tries", "min_steps"})}
 
 
 class PublishedChains(Strict):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from dataset_builders.asking import FAILED, NOT_RECORDED, Asker, Outcome, Rounds, Step, samples_of
+from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of
 from dataset_builders.chains import is_right, question_columns, sft_record
 from dataset_builders.columns import CHAIN, LOGPROBS, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
 from dataset_builders.published import CotsBuilder
@@ -59,7 +59,7 @@ class TeacherCots(CotsBuilder):
                 reason = "final answer is wrong"
             seen.add((problem.id, chain.rationale))
             outcome.steps[0].count(reason, "right" if correct else "wrong")
-            outcome.steps[0].completions += not (reason or "").startswith((NOT_RECORDED, FAILED))
+            outcome.steps[0].completions += not is_unanswered(reason)
             (outcome.rejected if reason else outcome.train).append(
                 {
                     **question_columns(problem, name),

@@ -16,6 +16,8 @@ from pydantic import BaseModel
 
 from dataset_builders.settings import (
     Attributor,
+    CounterfactualRationalesSettings,
+    Decomposed,
     DualCotsSettings,
     KeyTokensSettings,
     LogprobSampling,
@@ -24,6 +26,7 @@ from dataset_builders.settings import (
     PublishedChains,
     Recording,
     SamplingSettings,
+    SocraticStepsSettings,
     TeacherCotsSettings,
 )
 from toolkit import recipe_sections as sections
@@ -49,12 +52,15 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config` of `key_tokens`": KeyTokensSettings,
     "`dataset.config.chains`": PublishedChains,
     "`dataset.config.attributor`": Attributor,
+    "`dataset.config` of `counterfactual_rationales`": CounterfactualRationalesSettings,
+    "`dataset.config` of `socratic_steps`": SocraticStepsSettings,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
     "`dataset.config.sampling` of `teacher_cots`": LogprobSampling,
     "`dataset.config.collect`": CollectSettings,
     "`dataset.config.recordings[]`": Recording,
     "`dataset.config.pairs`": Pairs,
+    "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
     "`teacher` of kind `transformers`": LocalModelConfig,
@@ -87,6 +93,8 @@ WITHOUT_WORDS = {
     "cot": "Template of the plain prompt, asked for every problem.",
     "answer_hint": "Template of the prompt that gives the gold answer, for chains that came out wrong.",
     "contrastive": "Template of the prompt that asks for a wrong chain beside a right one.",
+    "rationalise": "Template of the prompt that gives an answer and asks for its reasons.",
+    "socratic": "Template of the prompt that asks for sub-questions and their answers.",
 }
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +16,10 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from toolkit.encoding import EncodingReport, encode
+from toolkit.encoding import EncodingReport, encode, is_sampled
 from toolkit.errors import UserError
 from toolkit.layout import WeightedCollator, pack
+from toolkit.sampling import BalancedSampler, balanced_seeds
 from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
 
@@ -62,22 +65,29 @@ def encode_stage(
     """Encode a stage's records, and refuse to train on too few of them.
 
     Raises:
-        UserError: There are no records, more than `stage.max_dropped` of them do not fit, or no token carries
-            weight.
+        UserError: There are no records, more than `stage.max_dropped` of them have to be left out, or no token
+            carries weight.
     """
     columns, report = encode(tokenizer, rows, stage, max_length, prompt_format)
     if not report.records:
         raise UserError(f"stage {stage.name!r}: the dataset has no records to train on")
     share = len(report.dropped) / report.records
     if share > stage.max_dropped:
+        reasons = Counter(_kind_of(reason) for reason in report.dropped.values())
+        told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
         raise UserError(
-            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) do not fit into "
-            f"training.max_length = {max_length} tokens (the longest has {report.longest}); raise it, or allow more "
-            f"with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
+            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) have to be left "
+            f"out: {told}. The longest has {report.longest} tokens, training.max_length is {max_length}. Change what "
+            f"stands in the way, or allow more with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
         )
     if not sum(report.weighted.values()):
         raise UserError(f"stage {stage.name!r}: no token of any record carries weight, there is nothing to learn")
     return Dataset.from_dict(columns), report
+
+
+def _kind_of(reason: str) -> str:
+    """Return a reason without the numbers that differ from record to record."""
+    return "too long" if reason.endswith(" allowed") else re.sub(r"\d+", "N", reason)
 
 
 def train_stage(
@@ -121,6 +131,7 @@ def train_stage(
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
+        "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
         "encoding": asdict(report),
@@ -162,6 +173,7 @@ def make_trainer(
         trainer = WeightedSFTTrainer(
             view_names=list(stage.views),
             reduce_by=stage.reduction.by,
+            sampler=_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
             collator=WeightedCollator(
                 tokenizer.pad_token_id,
                 flat=packing or stage.training.get("padding_free", False),
@@ -177,6 +189,14 @@ def make_trainer(
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     agree(cast("PreTrainedModel", trainer.model), tokenizer)
     return trainer, report
+
+
+def _sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | None:
+    """Return the sampler of a stage with a balanced view, None for a stage without one."""
+    if not is_sampled(stage):
+        return None
+    views = [sequence[0] for sequence in dataset["views"]]
+    return BalancedSampler(dataset["question"], dataset["record"], views, balanced_seeds(stage), seed)
 
 
 def _save(

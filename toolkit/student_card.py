@@ -257,7 +257,8 @@ def _how(settings: Mapping[str, Any]) -> str:
     drawn = "greedy"
     if settings["temperature"]:
         drawn = f"majority of {settings['samples']} at temperature {settings['temperature']}, top_p {settings['top_p']}"
-    return f"{drawn}, {settings['max_new_tokens']} new tokens, {settings['extractor']}"
+    lengths = " + ".join(str(turn["max_new_tokens"]) for turn in settings["turns"])
+    return f"{drawn}, {lengths} new tokens, {settings['extractor']}"
 
 
 def _logs(facts: StudentFacts) -> dict[str, Any]:

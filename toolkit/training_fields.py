@@ -41,6 +41,7 @@ OWNED = {
     "hub_token": "a secret never stands in a recipe; set HF_TOKEN in the environment",
     **dict.fromkeys(("remove_unused_columns", "label_names", "dataset_kwargs"), "the trainer owns its columns"),
     "dataset_num_proc": "encoding is batched in one process",
+    "include_num_input_tokens_seen": "tokens are always counted, without padding; `tokens` of the stage's facts",
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss"), _VIEWS),
     **dict.fromkeys(("loss_type", "label_smoothing_factor", "average_tokens_across_devices"), _LOSS),
     **dict.fromkeys(("use_liger_kernel", "liger_kernel_config"), _LOSS),

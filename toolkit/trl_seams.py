@@ -7,6 +7,9 @@ Read against TRL 1.16 and transformers 5.23. What is relied on, and where it liv
 - `_signature_columns` decides which columns reach the collator (TRL keeps `input_ids, labels, seq_lengths`).
 - `_get_num_items_in_batch` sees every micro-batch of an optimizer step at once, and what it returns reaches
   `compute_loss` as `num_items_in_batch`. It returns our denominators, one for each view, gathered over processes.
+- `state.num_input_tokens_seen` is saved with a checkpoint and restored from it, and the trainer leaves it alone as long
+  as `include_num_input_tokens_seen` is off. Switched on, it takes an end of sequence for padding where the two are one
+  token, and puts four more numbers into every line of the log; so it is counted here.
 - `loss_is_scaled_for_ga` (a class attribute since TRL 1.15) says that the loss needs no division by the number
   of accumulation steps.
 
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from toolkit.layout import WeightedCollator
+    from toolkit.sampling import BalancedSampler
 
 # For `layout`: TRL's collator of token columns, its packing and its padding.
 __all__ = [
@@ -100,6 +104,7 @@ class WeightedSFTTrainer(_SFTTrainer):
     Args:
         view_names: Names of the stage's views, in order.
         reduce_by: `token`, `view` or `example`.
+        sampler: Order of the sequences of an epoch; None for the trainer's own.
         collator: Layout of the batches; `SFTTrainer` refuses a collator of one's own with packing, so rows come
             packed already and `args.packing` stays off.
         **kwargs: As of `SFTTrainer`.
@@ -108,11 +113,20 @@ class WeightedSFTTrainer(_SFTTrainer):
     loss_is_scaled_for_ga = True
     _tag_names: ClassVar[list[str]] = ["cot-distillery"]
 
-    def __init__(self, *, view_names: list[str], reduce_by: str, collator: WeightedCollator, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        view_names: list[str],
+        reduce_by: str,
+        collator: WeightedCollator,
+        sampler: BalancedSampler | None = None,
+        **kwargs: Any,
+    ) -> None:
         args = kwargs["args"]
         args.dataset_kwargs = {**(args.dataset_kwargs or {}), "skip_prepare_dataset": True}
         self.view_names = view_names
         self.reduce_by = reduce_by
+        self._sampler = sampler
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._steps = 0
         super().__init__(data_collator=collator, **kwargs)
@@ -134,13 +148,21 @@ class WeightedSFTTrainer(_SFTTrainer):
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """The card is written once, from the facts of the whole run (`student_card`), not with every checkpoint."""
 
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        return self._sampler or super()._get_train_sampler(train_dataset)
+
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, "seq_lengths"]
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
-        """Return the denominators of the whole optimizer step, shape (V,)."""
+        """Return the denominators of the whole optimizer step, shape (V,), and count the tokens it reads."""
         if not batch_samples:
             return None
+        # Flat batches have no mask: all of their tokens are there to be read.
+        read = sum(
+            int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batch_samples
+        )
+        self.state.num_input_tokens_seen += int(self.accelerator.reduce(torch.tensor(read, device=device), "sum"))
         local = sum(
             denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
             for batch in batch_samples

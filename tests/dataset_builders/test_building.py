@@ -14,6 +14,7 @@ from dataset_builders import load_builder
 from dataset_builders.asking import Outcome
 from dataset_builders.building import BuildReport, build_dataset, first_round
 from dataset_builders.columns import leaves
+from toolkit import bank
 from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request
@@ -192,6 +193,49 @@ def test_teacher_cots_are_published_with_all_their_configs(tmp_path: Path) -> No
     assert report.shares == {}
 
 
+def published(folder: Path, builder: str, **config: Any) -> tuple[BuildReport, datasets.Dataset]:
+    report = build(folder, builder=builder, **config)
+    loaded = datasets.load_dataset(
+        str(report.published.folder), "default", split="train", cache_dir=str(folder / "loaded")
+    )
+    return report, loaded
+
+
+def test_counterfactual_rationales_are_published_with_a_side_for_either_answer(tmp_path: Path) -> None:
+    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 42}
+    report, rows = published(tmp_path, "counterfactual_rationales", problems=problems)
+
+    assert set(rows["task"]) == set(bank.FAMILIES)
+    for row in rows:
+        assert row["factual"]["answer"] == row["answer"] != row["counterfactual"]["answer"]
+        assert row["factual"]["rationale"] != row["counterfactual"]["rationale"]
+    assert "| counterfactual | the reasoning that leads to the wrong answer" in read_card(report)
+
+
+def test_steps_are_published_as_lists_of_records(tmp_path: Path) -> None:
+    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 42}
+    report, rows = published(tmp_path, "socratic_steps", problems=problems)
+
+    assert set(rows["task"]) == set(bank.FAMILIES)
+    for row in rows:
+        assert "\n".join(step["answer"] for step in row["steps"]) == row["chain"]["rationale"]
+        assert [step["label"] for step in row["steps"]].index("Final question") == len(row["steps"]) - 1
+    text = read_card(report)
+    assert "| `steps[].question` | string | One sub-question |" in text
+    assert "Final question: " in text
+
+
+@pytest.mark.parametrize("builder", ["counterfactual_rationales", "socratic_steps"])
+def test_the_newer_builders_give_the_same_bytes_too_and_ask_once(tmp_path: Path, builder: str) -> None:
+    first = build(tmp_path / "a", builder=builder)
+    assert digests(build(tmp_path / "b", builder=builder)) == digests(first)
+    assert build(tmp_path / "a", builder=builder).collected.asked == 0
+
+
+def read_card(report: BuildReport) -> str:
+    return (report.published.folder / "README.md").read_text()
+
+
 def test_the_first_round_can_be_counted_without_asking(tmp_path: Path) -> None:
     settings = load_builder("dual_cots").SETTINGS.model_validate(PROCEDURAL)
     store = tmp_path / "store.sqlite"
@@ -206,7 +250,7 @@ def test_the_first_round_can_be_counted_without_asking(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def card(built: BuildReport) -> str:
-    return (built.published.folder / "README.md").read_text()
+    return read_card(built)
 
 
 def test_the_card_parses_as_the_hub_s(built: BuildReport) -> None:

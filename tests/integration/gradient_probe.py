@@ -23,7 +23,7 @@ BETA = 0.3
 
 
 def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
-    """Return gradient, loss and number of processes for every reduction.
+    """Return gradient, loss, tokens read and number of processes for every reduction.
 
     Args:
         student: Folder of the student.
@@ -48,6 +48,7 @@ def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
         found[by] = {
             "gradient": gradient,
             "loss": next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
+            "tokens": trainer.state.num_input_tokens_seen,
             "processes": trainer.accelerator.num_processes,
         }
     return found

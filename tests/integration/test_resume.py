@@ -65,6 +65,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     facts = json.loads((student(tmp_path) / "stage.json").read_text())
     assert (facts["resumed_from_step"], facts["steps"]) == (10, 20)
+    assert facts["tokens"] == json.loads((student(uninterrupted) / "stage.json").read_text())["tokens"]
     weights = [(student(folder) / "model.safetensors").read_bytes() for folder in (tmp_path, uninterrupted)]
     assert weights[0] == weights[1]
 

@@ -67,6 +67,11 @@ def test_the_logged_loss_is_that_of_one_process(alone: Any, together: Any, by: s
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_the_tokens_read_are_those_of_all_processes(alone: Any, together: Any, size: str) -> None:
+    assert [together[size][by]["tokens"] for by in REDUCTIONS] == [alone[by]["tokens"] for by in REDUCTIONS]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_edits_second_stage_is_its_formula(student: str, together: Any, size: str) -> None:
     loss, gradient = edit_by_hand(student, ROWS, alpha=1.0, beta=BETA)
     assert together[size]["example"]["loss"] == pytest.approx(loss, rel=1e-5)

@@ -9,10 +9,11 @@ import pytest
 
 from tests.tiny_students import tiny_llama, tiny_tokenizer
 from toolkit import evaluation
+from toolkit.decode_procedures import Procedure, TurnPlan
 from toolkit.decoding import Decoding, generate
 from toolkit.errors import UserError
 from toolkit.evaluation import EvaluationResult, evaluate_student
-from toolkit.problem import Problem
+from toolkit.problem import Problem, question_columns
 
 PROBLEMS = [
     Problem(id=f"sums/{number}", task="sums", question=f"Tom has {number} boxes. How many apples?", answer=str(number))
@@ -20,6 +21,9 @@ PROBLEMS = [
 ]
 GREEDY = Decoding(max_new_tokens=6)
 SAMPLED = Decoding(max_new_tokens=6, samples=2, temperature=1.0)
+
+
+ONCE = Procedure((TurnPlan("cot", "Q: {question}\nA:", ((" {answer}", "answer", 1.0),), max_new_tokens=6),))
 
 
 def prompt(problem: Problem) -> str:
@@ -34,7 +38,10 @@ def student() -> Any:
 def scored(student: Any, folder: Path, settings: Decoding = GREEDY, **changed: Any) -> EvaluationResult:
     arguments = {"problems": PROBLEMS, "batch_size": 2, "seed": 0, "path": folder / "samples.parquet", **changed}
     problems = arguments.pop("problems")
-    return evaluate_student(student, tiny_tokenizer(), problems, prompt, settings, **arguments)
+    procedure = arguments.pop("procedure", ONCE)
+    return evaluate_student(
+        student, tiny_tokenizer(), problems, procedure, settings, columns=question_columns, **arguments
+    )
 
 
 class Interrupted(Exception):
@@ -78,7 +85,7 @@ def test_completions_are_those_of_the_decoder(student: Any, tmp_path: Path) -> N
 def test_the_summary_names_what_the_score_belongs_to(student: Any, tmp_path: Path) -> None:
     summary = scored(student, tmp_path).summary
     assert summary["n"] == summary["by_task"]["sums"]["n"] == 5
-    assert summary["settings"]["max_new_tokens"] == 6
+    assert summary["settings"]["turns"][0]["max_new_tokens"] == 6
     assert summary["settings"]["extractor"].startswith("toolkit.answers@")
 
 

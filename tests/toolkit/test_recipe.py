@@ -89,9 +89,9 @@ def test_a_good_recipe_gives_its_sections(tmp_path: Path) -> None:
     recipe = load(tmp_path, GOOD)
     assert recipe.recipe.name == "edit"
     assert recipe.dataset.config == Settings(n=20, tasks=("dates", "ordering"))
-    assert recipe.stages[0].views["cot"].segments() == [
-        (" {right.rationale}", None, 1.0),
-        ("\nTherefore, the answer is {right.answer}.", None, 1.0),
+    assert [(piece.text, piece.weight) for piece in recipe.stages[0].views["cot"].target] == [
+        (" {right.rationale}", 1.0),
+        ("\nTherefore, the answer is {right.answer}.", 1.0),
     ]
     assert recipe.evaluation is not None
     assert recipe.evaluation.sets == {
@@ -102,7 +102,8 @@ def test_a_good_recipe_gives_its_sections(tmp_path: Path) -> None:
 
 def test_a_segment_in_short_form_can_be_given_a_weight(tmp_path: Path) -> None:
     recipe = load(tmp_path, GOOD, "stages.0.views.cot.target.0.weight=0.5")
-    assert recipe.stages[0].views["cot"].segments()[0] == (" {right.rationale}", None, 0.5)
+    piece = recipe.stages[0].views["cot"].target[0]
+    assert (piece.text, piece.weight) == (" {right.rationale}", 0.5)
 
 
 def test_a_stage_keeps_only_the_training_fields_that_were_set(tmp_path: Path) -> None:
@@ -219,9 +220,9 @@ TWENTY_FAULTS = """
 5 dataset.revision: found '1.0', allowed a version tag like 'v1.2.3'
 9 student.from_config.hiden_size: unknown key (did you mean 'hidden_size'?)
 11 student.lora_rank: unknown key (did you mean 'lora_r'?)
+14 stages.0.views: found coefficient 0 on every view, nothing would be learnt
 16 stages.0.views.cot.prompt: template has a stray '{' near 'Q: {question'; a column is written {question}
 17 stages.0.views.cot.target: found no segment with a weight other than 0, nothing of it would be learnt
-18 stages.0.views.cot.coefficient: found 0, allowed any finite number but 0
 19 stages.0.reduction.by: found 'tokens', allowed 'token', 'view' or 'example' (did you mean 'token'?)
 20 stages.0.max_dropped: found 1.5, allowed a number <= 1
 22 stages.0.training.lerning_rate: unknown key (did you mean 'learning_rate'?)

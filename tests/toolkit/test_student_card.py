@@ -20,7 +20,7 @@ from toolkit.student_card import (
 )
 
 SETTINGS = {
-    "max_new_tokens": 160,
+    "turns": [{"view": "cot", "max_new_tokens": 160, "stop": [], "forced": 0, "choices": False}],
     "samples": 1,
     "temperature": 0.0,
     "top_p": 1.0,

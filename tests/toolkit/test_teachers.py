@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 import re
@@ -516,6 +517,41 @@ def test_a_recorded_teacher_can_be_held_to_one_model(recording: Path) -> None:
     teacher = RecordedTeacher(RecordedConfig(store=recording, model="llama"))
     with pytest.raises(TeacherError, match="not recorded"):
         asyncio.run(teacher.complete(ask("a")))
+
+
+def contrasted(contrast: str | None) -> Request:
+    return Request("gpt", ask("a").messages, contrast=contrast)
+
+
+def test_a_recorded_teacher_tells_a_contrasted_request_from_a_plain_one(recording: Path) -> None:
+    with Store(recording) as store:
+        store.put(contrasted("b"), Completion("contrasted answer"))
+    teacher = RecordedTeacher(RecordedConfig(store=recording))
+    said = [asyncio.run(teacher.complete(contrasted(contrast))).text for contrast in (None, "b")]
+    assert said == ["answer", "contrasted answer"]
+    with pytest.raises(TeacherError, match="not recorded"):
+        asyncio.run(teacher.complete(contrasted("c")))
+
+
+def test_a_contrast_is_part_of_a_request_s_identity_only_where_there_is_one() -> None:
+    requests = [contrasted(contrast) for contrast in (None, "", "b")]
+    assert len({request.digest for request in requests}) == len({request.prompt_digest for request in requests}) == 3
+    # By hand, as digests were made before there were contrasts: model, messages, sampling, sample index.
+    content = [
+        "gpt",
+        [["system", "Be brief."], ["user", "a"]],
+        {"temperature": 0.2, "top_p": 1.0, "max_tokens": 1024, "stop": [], "seed": None},
+        0,
+    ]
+    assert requests[0].digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def test_contrastive_decoding_is_not_sent_to_a_server() -> None:
+    with Loopback(lambda _: completion("2")) as server:
+        with pytest.raises(TeacherError, match=r"`contrastive: true`.*'openai'") as refused:
+            complete(server, contrasted("b"))
+        assert server.asks == []
+    assert refused.value.kind == "fatal"
 
 
 def test_a_missing_recording_is_the_users_mistake(tmp_path: Path) -> None:

@@ -20,7 +20,14 @@ from pydantic_core import PydanticCustomError
 
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import logprobs_of
-from toolkit.teachers.protocol import Completion, FailureKind, Request, TeacherError, refuse_logprobs
+from toolkit.teachers.protocol import (
+    Completion,
+    FailureKind,
+    Request,
+    TeacherError,
+    refuse_contrast,
+    refuse_logprobs,
+)
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, RequestOptions
@@ -95,8 +102,10 @@ class OpenAITeacher:
 
         Raises:
             TeacherError: `retry` for 408, 409, 425, 429, 5xx, broken connections, timeouts and malformed answers;
-                `fatal` for a refused key, missing payment or an unknown model; `permanent` for any other 4xx.
+                `fatal` for a refused key, missing payment, an unknown model or a request that wants contrastive
+                decoding; `permanent` for any other 4xx.
         """
+        refuse_contrast(request, self.kind)
         try:
             async with asyncio.timeout(self._config.timeout):
                 # Untyped: building the client's pydantic models costs twice the CPU time of everything else.
