@@ -18,6 +18,7 @@ from dataset_builders.settings import BuilderSettings
 from toolkit.errors import UserError
 from toolkit.problem import Problem
 from toolkit.prompts import PromptBook
+from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 NOT_RECORDED = "not recorded"
@@ -133,6 +134,12 @@ class Asker:
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
         mistake = completion.raw.get("procedural", {}).get("mistake")
         return Chain(rationale, answer, fault, origin, mistake, self._provenance(request, completion))
+
+    def logprobs(self, request: Request) -> list[dict[str, Any]] | None:
+        """Return the log-probabilities of a completion's tokens as they are published, None where there are none."""
+        completion = self._answers.get(request)
+        found = logprobs_of(completion) if completion else None
+        return None if found is None else [token.columns(well_formed) for token in found]
 
     def _provenance(self, request: Request, completion: Completion | None) -> dict[str, Any]:
         # A recording made elsewhere doesn't say how it was sampled, and what we would have asked for is not it.

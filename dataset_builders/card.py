@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders import figures
 from dataset_builders.asking import Outcome
 from dataset_builders.chains import whole
 from dataset_builders.columns import PROVENANCE, leaves
-from dataset_builders.settings import BuilderSettings
+from dataset_builders.settings import BuilderSettings, KeyTokensSettings
 from toolkit.cards import document, render
 from toolkit.problem import Problem
 
@@ -24,6 +25,7 @@ _ASKED_FOR = {
     "answer_hint": "the same with the gold answer as a hint, where the chain came out wrong",
     "contrastive": "a wrong chain close to the right one, where the chain came out right",
     "pairs": "nothing: right and wrong chains came ready-made",
+    "scores": "nothing: chains that were published before, whose words are scored",
     "other_answer": "nothing: a wrong answer is drawn for every question",
     "factual": "the reasoning that leads to the gold answer, which is given",
     "counterfactual": "the reasoning that leads to the wrong answer, given as if it were right",
@@ -31,6 +33,7 @@ _ASKED_FOR = {
     "decomposed": "nothing: sub-questions and answers came ready-made",
 }
 _LIBRARIES = ("cot-distillery", "datasets", "pyarrow", "rapidfuzz")
+_SCORING = ("captum", "torch", "transformers")
 
 Shares = dict[str, dict[str, figures.KeyShare]]
 
@@ -96,6 +99,7 @@ def dataset_card(
     writers = figures.writers([*outcome.train, *outcome.rejected], builder.CHAINS)
     sets = ({"evaluation / test": test} if test else {}) | dict(evaluation_sets)
     questions = {record["question"] for record in outcome.train}
+    attribution = _attribution(settings, outcome)
     body = render(
         "dataset.md.jinja",
         title=title,
@@ -104,7 +108,7 @@ def dataset_card(
         splits=splits,
         load_lines=_load_lines(splits),
         embedded_teacher=any(writer.model.startswith("procedural") for writer in writers),
-        columns=_columns(builder, splits),
+        columns=_columns(builder, outcome, splits),
         provenance=list(PROVENANCE.items()),
         steps=outcome.steps,
         asked_for=_ASKED_FOR,
@@ -119,6 +123,7 @@ def dataset_card(
         lengths=_lengths(builder, outcome),
         has_spans="spans" in {column.type for _, column in leaves(builder.RECORD)},
         key_shares=shares,
+        attribution=attribution,
         tokens_of=f"`{settings.tokenizer}`"
         if settings.tokenizer
         else f"a byte-level BPE of {figures.TRAINED_SIZE} tokens trained on these chains",
@@ -132,7 +137,7 @@ def dataset_card(
         source_terms=settings.source_terms.strip(),
         builder=builder.__name__,
         builder_version=str(builder.VERSION),
-        versions={name: version(name) for name in _LIBRARIES},
+        versions={name: version(name) for name in (*_LIBRARIES, *(_SCORING if attribution else ()))},
         origin=origin,
     )
     # Ready-made steps come from a source of which people may have written a part.
@@ -164,12 +169,14 @@ def _load_lines(splits: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def _columns(builder: type[CotsBuilder], splits: Mapping[str, int]) -> dict[str, list[tuple[str, Any]]]:
+def _columns(
+    builder: type[CotsBuilder], outcome: Outcome, splits: Mapping[str, int]
+) -> dict[str, list[tuple[str, Any]]]:
     """Return the columns of each published config; those of `provenance` are described once, below."""
     published = {name.partition(" / ")[0] for name in splits}
     return {
         name: [(path, column) for path, column in leaves(columns) if ".provenance." not in path]
-        for name, columns in builder.tables().items()
+        for name, columns in builder.tables(outcome).items()
         if name in published
     }
 
@@ -233,6 +240,20 @@ def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengt
 def _sub_questions(outcome: Outcome) -> dict[int, int]:
     """Return the number of records of `train` by how many sub-questions they have."""
     return dict(sorted(Counter(len(record["steps"]) for record in outcome.train).items()))
+
+
+def _attribution(settings: BuilderSettings, outcome: Outcome) -> dict[str, Any] | None:
+    """Return how words were scored and how exactly, None for data without such scores."""
+    if not isinstance(settings, KeyTokensSettings):
+        return None
+    return {
+        "settings": settings,
+        # By its name alone: a folder belongs to a machine.
+        "attributor": PurePath(settings.attributor.model).name
+        if settings.attributor.revision is None
+        else f"{settings.attributor.model} at {settings.attributor.revision}",
+        "errors": figures.completeness([record["chain"]["completeness"] for record in outcome.train]),
+    }
 
 
 def _tasks(outcome: Outcome, test: Sequence[Problem]) -> dict[str, tuple[int, int, int]]:

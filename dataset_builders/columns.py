@@ -29,7 +29,9 @@ Columns = dict[str, "Column | Columns"]
 
 PROVENANCE: Columns = {
     "teacher": Column(
-        "string", "Kind of teacher: `procedural`, `openai`, `recorded`; `paired`, `decomposed` for what came ready-made"
+        "string",
+        "Kind of teacher: `procedural`, `openai`, `transformers`, `recorded`; `paired`, `decomposed` for what came "
+        "ready-made",
     ),
     "model": Column("string", "Model as the endpoint (or the recording) reported it"),
     "template": Column("string", "Prompt template and digest of its text"),
@@ -89,6 +91,23 @@ STEPS = Column(
     },
 )
 
+LOGPROBS = Column(
+    "list",
+    "Tokens of the whole completion with their log-probabilities, as the teacher gives them; null where there is none",
+    {
+        "token": Column("string", "The token's text"),
+        "logprob": Column("float64", "Its natural log-probability, given everything before it"),
+        "top": Column(
+            "list",
+            "The most likely tokens in its place",
+            {
+                "token": Column("string", "The token's text"),
+                "logprob": Column("float64", "Its natural log-probability"),
+            },
+        ),
+    },
+)
+
 SFT: Columns = {
     "id": QUESTION["id"],
     "task": QUESTION["task"],
@@ -110,8 +129,8 @@ def features(columns: Columns) -> datasets.Features:
             return datasets.List(feature(column.items))
         if column.type == "spans":
             return datasets.List({"start": datasets.Value("int32"), "end": datasets.Value("int32")})
-        if column.type == "list[string]":
-            return datasets.List(datasets.Value("string"))
+        if column.type.startswith("list["):
+            return datasets.List(datasets.Value(column.type.removeprefix("list[").removesuffix("]")))
         return datasets.Value(column.type)
 
     return datasets.Features({name: feature(column) for name, column in columns.items()})

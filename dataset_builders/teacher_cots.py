@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of
 from dataset_builders.chains import is_right, question_columns, sft_record
-from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
+from dataset_builders.columns import CHAIN, LOGPROBS, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
 from dataset_builders.published import CotsBuilder
 from dataset_builders.settings import TeacherCotsSettings
 from toolkit.problem import Problem
@@ -30,6 +30,16 @@ class TeacherCots(CotsBuilder):
     SFT_RECORD: ClassVar[Columns] = SFT
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("chain",)
+
+    @classmethod
+    def tables(cls, outcome: Outcome) -> dict[str, Columns]:
+        """Return the columns of each config; chains have `logprobs` where the teacher was asked for them."""
+        tables = super().tables(outcome)
+        chain = cls.RECORD["chain"]
+        assert isinstance(chain, dict)
+        if any("logprobs" in record["chain"] for record in (*outcome.train, *outcome.rejected)):
+            tables["default"] = {**cls.RECORD, "chain": {**chain, "logprobs": LOGPROBS}}
+        return tables
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: TeacherCotsSettings) -> Rounds:
@@ -59,6 +69,7 @@ class TeacherCots(CotsBuilder):
                         "rationale": chain.rationale,
                         "answer": chain.answer,
                         "provenance": chain.provenance,
+                        **({"logprobs": asker.logprobs(request)} if settings.sampling.top_logprobs else {}),
                     },
                 }
             )

@@ -34,6 +34,7 @@ from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, 
 from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.kinds import TeacherConfig, make_teacher
+from toolkit.teachers.logprobs import TokenLogprob, logprobs_of
 from toolkit.teachers.openai_compatible import (
     OpenAIConfig,
     OpenAITeacher,
@@ -119,6 +120,60 @@ def test_the_token_limit_can_bear_its_newer_name() -> None:
         complete(server, token_limit="max_completion_tokens")
         assert server.asks[0].body["max_completion_tokens"] == 1024
         assert "max_tokens" not in server.asks[0].body
+
+
+# As the chat-completions API gives log-probabilities.
+TOP = [{"token": "2", "logprob": -0.1}]
+LOGPROBS = {"content": [{"token": "2", "logprob": -0.1, "bytes": [50], "top_logprobs": TOP}]}
+
+
+def with_logprobs(reply: Reply, logprobs: Any) -> Reply:
+    body = json.loads(reply.body)
+    body["choices"][0]["logprobs"] = logprobs
+    return Reply(json.dumps(body).encode())
+
+
+def test_log_probabilities_are_asked_for_and_kept_with_the_response() -> None:
+    with Loopback(lambda _: with_logprobs(completion("2"), LOGPROBS)) as server:
+        answer = complete(server, ask("1 + 1?", Sampling(top_logprobs=1)))
+        (asked,) = server.asks
+    assert (asked.body["logprobs"], asked.body["top_logprobs"]) == (True, 1)
+    assert logprobs_of(answer) == [TokenLogprob("2", -0.1, (("2", -0.1),))]
+
+
+def test_a_server_that_gives_no_log_probabilities_is_told_with_the_setting() -> None:
+    with (
+        Loopback(lambda _: completion("2")) as server,
+        pytest.raises(TeacherError, match="top_logprobs") as told,
+    ):
+        complete(server, ask("1 + 1?", Sampling(top_logprobs=1)))
+    assert told.value.kind == "fatal"
+
+
+def test_the_procedural_teacher_gives_no_log_probabilities() -> None:
+    teacher = make_teacher(TypeAdapter(TeacherConfig).validate_python({"kind": "procedural"}))
+    with pytest.raises(TeacherError, match="top_logprobs") as told:
+        asyncio.run(teacher.complete(ask("1 + 1?", Sampling(top_logprobs=1))))
+    assert told.value.kind == "fatal"
+
+
+def test_a_recording_gives_log_probabilities_only_where_they_were_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with Store(path) as store:
+        store.put(ask("with"), Completion("2", raw={"choices": [{"logprobs": LOGPROBS}]}))
+        store.put(ask("without"), Completion("2"))
+
+    async def answer(question: str) -> Completion:
+        teacher = RecordedTeacher(RecordedConfig(store=path))
+        try:
+            return await teacher.complete(ask(question, Sampling(top_logprobs=1)))
+        finally:
+            await teacher.close()
+
+    assert logprobs_of(asyncio.run(answer("with"))) is not None
+    with pytest.raises(TeacherError, match="top_logprobs") as told:
+        asyncio.run(answer("without"))
+    assert told.value.kind == "fatal"
 
 
 def test_a_local_server_is_asked_without_a_key_and_gets_no_other_key(monkeypatch: pytest.MonkeyPatch) -> None:

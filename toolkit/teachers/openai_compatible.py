@@ -19,7 +19,15 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from toolkit.schema import Strict
-from toolkit.teachers.protocol import Completion, FailureKind, Request, TeacherError, refuse_contrast
+from toolkit.teachers.logprobs import logprobs_of
+from toolkit.teachers.protocol import (
+    Completion,
+    FailureKind,
+    Request,
+    TeacherError,
+    refuse_contrast,
+    refuse_logprobs,
+)
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, RequestOptions
@@ -104,7 +112,10 @@ class OpenAITeacher:
                 response = await self._open().post(
                     "/chat/completions", body=self._body(request), cast_to=object, options=self._options
                 )
-            return read_completion(response)
+            completion = read_completion(response)
+            if completion.text and logprobs_of(completion) is None:
+                refuse_logprobs(request, "this server")
+            return completion
         except Exception as error:
             raise self._failure(error) from None
 
@@ -174,6 +185,8 @@ class OpenAITeacher:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
+        if sampling.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         if sampling.seed is not None:
             body["seed"] = sampling.seed + request.sample_index  # or all samples of a prompt would be the same one
         return body

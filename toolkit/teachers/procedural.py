@@ -18,7 +18,7 @@ from toolkit import bank
 from toolkit.answers import answer_clause
 from toolkit.bank.chain import Chain, Solver, write_chain, write_chain_to, write_wrong_chain
 from toolkit.schema import Strict
-from toolkit.teachers.protocol import Completion, Request, refuse_contrast
+from toolkit.teachers.protocol import Completion, Request, refuse_contrast, refuse_logprobs
 
 MODEL = "procedural-v1"
 UNREADABLE = "I cannot read a question of the procedural bank in this prompt, so I give no answer."
@@ -107,9 +107,10 @@ class ProceduralTeacher:
         """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words.
 
         Raises:
-            TeacherError: `fatal`, for a request that wants contrastive decoding.
+            TeacherError: `fatal`, for a request that wants contrastive decoding or log-probabilities.
         """
         refuse_contrast(request, self.kind)
+        refuse_logprobs(request, "the procedural teacher")
         prompt = next((text for role, text in reversed(request.messages) if role == "user"), "")
         query = read_prompt(prompt)
         found = bank.read(query.question) if query else None

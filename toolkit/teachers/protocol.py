@@ -19,6 +19,7 @@ class Sampling:
         max_tokens: Most tokens a completion may have.
         stop: Strings at which the teacher stops; not part of the completion.
         seed: Passed on to endpoints that honour one.
+        top_logprobs: Most likely tokens wanted at each place, with their log-probabilities; 0 for none.
     """
 
     temperature: float = 0.2
@@ -26,6 +27,11 @@ class Sampling:
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    top_logprobs: int = 0
+
+    def content(self) -> dict[str, Any]:
+        """Return what identifies these parameters; without `top_logprobs` where it is 0, as older stores have it."""
+        return {name: value for name, value in asdict(self).items() if name != "top_logprobs" or value}
 
 
 @dataclass(frozen=True)
@@ -52,7 +58,7 @@ class Request:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the content that identifies this request; the key of the store."""
-        content = [self.model, self.messages, asdict(self.sampling), self.sample_index, *self._contrasted]
+        content = [self.model, self.messages, self.sampling.content(), self.sample_index, *self._contrasted]
         return hashlib.sha256(json.dumps(content, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -124,11 +130,23 @@ def refuse_contrast(request: Request, kind: str) -> None:
         )
 
 
+def refuse_logprobs(request: Request, whose: str) -> None:
+    """Refuse a request for log-probabilities, for teachers that have none.
+
+    Raises:
+        TeacherError: `fatal`, where the request wants some.
+    """
+    if request.sampling.top_logprobs:
+        raise TeacherError(
+            "fatal", f"`sampling.top_logprobs` wants log-probabilities, and {whose} gives none; set it to 0"
+        )
+
+
 class Teacher(Protocol):
     """Whoever writes completions.
 
     Attributes:
-        kind: `procedural`, `openai` or `recorded`; stands in every card and log line.
+        kind: `procedural`, `openai`, `transformers` or `recorded`; stands in every card and log line.
         model: Name sent in requests.
     """
 
