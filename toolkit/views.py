@@ -204,10 +204,12 @@ def items(row: Mapping[str, Any], each: str, before: str | None) -> Iterator[dic
     """
     name, path = parse_each(each)
     told = ""
-    for item in lookup(row, path):
+    shown: dict[str, Any] | None = None
+    for item in lookup(row, path) or ():
+        # An item is told of when the next one is shown, not sooner: one that is being written has no answer yet.
+        told += fill(before, shown) if before and shown else ""
         shown = {**row, name: item, "before": told}
         yield shown
-        told += fill(before, shown) if before else ""
 
 
 @dataclass(frozen=True, slots=True)
