@@ -128,8 +128,11 @@ def read_back(templates: Sequence[str], text: str) -> dict[str, str]:
     position = 0
     if pieces and not pieces[0].is_column:
         opening = pieces.pop(0).text
-        # A student that writes the marker twice or without its space has still written what follows.
-        position = len(opening) if text.startswith(opening) else len(text) - len(text.lstrip())
+        # SentencePiece decodes a text without the space before it; and who leaves the marker out has still written
+        # what follows.
+        forms = (opening, opening.lstrip(" "))
+        given = next((form for form in forms if form and text.startswith(form)), "")
+        position = len(given) or len(text) - len(text.lstrip())
     for place, piece in enumerate(pieces):
         if not piece.is_column:
             continue

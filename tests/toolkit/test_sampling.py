@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def test_every_record_has_its_turn_and_no_epoch_is_all_like_the_one_before() -> 
     of = sampler({"cot": {**COT, "select": BALANCED}})
     drawn = [{record for _, record, _ in epoch(of, number)} for number in range(30)]
     assert set().union(*drawn) == {row["id"] for row in ROWS}
-    assert all(one != other for one, other in zip(drawn, drawn[1:], strict=False))
+    assert all(one != other for one, other in pairwise(drawn))
 
 
 def test_a_draw_is_fair_over_many_epochs() -> None:
