@@ -80,11 +80,14 @@ class Compare:
 
     Attributes:
         turn: The turn that asks.
-        prompt: Before any chat template.
-        options: Segments of the target for each option; segments of weight 0 are read and not counted.
+        text: What the student is given, as in `Ask`.
+        prompt: Before any chat template, and without the start of the answer.
+        options: Segments of the target for each option, those given included; segments of weight 0 are read and not
+            counted.
     """
 
     turn: TurnPlan
+    text: str
     prompt: str
     options: tuple[tuple[Segment, ...], ...]
 
@@ -118,8 +121,6 @@ class Answered:
 
 
 Conversation = Generator[Ask | Compare, Generation, Answered]
-
-
 Frame = Callable[[str], str]  # from a prompt to what the student reads: itself, or a turn of its chat template
 
 
@@ -154,17 +155,15 @@ def _take(
 ) -> Generator[Ask | Compare, Generation, dict[str, str]]:
     """Take one turn; return the columns that were to be written in it, empty where the student did not get so far."""
     prompt = fill(turn.prompt, known)
-    if turn.option is not None:
-        written = yield Compare(turn, prompt, _options(turn, known))
-        given = ""
+    given = "".join(fill(template, known) for template, _, _ in turn.target[: turn.forced])
+    text = frame(prompt) + given
+    if turn.option is None:
+        written = yield Ask(turn, text)
     else:
-        given = "".join(fill(template, known) for template, _, _ in turn.target[: turn.forced])
-        written = yield Ask(turn, frame(prompt) + given)
-    said.append(Said(turn.view, frame(prompt) + given, written))
-    templates = turn.written if turn.option is None else [template for template, _, _ in turn.target]
-    return dict.fromkeys((path for text in templates for path in columns(text)), "") | read_back(
-        templates, written.text
-    )
+        written = yield Compare(turn, text, prompt, _options(turn, known))
+    said.append(Said(turn.view, text, written))
+    empty = dict.fromkeys((path for template in turn.written for path in columns(template)), "")
+    return empty | read_back(turn.written, written.text)
 
 
 def _repeat(
@@ -215,7 +214,7 @@ def _as_list(written: Any) -> list[dict[str, str]] | None:
         return None
     lines = {name: [line for line in text.splitlines() if line.strip()] for name, text in written.items()}
     return [
-        {name: of_name[number] for name, of_name in lines.items() if number < len(of_name)}
+        {name: of_name[number] if number < len(of_name) else "" for name, of_name in lines.items()}
         for number in range(max(map(len, lines.values()), default=0))
     ]
 

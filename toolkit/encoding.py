@@ -20,6 +20,7 @@ import numpy as np
 from toolkit.alignment import key_steps
 from toolkit.errors import UserError
 from toolkit.stage_views import StageViews
+from toolkit.transforms import Unusable
 from toolkit.views import RenderedView
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ class TokenizedView:
         segments: Index of the target segment each token belongs to, -1 for the prompt, shape (T,). The end of
             the sequence belongs to the last scored segment.
         view: What was tokenised.
+        fault: Why a transform of tokens cannot be applied to it, None where nothing stands in the way.
     """
 
     input_ids: np.ndarray
     segments: np.ndarray
     view: RenderedView
+    fault: str | None = None
 
     @property
     def target(self) -> list[int]:
@@ -169,10 +172,14 @@ def tokenize(
         segments = _segments(text, len(prompt), view, offsets)
         scored = [number for number, segment in enumerate(view.target) if segment.weight]
         closing = scored[-1] if scored else len(view.target) - 1
-        ids, segments = _rearranged(tokenizer, ids, segments, view)
+        fault = None
+        try:
+            ids, segments = _rearranged(tokenizer, ids, segments, view)
+        except Unusable as unusable:
+            fault = unusable.reason
         tokenized.append(
             TokenizedView(
-                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), np.append(segments, closing), view
+                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), np.append(segments, closing), view, fault
             )
         )
     return tokenized
@@ -260,26 +267,34 @@ def encode_record(
     The two views with `token_weights: key_steps` are aligned with each other on their target tokens, end of
     sequence included: one script, which leads to the view that is listed first.
     """
-    return next(_encode(tokenizer, [views.show(index)], views.stage, prompt_format))
+    encoded, _ = next(_encode(tokenizer, [views.show(index)], views.stage, prompt_format))
+    return encoded
 
 
 def _encode(
     tokenizer: PreTrainedTokenizerBase, shown: Sequence[Shown], stage: Stage, prompt_format: str
-) -> Iterator[list[tuple[TokenizedView, EncodedSequence]]]:
+) -> Iterator[tuple[list[tuple[TokenizedView, EncodedSequence]], str | None]]:
+    """Yield the sequences of each record; instead of them the reason why it is left out, where there is one."""
+    names = list(stage.views)
     views = list(stage.views.values())
     paired = [index for index, view in enumerate(views) if view.token_weights == "key_steps"]
     tokenized = iter(tokenize(tokenizer, [view for one in shown for _, view in one.sequences], prompt_format))
     for one in shown:
         of_record = [(index, next(tokenized)) for index, _ in one.sequences]
+        faults = [f"{names[index]}: {tokens.fault}" for index, tokens in of_record if tokens.fault]
+        if one.reason or faults:
+            yield [], one.reason or faults[0]
+            continue
         flags: dict[int, list[bool]] = {}
         targets = {index: tokens.target for index, tokens in of_record if index in paired}
         if len(targets) == 2:
             right, wrong = paired
             flags[right], flags[wrong] = key_steps(targets[right], targets[wrong])
-        yield [
+        weighed = [
             (tokens, weigh(tokens, index, views[index].coefficient, flags.get(index), stage.reduction))
             for index, tokens in of_record
         ]
+        yield weighed, None
 
 
 def encode(
@@ -317,12 +332,11 @@ def encode(
     for start in range(0, len(rows), batch_size):
         batch = range(start, min(start + batch_size, len(rows)))
         shown = [views.show(index) for index in batch]
-        for index, one, encoded in zip(batch, shown, _encode(tokenizer, shown, stage, prompt_format), strict=True):
+        for index, (encoded, reason) in zip(batch, _encode(tokenizer, shown, stage, prompt_format), strict=True):
             row = rows[index]
             report.records += 1
             longest = max((len(sequence.input_ids) for _, sequence in encoded), default=0)
             report.longest = max(report.longest, longest)
-            reason = one.reason
             if max_length is not None and longest > max_length:
                 reason = f"{longest} tokens, {max_length} allowed"
             if reason is not None:

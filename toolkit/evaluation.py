@@ -15,6 +15,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,8 @@ from toolkit.problem import Problem
 from toolkit.scores import Row, Score, extractor, judge, score_by_task, score_rows
 from toolkit.views import RenderedView
 
-Finished = dict[tuple[str, int, str], Generation]  # by problem id, sample index and prompt
+Asked = tuple[str, int, str, str]  # problem id, sample index, view and what the student was given
+Finished = dict[Asked, Generation]
 
 _KEY = b"toolkit.evaluation"  # of the Parquet metadata that says whose completions a file holds
 
@@ -100,7 +102,7 @@ def evaluate_student(
     key = _identity(model, tokenizer, procedure, settings, prompt_format, seed)
     parts = path.with_name(path.name + ".parts")
     asker = _Asker(model, tokenizer, settings, prompt_format, batch_size, seed, parts, key)
-    asker.done = _finished([path, *parts.glob("*.parquet")], key)
+    asker.done = _finished([path, *parts.glob("*.parquet")], key, procedure.turns[0].view)
     conversations = {
         (problem.id, sample): converse(procedure, columns(problem), asker.frame)
         for problem in problems
@@ -160,10 +162,10 @@ class _Asker:
         return answered
 
     def _replies(self, asked: Mapping[Key, Ask | Compare], is_first: bool, progress: Any) -> dict[Key, Generation]:
-        texts = {name: ask.text if isinstance(ask, Ask) else self.frame(ask.prompt) for name, ask in asked.items()}
+        keys = {name: (*name, ask.turn.view, ask.text) for name, ask in asked.items()}
         missing: dict[Decoding | None, list[Key]] = {}
         for name, ask in asked.items():
-            if (*name, texts[name]) in self.done:
+            if keys[name] in self.done:
                 progress.update(1)
                 continue
             turn = ask.turn
@@ -174,42 +176,52 @@ class _Asker:
             )
             missing.setdefault(how, []).append(name)
         for how, names in missing.items():
-            batches = self._compared(names, asked) if how is None else self._written(names, texts, how, is_first)
-            for batch in batches:
-                finished = {(*name, texts[name]): generation for name, generation in batch.items()}
+            # What a student wrote itself may leave no room for the rest: that is its failure, not the user's.
+            late = [] if is_first else [name for name in names if not self._fits(asked[name])]
+            fitting = [name for name in names if name not in set(late)]
+            batches = self._compared(fitting, asked) if how is None else self._written(fitting, asked, how)
+            for batch in chain([dict.fromkeys(late, Generation("", 0, False))] if late else [], batches):
+                finished = {keys[name]: generation for name, generation in batch.items()}
                 rows = [_part_row(*item) for item in finished.items()]
                 _write_rows(self.parts / f"{uuid.uuid4().hex}.parquet", rows, self.key)
                 self.done |= finished
                 progress.update(len(batch))
-        return {name: self.done[*name, texts[name]] for name in asked}
+        return {name: self.done[keys[name]] for name in asked}
 
     def frame(self, prompt: str) -> str:
         """Return a prompt as the student reads it."""
         return prompt_text(self.tokenizer, prompt, self.prompt_format)
 
     def _written(
-        self, names: Sequence[Key], texts: Mapping[Key, str], how: Decoding, is_first: bool
+        self, names: Sequence[Key], asked: Mapping[Key, Ask | Compare], how: Decoding
     ) -> Iterator[dict[Key, Generation]]:
-        if not is_first:
-            # What a student wrote itself may leave no room for the rest: that is its failure, not the user's.
-            late = [name for name in names if not self._fits(texts[name], how)]
-            if late:
-                yield dict.fromkeys(late, Generation("", 0, False))
-                names = [name for name in names if name not in set(late)]
-        rows = [(texts[name], name[1]) for name in names]
+        rows = [(asked[name].text, name[1]) for name in names]
         batches = generate_batches(self.model, self.tokenizer, rows, how, batch_size=self.batch_size, seed=self.seed)
         for batch in batches:
             yield {names[row]: generation for row, generation in batch.items()}
 
-    def _fits(self, text: str, how: Decoding) -> bool:
+    def _fits(self, ask: Ask | Compare) -> bool:
+        """Whether the student has a position for every token, and anything to begin with."""
+        if isinstance(ask, Ask):
+            texts, room = [ask.text], ask.turn.max_new_tokens
+        else:
+            prompt = self.frame(ask.prompt)
+            texts, room = [prompt + "".join(segment.text for segment in option) for option in ask.options], 0
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        ids = self.tokenizer(text, add_special_tokens=how.add_special_tokens)["input_ids"]
-        return positions is None or len(ids) + how.max_new_tokens <= positions
+        lengths = [
+            len(ids) for ids in self.tokenizer(texts, add_special_tokens=self.settings.add_special_tokens)["input_ids"]
+        ]
+        return min(lengths) > 0 and (positions is None or max(lengths) + room <= positions)
 
     def _compared(self, names: Sequence[Key], asked: Mapping[Key, Ask | Compare]) -> Iterator[dict[Key, Generation]]:
         for start in range(0, len(names), self.batch_size):
             batch = names[start : start + self.batch_size]
             questions = {name: ask for name in batch if isinstance(ask := asked[name], Compare)}
+            if late := [name for name, ask in questions.items() if not self._fits(ask)]:
+                raise UserError(
+                    f"decode.choices: question {late[0][0]!r} with its options has more tokens than the student "
+                    "positions, or none"
+                )
             views = [RenderedView(ask.prompt, option) for ask in questions.values() for option in ask.options]
             scores = iter(log_likelihoods(self.model, self.tokenizer, views, self.prompt_format, self.batch_size))
             replies = {}
@@ -217,33 +229,28 @@ class _Asker:
                 found = [next(scores) for _ in ask.options]
                 worth = [total / (max(tokens, 1) if ask.turn.normalise else 1) for total, tokens in found]
                 best = ask.options[worth.index(max(worth))]
-                replies[name] = Generation("".join(segment.text for segment in best), 0, True)
+                written = "".join(segment.text for segment in best[ask.turn.forced :])
+                replies[name] = Generation(written, 0, True)
             yield replies
 
 
-def _part_row(name: tuple[str, int, str], generation: Generation) -> Row:
-    problem, sample, prompt = name
-    return {
-        "id": problem,
-        "sample": sample,
-        "prompt": prompt,
-        "completion": generation.text,
-        "tokens": generation.tokens,
-        "stopped": generation.stopped,
-        "turns": [],
-    }
+def _part_row(asked: Asked, generation: Generation) -> Row:
+    problem, sample, view, prompt = asked
+    turn: Row = {"view": view, "prompt": prompt, "completion": generation.text}
+    turn |= {"tokens": generation.tokens, "stopped": generation.stopped}
+    return {"id": problem, "sample": sample, "turns": [turn]}
 
 
-def _finished(files: Iterable[Path], key: str) -> Finished:
-    """The completions in `files` that are this student's under these settings."""
+def _finished(files: Iterable[Path], key: str, first_view: str) -> Finished:
+    """The completions in `files` that are this student's under these settings; a single turn is of the first view."""
     import pyarrow.parquet as parquet
 
     done: Finished = {}
     for file in files:
         if file.exists() and (parquet.read_schema(file).metadata or {}).get(_KEY) == key.encode():
             for row in parquet.read_table(file).to_pylist():
-                for turn in row["turns"] or [row]:
-                    done[row["id"], row["sample"], turn["prompt"]] = Generation(
+                for turn in row["turns"] or [{**row, "view": first_view}]:
+                    done[row["id"], row["sample"], turn["view"], turn["prompt"]] = Generation(
                         turn["completion"], turn["tokens"], turn["stopped"]
                     )
     return done

@@ -7,7 +7,7 @@ configuration, with a small tokenizer trained on the dataset it will learn from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +21,14 @@ if TYPE_CHECKING:
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()
 ) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on what a student will read and write; see `vocabulary.train_vocabulary`."""
+    """Train a tokenizer on what a student will read and write; see `vocabulary.train_vocabulary`.
+
+    Raises:
+        UserError: A special token is one of those that every such tokenizer has.
+    """
     from transformers import PreTrainedTokenizerFast
 
+    _refuse_known(special_tokens, (PAD, END))
     return PreTrainedTokenizerFast(
         tokenizer_object=train_vocabulary(texts, vocab_size, special_tokens),
         pad_token=PAD,
@@ -86,9 +91,13 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]
     Raises:
         UserError: It has one of them already.
     """
-    if known := [token for token in special_tokens if token in tokenizer.get_vocab()]:
-        raise UserError(f"student.special_tokens: the student has the token {known[0]!r} already; leave it out")
-    tokenizer.add_special_tokens({"extra_special_tokens": list(special_tokens)})
+    _refuse_known(special_tokens, tokenizer.get_vocab())
+    tokenizer.add_special_tokens({"extra_special_tokens": list(special_tokens)}, replace_extra_special_tokens=False)
+
+
+def _refuse_known(special_tokens: Sequence[str], known: Container[str]) -> None:
+    if again := [token for token in special_tokens if token in known]:
+        raise UserError(f"student.special_tokens: the student has the token {again[0]!r} already; leave it out")
 
 
 def student_with_tokens(

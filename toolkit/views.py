@@ -128,8 +128,11 @@ def read_back(templates: Sequence[str], text: str) -> dict[str, str]:
     position = 0
     if pieces and not pieces[0].is_column:
         opening = pieces.pop(0).text
-        # A student that writes the marker twice or without its space has still written what follows.
-        position = len(opening) if text.startswith(opening) else len(text) - len(text.lstrip())
+        # SentencePiece decodes a text without the space before it; and who leaves the marker out has still written
+        # what follows.
+        forms = (opening, opening.lstrip(" "))
+        given = next((form for form in forms if form and text.startswith(form)), "")
+        position = len(given) or len(text) - len(text.lstrip())
     for place, piece in enumerate(pieces):
         if not piece.is_column:
             continue
@@ -204,12 +207,12 @@ def items(row: Mapping[str, Any], each: str, before: str | None) -> Iterator[dic
     """
     name, path = parse_each(each)
     told = ""
-    earlier: dict[str, Any] | None = None
-    for item in lookup(row, path):
-        if before and earlier is not None:
-            told += fill(before, earlier)
-        earlier = {**row, name: item, "before": told}
-        yield earlier
+    shown: dict[str, Any] | None = None
+    for item in lookup(row, path) or ():
+        # An item is told of when the next one is shown, not sooner: one that is being written has no answer yet.
+        told += fill(before, shown) if before and shown else ""
+        shown = {**row, name: item, "before": told}
+        yield shown
 
 
 @dataclass(frozen=True, slots=True)
