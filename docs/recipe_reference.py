@@ -15,11 +15,18 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel
 
 from dataset_builders.settings import (
+    Attributor,
+    CounterfactualRationalesSettings,
+    Decomposed,
     DualCotsSettings,
+    KeyTokensSettings,
+    LogprobSampling,
     Pairs,
     PromptFiles,
+    PublishedChains,
     Recording,
     SamplingSettings,
+    SocraticStepsSettings,
     TeacherCotsSettings,
 )
 from toolkit import recipe_sections as sections
@@ -27,6 +34,7 @@ from toolkit.collect import CollectSettings
 from toolkit.problem_rows import Columns, DescriptionFile
 from toolkit.problem_sources import Cut, DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
 from toolkit.recipe import Recipe
+from toolkit.teachers.local_model import LocalModelConfig
 from toolkit.teachers.openai_compatible import OpenAIConfig
 from toolkit.teachers.procedural import ProceduralConfig
 from toolkit.teachers.recorded import RecordedConfig
@@ -41,13 +49,21 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset`": sections.DatasetSection,
     "`dataset.config` of `dual_cots`": DualCotsSettings,
     "`dataset.config` of `teacher_cots`": TeacherCotsSettings,
+    "`dataset.config` of `key_tokens`": KeyTokensSettings,
+    "`dataset.config.chains`": PublishedChains,
+    "`dataset.config.attributor`": Attributor,
+    "`dataset.config` of `counterfactual_rationales`": CounterfactualRationalesSettings,
+    "`dataset.config` of `socratic_steps`": SocraticStepsSettings,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
+    "`dataset.config.sampling` of `teacher_cots`": LogprobSampling,
     "`dataset.config.collect`": CollectSettings,
     "`dataset.config.recordings[]`": Recording,
     "`dataset.config.pairs`": Pairs,
+    "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
+    "`teacher` of kind `transformers`": LocalModelConfig,
     "`teacher` of kind `recorded`": RecordedConfig,
     "problems of source `procedural`": ProceduralProblems,
     "problems of source `jsonl`": JsonlProblems,
@@ -77,6 +93,8 @@ WITHOUT_WORDS = {
     "cot": "Template of the plain prompt, asked for every problem.",
     "answer_hint": "Template of the prompt that gives the gold answer, for chains that came out wrong.",
     "contrastive": "Template of the prompt that asks for a wrong chain beside a right one.",
+    "rationalise": "Template of the prompt that gives an answer and asks for its reasons.",
+    "socratic": "Template of the prompt that asks for sub-questions and their answers.",
 }
 
 
@@ -119,7 +137,8 @@ def default_of(field: Any) -> str:
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     if isinstance(value, str):
-        return f"`{value}`" if value else "empty"
+        shown = value.replace("\n", "\\n")
+        return f"`{shown}`" if value else "empty"
     if isinstance(value, list | tuple):
         return f"`[{', '.join(map(str, value))}]`" if value else "empty"
     return "empty" if value == {} else f"`{value}`"

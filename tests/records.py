@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.tiny_students import tiny_llama, tiny_tokenizer
+from toolkit.encoding import encode_record
 from toolkit.recipe import Stage
+from toolkit.stage_views import StageViews
 
 PROMPT = "Q: {question}\nA:"
 RIGHT = [" {right.rationale}", "\nTherefore, the answer is {right.answer}."]
@@ -75,3 +77,8 @@ def saved_student(folder: Path, **config: Any) -> str:
     tiny_llama(tokenizer, **config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
+
+
+def encoded(tokenizer: Any, row: dict[str, Any], stage: Stage, prompt_format: str = "plain") -> list[Any]:
+    """Encode one record as if it were the whole dataset."""
+    return encode_record(tokenizer, StageViews(stage, [row]), 0, prompt_format)

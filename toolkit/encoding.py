@@ -11,7 +11,7 @@ is split into micro-batches, processes or packed rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,15 +19,20 @@ import numpy as np
 
 from toolkit.alignment import key_steps
 from toolkit.errors import UserError
-from toolkit.views import RenderedView, render
+from toolkit.stage_views import StageViews
+from toolkit.transforms import Unusable
+from toolkit.views import RenderedView
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from toolkit.recipe import Reduction, Stage
+    from toolkit.stage_views import Shown
 
 # Columns of an encoded dataset: one list per sequence, all of its length.
 COLUMNS = ("input_ids", "weights", "counts", "views")
+# What a sampler knows a sequence by, in datasets of a stage that has a balanced view.
+SAMPLED_BY = ("question", "record")
 _PROMPT = -1
 
 
@@ -40,11 +45,13 @@ class TokenizedView:
         segments: Index of the target segment each token belongs to, -1 for the prompt, shape (T,). The end of
             the sequence belongs to the last scored segment.
         view: What was tokenised.
+        fault: Why a transform of tokens cannot be applied to it, None where nothing stands in the way.
     """
 
     input_ids: np.ndarray
     segments: np.ndarray
     view: RenderedView
+    fault: str | None = None
 
     @property
     def target(self) -> list[int]:
@@ -89,6 +96,7 @@ class EncodingReport:
         weighted: Tokens with a weight other than 0, per view.
         dropped: Records left out, with the reason.
         longest: Tokens of the longest sequence seen, dropped ones included.
+        held_out: What became of the records held out of training, which none of the others counts; None without any.
     """
 
     records: int = 0
@@ -98,6 +106,7 @@ class EncodingReport:
     weighted: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     longest: int = 0
+    held_out: EncodingReport | None = None
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: str) -> str:
@@ -147,6 +156,8 @@ def tokenize(
         raise UserError(
             "the student's tokenizer has no end-of-sequence token: a student trained without one never stops"
         )
+    if not views:
+        return []
     prompts = [prompt_text(tokenizer, view.prompt, prompt_format) for view in views]
     texts = [
         prompt + "".join(segment.text for segment in view.target) for prompt, view in zip(prompts, views, strict=True)
@@ -161,12 +172,32 @@ def tokenize(
         segments = _segments(text, len(prompt), view, offsets)
         scored = [number for number, segment in enumerate(view.target) if segment.weight]
         closing = scored[-1] if scored else len(view.target) - 1
+        fault = None
+        try:
+            ids, segments = _rearranged(tokenizer, ids, segments, view)
+        except Unusable as unusable:
+            fault = unusable.reason
         tokenized.append(
             TokenizedView(
-                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), np.append(segments, closing), view
+                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), np.append(segments, closing), view, fault
             )
         )
     return tokenized
+
+
+def _rearranged(
+    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], segments: np.ndarray, view: RenderedView
+) -> tuple[Sequence[int], np.ndarray]:
+    """Apply the transforms whose unit is the token; a text that is shuffled and tokenised again has other tokens."""
+    for number, segment in enumerate(view.target):
+        if segment.rearrange is not None:
+            first, end = np.searchsorted(segments, [number, number + 1])
+            changed = segment.rearrange(
+                ids[first:end], lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
+            )
+            ids = [*ids[:first], *changed, *ids[end:]]
+            segments = np.concatenate([segments[:first], np.full(len(changed), number), segments[end:]])
+    return ids, segments
 
 
 def _segments(text: str, prompt_length: int, view: RenderedView, offsets: np.ndarray) -> np.ndarray:
@@ -210,60 +241,74 @@ def weigh(
     else:
         # Within a view the coefficient would cancel itself out of a weighted mean.
         counts = np.abs(weights)
-    weights = weights * coefficient
+    row_weight = tokenized.view.row_weight
+    weights = weights * coefficient * row_weight
     if reduction.by == "example":
         # The example's own mean is taken here; what is left to divide by is the number of examples of the view.
         total = counts.sum()
         weights = weights / total if total else weights * 0.0
         counts = np.zeros_like(counts)
         counts[int(np.argmax(scored))] = 1.0
+    elif reduction.over == "weighted":
+        counts = counts * abs(row_weight)
     return EncodedSequence(
         tokenized.input_ids.tolist(), weights.tolist(), counts.tolist(), [view_index] * len(tokenized.input_ids)
     )
 
 
 def encode_record(
-    tokenizer: PreTrainedTokenizerBase, row: Mapping[str, Any], stage: Stage, prompt_format: str = "plain"
+    tokenizer: PreTrainedTokenizerBase,
+    views: StageViews,
+    index: int,
+    prompt_format: str = "plain",
 ) -> list[tuple[TokenizedView, EncodedSequence]]:
-    """Encode one record as a stage's views show it, in the order of the views.
+    """Encode the record at a position as a stage's views show it, in the order of the views; empty if it is left out.
 
     The two views with `token_weights: key_steps` are aligned with each other on their target tokens, end of
     sequence included: one script, which leads to the view that is listed first.
     """
-    return next(_encode(tokenizer, [row], stage, prompt_format))
+    encoded, _ = next(_encode(tokenizer, [views.show(index)], views.stage, prompt_format))
+    return encoded
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], stage: Stage, prompt_format: str
-) -> Iterator[list[tuple[TokenizedView, EncodedSequence]]]:
+    tokenizer: PreTrainedTokenizerBase, shown: Sequence[Shown], stage: Stage, prompt_format: str
+) -> Iterator[tuple[list[tuple[TokenizedView, EncodedSequence]], str | None]]:
+    """Yield the sequences of each record; instead of them the reason why it is left out, where there is one."""
+    names = list(stage.views)
     views = list(stage.views.values())
-    rendered = [render(view.prompt, view.segments(), row) for row in rows for view in views]
-    tokenized = tokenize(tokenizer, rendered, prompt_format)
     paired = [index for index, view in enumerate(views) if view.token_weights == "key_steps"]
-    for start in range(0, len(tokenized), len(views)):
-        of_row = tokenized[start : start + len(views)]
+    tokenized = iter(tokenize(tokenizer, [view for one in shown for _, view in one.sequences], prompt_format))
+    for one in shown:
+        of_record = [(index, next(tokenized)) for index, _ in one.sequences]
+        faults = [f"{names[index]}: {tokens.fault}" for index, tokens in of_record if tokens.fault]
+        if one.reason or faults:
+            yield [], one.reason or faults[0]
+            continue
         flags: dict[int, list[bool]] = {}
-        if paired:
+        targets = {index: tokens.target for index, tokens in of_record if index in paired}
+        if len(targets) == 2:
             right, wrong = paired
-            flags[right], flags[wrong] = key_steps(of_row[right].target, of_row[wrong].target)
-        yield [
-            (of_row[index], weigh(of_row[index], index, view.coefficient, flags.get(index), stage.reduction))
-            for index, view in enumerate(views)
+            flags[right], flags[wrong] = key_steps(targets[right], targets[wrong])
+        weighed = [
+            (tokens, weigh(tokens, index, views[index].coefficient, flags.get(index), stage.reduction))
+            for index, tokens in of_record
         ]
+        yield weighed, None
 
 
 def encode(
     tokenizer: PreTrainedTokenizerBase,
-    rows: Iterable[Mapping[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
     stage: Stage,
     max_length: int | None,
     prompt_format: str = "plain",
     batch_size: int = 512,
-) -> tuple[dict[str, list[list[Any]]], EncodingReport]:
+) -> tuple[dict[str, list[Any]], EncodingReport]:
     """Encode a stage's records.
 
-    A record one of whose views does not fit into `max_length` tokens is left out whole, and counted: cutting it
-    would drop its answer, and half a pair is not a pair.
+    A record one of whose sequences does not fit into `max_length` tokens is left out whole, and counted: cutting it
+    would drop its answer, and half a pair is not a pair. So is one that a transform cannot be applied to.
 
     Args:
         tokenizer: The student's, fast.
@@ -276,35 +321,41 @@ def encode(
     Returns:
         The columns of the encoded dataset, and what became of the records.
     """
-    columns: dict[str, list[list[Any]]] = {name: [] for name in COLUMNS}
-    report = EncodingReport()
+    views = StageViews(stage, rows)
+    columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
+    sampled = is_sampled(stage)
+    if sampled:
+        columns |= {name: [] for name in SAMPLED_BY}
     names = list(stage.views)
-    for batch in _batched(rows, batch_size):
-        for row, encoded in zip(batch, _encode(tokenizer, batch, stage, prompt_format), strict=True):
+    tokens_of, scored_of, weighted_of = (dict.fromkeys(names, 0) for _ in range(3))
+    report = EncodingReport(tokens=tokens_of, scored=scored_of, weighted=weighted_of)
+    for start in range(0, len(rows), batch_size):
+        batch = range(start, min(start + batch_size, len(rows)))
+        shown = [views.show(index) for index in batch]
+        for index, (encoded, reason) in zip(batch, _encode(tokenizer, shown, stage, prompt_format), strict=True):
+            row = rows[index]
             report.records += 1
-            longest = max(len(sequence.input_ids) for _, sequence in encoded)
+            longest = max((len(sequence.input_ids) for _, sequence in encoded), default=0)
             report.longest = max(report.longest, longest)
             if max_length is not None and longest > max_length:
-                report.dropped[str(row.get("id", report.records))] = f"{longest} tokens, {max_length} allowed"
+                reason = f"{longest} tokens, {max_length} allowed"
+            if reason is not None:
+                report.dropped[str(row.get("id", index))] = reason
                 continue
-            for name, (tokens, sequence) in zip(names, encoded, strict=True):
+            for tokens, sequence in encoded:
+                name = names[sequence.views[0]]
                 report.sequences += 1
-                report.tokens[name] = report.tokens.get(name, 0) + len(sequence.input_ids)
-                scored = int((tokens.segment_weights() != 0).sum())
-                report.scored[name] = report.scored.get(name, 0) + scored
-                weighted = sum(weight != 0 for weight in sequence.weights)
-                report.weighted[name] = report.weighted.get(name, 0) + weighted
+                report.tokens[name] += len(sequence.input_ids)
+                report.scored[name] += int((tokens.segment_weights() != 0).sum())
+                report.weighted[name] += sum(weight != 0 for weight in sequence.weights)
                 for column in COLUMNS:
                     columns[column].append(getattr(sequence, column))
+                if sampled:
+                    columns["question"].append(str(row["question"]))
+                    columns["record"].append(str(row["id"]))
     return columns, report
 
 
-def _batched(rows: Iterable[Mapping[str, Any]], size: int) -> Iterator[list[Mapping[str, Any]]]:
-    batch: list[Mapping[str, Any]] = []
-    for row in rows:
-        batch.append(row)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
+def is_sampled(stage: Stage) -> bool:
+    """Whether a view of the stage sees another record of each question in every epoch."""
+    return any(view.select.draw == "balanced" for view in stage.views.values())

@@ -2,7 +2,7 @@
 
 Completions are on disk batch by batch and a rerun takes up what an earlier process finished. They are judged at the
 end, all of them: that is cheap, and a new version of the extractor asks the student nothing.
-Holds no prompt format (the caller renders prompts) and no recipe.
+Holds no recipe.
 """
 
 from __future__ import annotations
@@ -13,18 +13,24 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from toolkit import decoding
+from toolkit import decode_procedures, decoding, likelihood
+from toolkit.decode_procedures import Answered, Ask, Compare, Conversation, Procedure, converse
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
+from toolkit.encoding import prompt_text
 from toolkit.errors import UserError
+from toolkit.likelihood import log_likelihoods
 from toolkit.problem import Problem
 from toolkit.scores import Row, Score, extractor, judge, score_by_task, score_rows
+from toolkit.views import RenderedView
 
-Finished = dict[tuple[str, int, str], Generation]  # by problem id, sample index and prompt
+Asked = tuple[str, int, str, str]  # problem id, sample index, view and what the student was given
+Finished = dict[Asked, Generation]
 
 _KEY = b"toolkit.evaluation"  # of the Parquet metadata that says whose completions a file holds
 
@@ -61,9 +67,11 @@ def evaluate_student(
     model: Any,
     tokenizer: Any,
     problems: Sequence[Problem],
-    render_prompt: Callable[[Problem], str],
+    procedure: Procedure,
     settings: Decoding,
     *,
+    columns: Callable[[Problem], Mapping[str, Any]],
+    prompt_format: str = "plain",
     batch_size: int,
     seed: int,
     path: Path,
@@ -75,8 +83,10 @@ def evaluate_student(
         model: The student.
         tokenizer: Its tokenizer.
         problems: What it is asked; ids are unique.
-        render_prompt: The prompt of a problem as the student reads it.
-        settings: How completions are drawn.
+        procedure: How an answer is got.
+        settings: How completions are drawn; length and stop strings are those of each turn.
+        columns: What templates may take of a problem.
+        prompt_format: `plain` or `chat`.
         batch_size: Completions in flight at once; does not change the result.
         seed: Seed of sampled decoding.
         path: Parquet file of all completions. While decoding they are in `<path>.parts/`.
@@ -89,76 +99,160 @@ def evaluate_student(
         raise UserError(f"{title}: there are no problems to score on")
     if len({problem.id for problem in problems}) < len(problems):
         raise UserError(f"{title}: problem ids are not unique")
-    key = _identity(model, tokenizer, settings, seed)
-    prompts = [render_prompt(problem) for problem in problems]
-    wanted = [
-        (problem.id, sample, prompt)
-        for problem, prompt in zip(problems, prompts, strict=True)
-        for sample in range(settings.samples)
-    ]
+    key = _identity(model, tokenizer, procedure, settings, prompt_format, seed)
     parts = path.with_name(path.name + ".parts")
-    done = _finished([path, *parts.glob("*.parquet")], key)
-    missing = [row for row in wanted if row not in done]
-    done |= _complete(model, tokenizer, missing, settings, batch_size, seed, parts, key, title)
-    generations = [
-        [done[problem.id, sample, prompt] for sample in range(settings.samples)]
-        for problem, prompt in zip(problems, prompts, strict=True)
-    ]
-    rows = judge(problems, prompts, generations)
+    asker = _Asker(model, tokenizer, settings, prompt_format, batch_size, seed, parts, key)
+    asker.done = _finished([path, *parts.glob("*.parquet")], key, procedure.turns[0].view)
+    conversations = {
+        (problem.id, sample): converse(procedure, columns(problem), asker.frame)
+        for problem in problems
+        for sample in range(settings.samples)
+    }
+    answered = asker.hold(conversations, title)
+    samples = [[answered[problem.id, sample] for sample in range(settings.samples)] for problem in problems]
+    rows = judge(problems, samples)
     _write_rows(path, rows, key)
     shutil.rmtree(parts, ignore_errors=True)
-    about = {**asdict(settings), "stop": list(settings.stop), "seed": seed, "extractor": extractor()}
+    drawn = {name: value for name, value in asdict(settings).items() if name not in ("max_new_tokens", "stop")}
+    turns = [
+        {"view": turn.view, "max_new_tokens": turn.max_new_tokens, "stop": list(turn.stop), "forced": turn.forced}
+        | {"choices": turn.option is not None}
+        for turn in procedure.turns
+    ]
+    about = {**drawn, "turns": turns, "seed": seed, "extractor": extractor()}
     return EvaluationResult(score_rows(rows), score_by_task(rows), rows, path, about)
 
 
-def _complete(
-    model: Any,
-    tokenizer: Any,
-    missing: Sequence[tuple[str, int, str]],
-    settings: Decoding,
-    batch_size: int,
-    seed: int,
-    parts: Path,
-    key: str,
-    title: str,
-) -> Finished:
-    """Decode what is missing, each batch a file of its own as soon as it is done."""
-    from tqdm import tqdm
-
-    done: Finished = {}
-    rows = [(prompt, sample) for _, sample, prompt in missing]
-    with tqdm(total=len(rows), desc=title, unit="completion", delay=2, disable=None) as progress:
-        for batch in generate_batches(model, tokenizer, rows, settings, batch_size=batch_size, seed=seed):
-            finished = {missing[row]: generation for row, generation in batch.items()}
-            _write_rows(parts / f"{uuid.uuid4().hex}.parquet", [_part_row(*item) for item in finished.items()], key)
-            done |= finished
-            progress.update(len(batch))
-    return done
+Key = tuple[str, int]  # problem id, sample index
 
 
-def _part_row(name: tuple[str, int, str], generation: Generation) -> Row:
-    problem, sample, prompt = name
-    return {
-        "id": problem,
-        "sample": sample,
-        "prompt": prompt,
-        "completion": generation.text,
-        "tokens": generation.tokens,
-        "stopped": generation.stopped,
-    }
+@dataclass
+class _Asker:
+    """Carries conversations with one student, all of them turn by turn, so that each turn is decoded in batches."""
+
+    model: Any
+    tokenizer: Any
+    settings: Decoding
+    prompt_format: str
+    batch_size: int
+    seed: int
+    parts: Path
+    key: str
+    done: Finished = field(default_factory=dict)
+
+    def hold(self, conversations: Mapping[Key, Conversation], title: str) -> dict[Key, Answered]:
+        """Bring every conversation to its end; completions that are known already are not drawn again."""
+        from tqdm import tqdm
+
+        answered: dict[Key, Answered] = {}
+        replies: dict[Key, Generation | None] = dict.fromkeys(conversations)
+        is_first = True
+        with tqdm(desc=title, unit="completion", delay=2, disable=None) as progress:
+            while replies:
+                asked: dict[Key, Ask | Compare] = {}
+                for name, reply in replies.items():
+                    try:
+                        # A generator is started by sending it nothing.
+                        asked[name] = conversations[name].send(reply)  # type: ignore[arg-type]
+                    except StopIteration as finished:
+                        answered[name] = finished.value
+                progress.total = (progress.total or 0) + len(asked)
+                replies = dict(self._replies(asked, is_first, progress))
+                is_first = False
+        return answered
+
+    def _replies(self, asked: Mapping[Key, Ask | Compare], is_first: bool, progress: Any) -> dict[Key, Generation]:
+        keys = {name: (*name, ask.turn.view, ask.text) for name, ask in asked.items()}
+        missing: dict[Decoding | None, list[Key]] = {}
+        for name, ask in asked.items():
+            if keys[name] in self.done:
+                progress.update(1)
+                continue
+            turn = ask.turn
+            how = (
+                replace(self.settings, max_new_tokens=turn.max_new_tokens, stop=turn.stop)
+                if isinstance(ask, Ask)
+                else None
+            )
+            missing.setdefault(how, []).append(name)
+        for how, names in missing.items():
+            # What a student wrote itself may leave no room for the rest: that is its failure, not the user's.
+            late = [] if is_first else [name for name in names if not self._fits(asked[name])]
+            fitting = [name for name in names if name not in set(late)]
+            batches = self._compared(fitting, asked) if how is None else self._written(fitting, asked, how)
+            for batch in chain([dict.fromkeys(late, Generation("", 0, False))] if late else [], batches):
+                finished = {keys[name]: generation for name, generation in batch.items()}
+                rows = [_part_row(*item) for item in finished.items()]
+                _write_rows(self.parts / f"{uuid.uuid4().hex}.parquet", rows, self.key)
+                self.done |= finished
+                progress.update(len(batch))
+        return {name: self.done[keys[name]] for name in asked}
+
+    def frame(self, prompt: str) -> str:
+        """Return a prompt as the student reads it."""
+        return prompt_text(self.tokenizer, prompt, self.prompt_format)
+
+    def _written(
+        self, names: Sequence[Key], asked: Mapping[Key, Ask | Compare], how: Decoding
+    ) -> Iterator[dict[Key, Generation]]:
+        rows = [(asked[name].text, name[1]) for name in names]
+        batches = generate_batches(self.model, self.tokenizer, rows, how, batch_size=self.batch_size, seed=self.seed)
+        for batch in batches:
+            yield {names[row]: generation for row, generation in batch.items()}
+
+    def _fits(self, ask: Ask | Compare) -> bool:
+        """Whether the student has a position for every token, and anything to begin with."""
+        if isinstance(ask, Ask):
+            texts, room = [ask.text], ask.turn.max_new_tokens
+        else:
+            prompt = self.frame(ask.prompt)
+            texts, room = [prompt + "".join(segment.text for segment in option) for option in ask.options], 0
+        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
+        lengths = [
+            len(ids) for ids in self.tokenizer(texts, add_special_tokens=self.settings.add_special_tokens)["input_ids"]
+        ]
+        return min(lengths) > 0 and (positions is None or max(lengths) + room <= positions)
+
+    def _compared(self, names: Sequence[Key], asked: Mapping[Key, Ask | Compare]) -> Iterator[dict[Key, Generation]]:
+        for start in range(0, len(names), self.batch_size):
+            batch = names[start : start + self.batch_size]
+            questions = {name: ask for name in batch if isinstance(ask := asked[name], Compare)}
+            if late := [name for name, ask in questions.items() if not self._fits(ask)]:
+                raise UserError(
+                    f"decode.choices: question {late[0][0]!r} with its options has more tokens than the student "
+                    "positions, or none"
+                )
+            views = [RenderedView(ask.prompt, option) for ask in questions.values() for option in ask.options]
+            scores = iter(log_likelihoods(self.model, self.tokenizer, views, self.prompt_format, self.batch_size))
+            replies = {}
+            for name, ask in questions.items():
+                found = [next(scores) for _ in ask.options]
+                worth = [total / (max(tokens, 1) if ask.turn.normalise else 1) for total, tokens in found]
+                best = ask.options[worth.index(max(worth))]
+                written = "".join(segment.text for segment in best[ask.turn.forced :])
+                replies[name] = Generation(written, 0, True)
+            yield replies
 
 
-def _finished(files: Iterable[Path], key: str) -> Finished:
-    """The completions in `files` that are this student's under these settings."""
+def _part_row(asked: Asked, generation: Generation) -> Row:
+    problem, sample, view, prompt = asked
+    turn: Row = {"view": view, "prompt": prompt, "completion": generation.text}
+    turn |= {"tokens": generation.tokens, "stopped": generation.stopped}
+    return {"id": problem, "sample": sample, "turns": [turn]}
+
+
+def _finished(files: Iterable[Path], key: str, first_view: str) -> Finished:
+    """The completions in `files` that are this student's under these settings; a single turn is of the first view."""
     import pyarrow.parquet as parquet
 
     done: Finished = {}
     for file in files:
         if file.exists() and (parquet.read_schema(file).metadata or {}).get(_KEY) == key.encode():
             for row in parquet.read_table(file).to_pylist():
-                done[row["id"], row["sample"], row["prompt"]] = Generation(
-                    row["completion"], row["tokens"], row["stopped"]
-                )
+                for turn in row["turns"] or [{**row, "view": first_view}]:
+                    done[row["id"], row["sample"], turn["view"], turn["prompt"]] = Generation(
+                        turn["completion"], turn["tokens"], turn["stopped"]
+                    )
     return done
 
 
@@ -167,7 +261,11 @@ def _write_rows(path: Path, rows: list[Row], key: str) -> None:
     import pyarrow as pa
     from pyarrow import parquet
 
-    types = {"sample": pa.int32(), "tokens": pa.int32()}
+    turn = pa.struct(
+        {"view": pa.string(), "prompt": pa.string(), "completion": pa.string()}
+        | {"tokens": pa.int32(), "stopped": pa.bool_()}
+    )
+    types = {"sample": pa.int32(), "tokens": pa.int32(), "turns": pa.list_(turn)}
     types |= {name: pa.bool_() for name in ("parsed", "correct", "solved", "stopped")}
     schema = pa.schema({name: types.get(name, pa.string()) for name in rows[0]}, metadata={_KEY: key.encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,12 +274,16 @@ def _write_rows(path: Path, rows: list[Row], key: str) -> None:
     os.replace(partial, path)
 
 
-def _identity(model: Any, tokenizer: Any, settings: Decoding, seed: int) -> str:
+def _identity(
+    model: Any, tokenizer: Any, procedure: Procedure, settings: Decoding, prompt_format: str, seed: int
+) -> str:
     """Digest of all that a completion depends on besides its prompt: weights, vocabulary, settings, decoding code."""
     import torch
 
-    digest = hashlib.sha256(inspect.getsource(decoding).encode())
-    about = [asdict(settings), seed, end_token_ids(model, tokenizer), sorted(tokenizer.get_vocab().items())]
+    code = [decoding, decode_procedures, likelihood]
+    digest = hashlib.sha256("".join(map(inspect.getsource, code)).encode())
+    about = [asdict(procedure), asdict(settings), prompt_format, seed, end_token_ids(model, tokenizer)]
+    about.append(sorted(tokenizer.get_vocab().items()))
     digest.update(json.dumps(about).encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -9,10 +9,12 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.encoding import encode_record
+from toolkit.stage_views import StageViews
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,13 +43,21 @@ class ShownView:
 
 
 def shown_views(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]], stages: Sequence[Stage], prompt_format: str
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[dict[str, Any]],
+    stages: Sequence[Stage],
+    prompt_format: str,
+    n: int,
 ) -> Iterator[ShownView]:
-    """Yield every view of every stage for some records."""
+    """Yield every view of every stage for the first `n` records that the stage trains on."""
     for stage in stages:
-        for row in rows:
-            encoded = encode_record(tokenizer, row, stage, prompt_format)
-            for (name, view), (tokenized, sequence) in zip(stage.views.items(), encoded, strict=True):
+        views = StageViews(stage, rows)
+        names = list(stage.views)
+        all_shown = ((row, encode_record(tokenizer, views, index, prompt_format)) for index, row in enumerate(rows))
+        for row, encoded in islice(((row, encoded) for row, encoded in all_shown if encoded), n):
+            for tokenized, sequence in encoded:
+                name = names[sequence.views[0]]
+                view = stage.views[name]
                 weighted = sum(weight != 0 for weight in sequence.weights)
                 target = int((tokenized.segments >= 0).sum())
                 about = (
@@ -155,9 +165,8 @@ def explain(recipe: Recipe, n: int = 3, html_path: Path | None = None) -> None:
 
     rows = training_rows(recipe)
     tokenizer = student_tokenizer(recipe, rows)
-    views = list(
-        shown_views(tokenizer, rows[:n], recipe.stages, recipe.student.prompt_format if recipe.student else "plain")
-    )
+    prompt_format = recipe.student.prompt_format if recipe.student else "plain"
+    views = list(shown_views(tokenizer, rows, recipe.stages, prompt_format, n))
     console = Console(highlight=False)
     for view in views:
         console.print(as_terminal_text(view))

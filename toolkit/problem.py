@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,3 +29,14 @@ class Problem:
     choices: tuple[str, ...] = ()
     task_description: str = ""
     split: str = "train"
+
+
+QUESTION_COLUMNS = ("id", "task", "task_description", "question", "choices", "kind")
+
+
+def question_columns(problem: Problem) -> dict[str, Any]:
+    """Return a problem's columns under the names that records have, so that one prompt template serves both.
+
+    Without the gold answer: nothing that a student is asked may hold it.
+    """
+    return {name: list(problem.choices) if name == "choices" else getattr(problem, name) for name in QUESTION_COLUMNS}

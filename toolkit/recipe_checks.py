@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from toolkit.errors import UserError, nearest
+from toolkit.held_out import validation_faults
+from toolkit.problem import QUESTION_COLUMNS
 from toolkit.recipe_faults import Path, shape_faults, show
 from toolkit.training_fields import configuration_model, model_types
+from toolkit.transform_settings import Transform, check_order
 from toolkit.views import columns as columns_of
+from toolkit.views import parse_each
+
+_TRANSFORMS = TypeAdapter(list[Transform])
 
 Found = Iterator[tuple[Path, str]]
 
@@ -27,22 +35,23 @@ def meaning_faults(data: Mapping[str, Any], builders: Collection[str], columns: 
     """
     yield from _dataset(_mapping(data.get("dataset")), builders)
     yield from _student(data)
-    views = _names_of_views(data.get("stages"))
+    views = _views_by_name(data.get("stages"))
     yield from _stages(("stages",), data.get("stages"), columns)
-    yield from _decode(("decode",), data.get("decode"), views)
+    yield from _decode(("decode",), data.get("decode"), views, columns)
     if data.get("evaluation") is not None and data.get("decode") is None:
         yield ("decode",), "missing: `evaluation` needs to know how answers are got, at least decode.view"
     for name, reference in _mapping(data.get("references")).items():
         reference = _mapping(reference)
         path: Path = ("references", name)
         yield from _stages((*path, "stages"), reference.get("stages"), columns)
-        own = _names_of_views(reference.get("stages")) or views
+        own = _views_by_name(reference.get("stages")) or views
         if reference.get("decode") is not None:
-            yield from _decode((*path, "decode"), reference["decode"], own)
+            yield from _decode((*path, "decode"), reference["decode"], own, columns)
         else:
-            inherited = _mapping(data.get("decode")).get("view")
-            if inherited in views and inherited not in own:
-                yield path, f"decode missing: the recipe's decode.view {inherited!r} is not one of {_listed(own)}"
+            for turn in _turns(_mapping(data.get("decode"))):
+                inherited = str(turn.get("view"))
+                if inherited in views and inherited not in own:
+                    yield path, f"decode missing: the recipe's decode.view {inherited!r} is not one of {_listed(own)}"
 
 
 def _dataset(dataset: Mapping[str, Any], builders: Collection[str]) -> Found:
@@ -81,6 +90,10 @@ def _student(data: Mapping[str, Any]) -> Found:
         yield ("student", "model_revision"), "found beside from_config, but there is nothing to load"
     if student.get("load_in_8bit") is True and student.get("load_in_4bit") is True:
         yield ("student", "load_in_8bit"), "found beside load_in_4bit, allowed is one of the two"
+    tokens = student.get("special_tokens")
+    for index, token in enumerate(tokens if isinstance(tokens, list) else []):
+        if token in tokens[:index]:
+            yield ("student", "special_tokens", index), f"found {token!r} a second time"
     if isinstance(config, Mapping):
         yield from _configuration(config)
 
@@ -112,27 +125,110 @@ def _stages(path: Path, stages: Any, columns: Collection[str] | None) -> Found:
             yield (*path, index, "name"), f"found {name!r}, the name of stage {seen[name]} already"
         yield from _views((*path, index, "views"), _mapping(stage.get("views")), columns)
         training = _mapping(stage.get("training"))
+        yield from _balanced((*path, index), _mapping(stage.get("views")), training)
         if training.get("bf16") is True and training.get("fp16") is True:
             yield (*path, index, "training", "fp16"), "found beside bf16, allowed is one of the two"
+        for key, text in validation_faults(stage, training):
+            yield (*path, index, *key.split(".")), text
+
+
+def _balanced(path: Path, views: Mapping[str, Any], training: Mapping[str, Any]) -> Found:
+    """Views that see another record in every epoch need the sequences one by one, and the order to themselves."""
+    for name, view in views.items():
+        if _mapping(_mapping(view).get("select")).get("draw") != "balanced":
+            continue
+        if _mapping(view).get("each") is not None:
+            yield (*path, "views", name, "select"), "found draw balanced beside `each`, allowed is one of the two"
+        for key in ("packing", "train_sampling_strategy"):
+            if training.get(key):
+                yield (
+                    (*path, "training", key),
+                    f"found beside a balanced view ({name}), whose records change each epoch",
+                )
 
 
 def _views(path: Path, views: Mapping[str, Any], columns: Collection[str] | None) -> Found:
     keyed = [name for name, view in views.items() if _mapping(view).get("token_weights") == "key_steps"]
     if len(keyed) not in (0, 2):
         yield path, f"found token_weights key_steps on {_listed(keyed)}, allowed on two views of a stage or on none"
+    elif keyed and _mapping(views[keyed[0]]).get("select") != _mapping(views[keyed[1]]).get("select"):
+        yield (
+            (*path, keyed[1], "select"),
+            f"found other records than {keyed[0]} has, whose chains these are aligned with",
+        )
+    for name in keyed:
+        if _mapping(views[name]).get("each") is not None:
+            yield (*path, name, "each"), "found beside token_weights key_steps, which align one chain with one other"
+    if views and all(_mapping(view).get("coefficient", 1) == 0 for view in views.values()):
+        yield path, "found coefficient 0 on every view, nothing would be learnt"
     for name, view in views.items():
-        view = _mapping(view)
-        yield from _template((*path, name, "prompt"), view.get("prompt"), columns)
-        target = view.get("target")
-        if not isinstance(target, list):
+        yield from _view((*path, name), _mapping(view), columns)
+
+
+def _view(path: Path, view: Mapping[str, Any], columns: Collection[str] | None) -> Found:
+    # `steps[].question` of a builder is the column of a list: all of it, or with `each` that of one item.
+    shown = None if columns is None else {column.replace("[]", "") for column in columns}
+    item, listed = _each(view)
+    if item is not None and columns is not None:
+        fields = [column.removeprefix(f"{listed}[].") for column in columns if column.startswith(f"{listed}[].")]
+        lists = sorted({column.partition("[].")[0] for column in columns if "[]." in column})
+        if not fields:
+            yield (*path, "each"), f"found the list {listed!r}, allowed {_listed(lists)}{nearest(str(listed), lists)}"
+        elif shown is not None:
+            shown |= {f"{item}.{field}" for field in fields} | {"before"}
+    if view.get("before") is not None:
+        if item is None:
+            yield (*path, "before"), "found without `each`: there are no earlier items to show"
+        yield from _template((*path, "before"), view["before"], shown)
+    yield from _template((*path, "prompt"), view.get("prompt"), shown)
+    for key, column in (("row_weight", view.get("row_weight")), ("select", _mapping(view.get("select")))):
+        for named in (column.get("where"), column.get("text")) if isinstance(column, Mapping) else (column,):
+            if isinstance(named, str):
+                yield from _template((*path, key), "{" + named + "}", shown)
+    target = view.get("target")
+    if not isinstance(target, list):
+        return
+    for index, piece in enumerate(target):
+        if not isinstance(piece, Mapping):
+            yield from _template((*path, "target", index), piece, shown)
             continue
-        for index, piece in enumerate(target):
-            if isinstance(piece, Mapping):
-                yield from _template((*path, name, "target", index, "text"), piece.get("text"), columns)
-            else:
-                yield from _template((*path, name, "target", index), piece, columns)
-        if all(isinstance(piece, Mapping) and piece.get("weight", 1) == 0 for piece in target):
-            yield (*path, name, "target"), "found no segment with a weight other than 0, nothing of it would be learnt"
+        yield from _template((*path, "target", index, "text"), piece.get("text"), shown)
+        if piece.get("transform"):
+            yield from _transform((*path, "target", index), piece, shown)
+    if all(isinstance(piece, Mapping) and piece.get("weight", 1) == 0 for piece in target):
+        yield (*path, "target"), "found no segment with a weight other than 0, nothing of it would be learnt"
+
+
+def _each(view: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    try:
+        return parse_each(str(view.get("each"))) if view.get("each") is not None else (None, None)
+    except UserError:
+        return None, None
+
+
+def _transform(path: Path, piece: Mapping[str, Any], columns: Collection[str] | None) -> Found:
+    try:
+        held = columns_of(str(piece.get("text")))
+    except UserError:
+        return
+    if len(held) != 1:
+        yield (
+            (*path, "transform"),
+            f"found on a segment with the columns {_listed(held)}, allowed on one with one column",
+        )
+    given = piece["transform"]
+    try:
+        transforms = _TRANSFORMS.validate_python(given if isinstance(given, list) else [given])
+        check_order(transforms)
+    except ValidationError:
+        return
+    except UserError as error:
+        yield (*path, "transform"), str(error).removeprefix("transform: ")
+        return
+    for transform in transforms:
+        for key in ("label", "answer"):
+            if column := getattr(transform, key, None):
+                yield from _template((*path, "transform"), "{" + column + "}", columns)
 
 
 def _template(path: Path, template: Any, columns: Collection[str] | None) -> Found:
@@ -149,20 +245,87 @@ def _template(path: Path, template: Any, columns: Collection[str] | None) -> Fou
             yield path, f"found the column {column!r}, allowed {some}{nearest(column, columns)}"  # type: ignore[arg-type]
 
 
-def _names_of_views(stages: Any) -> list[str]:
-    staged = [_mapping(stage) for stage in stages] if isinstance(stages, list) else []
-    return list(dict.fromkeys(name for stage in staged for name in _mapping(stage.get("views"))))
+# --- decode
 
 
-def _decode(path: Path, decode: Any, views: Collection[str]) -> Found:
+def _views_by_name(stages: Any) -> dict[str, Mapping[str, Any]]:
+    """Return the views of some stages, of one name the first stage's."""
+    found: dict[str, Mapping[str, Any]] = {}
+    for stage in stages if isinstance(stages, list) else []:
+        for name, view in _mapping(_mapping(stage).get("views")).items():
+            found.setdefault(name, _mapping(view))
+    return found
+
+
+def _turns(decode: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    then = decode.get("then")
+    return [decode, *(_mapping(turn) for turn in (then if isinstance(then, list) else []))]
+
+
+def _decode(path: Path, decode: Any, views: Mapping[str, Mapping[str, Any]], columns: Collection[str] | None) -> Found:
     decode = _mapping(decode)
-    view = decode.get("view")
-    if isinstance(view, str) and view not in views:
-        has = f"allowed {_listed(views)}{nearest(view, views)}" if views else "but no stage has views"
-        yield (*path, "view"), f"found {view!r}, {has}"
+    known = set(QUESTION_COLUMNS)
+    # A column that no record has is a fault of its view's and told there.
+    of_records = None if columns is None else {column.replace("[]", "") for column in columns}
+    repeats = False
+    for number, turn in enumerate(_turns(decode)):
+        where = path if not number else (*path, "then", number - 1)
+        name = turn.get("view")
+        if not isinstance(name, str):
+            continue
+        if name not in views:
+            has = f"allowed {_listed(views)}{nearest(name, views)}" if views else "but no stage has views"
+            yield (*where, "view"), f"found {name!r}, {has}"
+            continue
+        repeats |= views[name].get("each") is not None
+        yield from _turn(where, turn, views[name], known, of_records)
+    if decode.get("until") is not None and not repeats:
+        yield (*path, "until"), "found, but no turn's view has `each`, so that nothing is repeated"
     samples, temperature = decode.get("samples"), decode.get("temperature", 0)
     if isinstance(samples, int) and samples > 1 and temperature == 0:
         yield (*path, "samples"), f"found {samples}, allowed 1 at temperature 0, where all samples are the same"
+
+
+def _turn(
+    path: Path,
+    turn: Mapping[str, Any],
+    view: Mapping[str, Any],
+    known: set[str],
+    of_records: Collection[str] | None,
+) -> Found:
+    """Check one turn against what is known when it begins, and add what it writes."""
+    target = view.get("target")
+    target = target if isinstance(target, list) else []
+    pieces = [piece if isinstance(piece, Mapping) else {"text": piece} for piece in target]
+    forced = turn.get("forced", 0)
+    forced = forced if isinstance(forced, int) else 0
+    if forced >= len(pieces) > 0:
+        yield (
+            (*path, "forced"),
+            f"found {forced}, allowed less than the {len(pieces)} segments of view {turn['view']!r}",
+        )
+    item, listed = _each(view)
+    try:
+        taken = columns_of(str(view.get("prompt")))
+        taken += [column for piece in pieces[:forced] for column in columns_of(str(piece.get("text")))]
+        written = [column for piece in pieces[forced:] for column in columns_of(str(piece.get("text")))]
+    except UserError:
+        return
+    if item is not None:
+        # What an item's name leads to is what was written of the whole list.
+        known |= {f"{item}.{column.removeprefix(f'{listed}.')}" for column in known if column.startswith(f"{listed}.")}
+        known.add("before")
+    for column in dict.fromkeys(taken):
+        is_of_records = of_records is None or column in of_records or column.startswith(f"{item}.")
+        if column not in known and is_of_records:
+            yield (
+                (*path, "view"),
+                f"found {turn['view']!r}, whose prompt takes {column!r}, but no earlier turn writes it, and a question "
+                f"has only {_listed(sorted(QUESTION_COLUMNS))}",
+            )
+    known.update(written)
+    if item is not None:
+        known |= {f"{listed}.{column.removeprefix(f'{item}.')}" for column in written if column.startswith(f"{item}.")}
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

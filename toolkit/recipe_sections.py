@@ -18,9 +18,13 @@ from pydantic import (
     model_serializer,
 )
 
+from toolkit.errors import UserError
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
+from toolkit.selection import Select
 from toolkit.training_fields import model_config_fields, training_model
+from toolkit.transform_settings import Transform
+from toolkit.views import parse_each
 
 
 def _name(text: str) -> str:
@@ -50,10 +54,12 @@ def _repo_id(text: str) -> str:
     return text
 
 
-def _not_zero(number: float) -> float:
-    if not number:
-        raise ValueError("allowed any finite number but 0: a view that weighs nothing teaches nothing")
-    return number
+def _each(text: str) -> str:
+    try:
+        parse_each(text)
+    except UserError as error:
+        raise ValueError(str(error).partition(", ")[2]) from None
+    return text
 
 
 Name = Annotated[str, AfterValidator(_name)]
@@ -103,7 +109,7 @@ class TokenizerSection(Section):
     """The tokenizer that a student made from a configuration gets: `student.tokenizer`.
 
     Attributes:
-        vocab_size: Most tokens; 256 bytes and two special ones are always there.
+        vocab_size: Most tokens; 256 bytes and two special ones are always there, and so are `student.special_tokens`.
     """
 
     vocab_size: int = Field(default=1024, ge=258)
@@ -116,7 +122,8 @@ class Student(Section):
         from_config: `model_type` and fields of that model's configuration, for an untrained student.
         tokenizer: Of a student from a configuration; trained on the dataset.
         model_name_or_path: Model of the Hub or folder to load.
-        seed: Of the initial weights.
+        seed: Of the initial weights, those of new tokens included.
+        special_tokens: Tokens to add, such as `<pause>`; where a template writes one, it is one token.
         prompt_format: Prompts as they are written, or as a user's turn in the student's chat template.
     """
 
@@ -124,6 +131,7 @@ class Student(Section):
     tokenizer: TokenizerSection | None = None
     model_name_or_path: str | None = None
     seed: int = Field(default=0, ge=0)
+    special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     prompt_format: Literal["plain", "chat"] = "plain"
 
     def model_arguments(self) -> dict[str, Any]:
@@ -136,6 +144,10 @@ class Student(Section):
         return {name: value for name, value in dump(self).items() if name in set_or_ours}
 
 
+def _listed(value: Any) -> Any:
+    return value if isinstance(value, list) else [value]
+
+
 class TargetSegment(Section):
     """A piece of a view's target; a text alone stands for `{text: ...}`.
 
@@ -143,11 +155,14 @@ class TargetSegment(Section):
         text: Template (`toolkit.views`).
         weight: Factor of its tokens' weights; 0 is context that the student sees and is never scored on.
         role: What the piece is; by default the last part of its first column's path.
+        transform: What is done to the column's text first, one transform or several in order (`toolkit.transforms`).
+            The segment then holds one column.
     """
 
     text: str
     weight: float = Field(default=1.0, ge=0)
     role: str | None = None
+    transform: Annotated[list[Transform], BeforeValidator(_listed)] = Field(default_factory=list)
 
 
 def _segment(value: Any) -> Any:
@@ -158,21 +173,25 @@ class View(Section):
     """What the student sees of a record.
 
     Attributes:
+        select: Which records it sees, of those that share a question: all of them by default.
+        each: `step in steps`: one sequence for each item of a list column, the item under this name.
+        before: With `each`: template of an earlier item; `{before}` is all of them, one after the other.
+        row_weight: Column of a number that multiplies the weights of a record's tokens.
         prompt: Template of what is given.
         target: What is to be written, piece by piece.
-        coefficient: Signed factor of the view's loss; negative makes its target less likely.
+        coefficient: Signed factor of the view's loss; negative makes its target less likely, 0 leaves the view out.
         token_weights: `uniform`, or `key_steps`: only tokens that the edit script between the stage's two such
             views touches carry weight. The view listed first is the right one.
     """
 
+    select: Select = Select()
+    each: Annotated[str, AfterValidator(_each)] | None = None
+    before: str | None = None
+    row_weight: str | None = None
     prompt: str = Field(min_length=1)
     target: list[Annotated[TargetSegment, BeforeValidator(_segment)]]
-    coefficient: Annotated[float, AfterValidator(_not_zero)] = 1.0
+    coefficient: float = 1.0
     token_weights: Literal["uniform", "key_steps"] = "uniform"
-
-    def segments(self) -> list[tuple[str, str | None, float]]:
-        """Return (template, role or None, weight) of each piece of the target, as `toolkit.views.render` takes it."""
-        return [(piece.text, piece.role, piece.weight) for piece in self.target]
 
 
 class Reduction(Section):
@@ -211,6 +230,8 @@ class Stage(Section):
         views: Views by name, in order.
         reduction: How token losses become one number.
         max_dropped: Largest share of records that may be left out because they do not fit; more refuses the run.
+        validation: Share of the questions to hold out of training, on which `training.eval_strategy` computes the
+            loss; drawn by training.seed and the question's text, so that all records of a question stay together.
         training: Fields of `trl.SFTConfig`, only those that the recipe sets.
     """
 
@@ -218,25 +239,67 @@ class Stage(Section):
     views: dict[Name, View] = Field(min_length=1)
     reduction: Reduction = Reduction()
     max_dropped: float = Field(default=0.05, ge=0, le=1)
+    validation: float | None = Field(default=None, gt=0, lt=1)
     training: TrainingFields = Field(default_factory=dict)
 
 
-class Decode(Section):
-    """How an answer is got from a student.
+class ChoiceScoring(Section):
+    """Answering by likelihood: the option whose answer the student finds likeliest is its answer.
 
     Attributes:
-        view: View whose prompt the student is given.
-        max_new_tokens: Longest answer.
+        write: How an option stands in the answer's place: template of its `letter` and its `text`.
+        normalise: Divide an option's log-likelihood by its number of tokens, so that long ones are not at a loss.
+    """
+
+    write: str = "({letter})"
+    normalise: bool = False
+
+
+class Turn(Section):
+    """One completion on the way to an answer.
+
+    Attributes:
+        view: View whose prompt the student is given. What it writes is read back through the view's target, and later
+            turns' prompts take it from there.
+        max_new_tokens: Longest completion.
+        stop: Texts that end a completion; they are cut off.
+        forced: How many of the target's first segments are given instead of being written.
+        choices: Compare the options' likelihoods instead of writing.
+    """
+
+    view: str
+    max_new_tokens: int = Field(default=256, ge=1)
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    forced: int = Field(default=0, ge=0)
+    choices: ChoiceScoring | None = None
+
+
+class Decode(Turn):
+    """How an answer is got from a student: a turn, and what follows it.
+
+    Turns whose views have `each` are repeated together: for every item of the list that an earlier turn wrote, or
+    until `until` is written.
+
+    Attributes:
+        then: Further turns; the answer is read from the last.
+        until: Text whose appearance makes a round of repeated turns the last one.
+        rounds: Most rounds of repeated turns.
         samples: Answers per question; more than one needs a temperature, the most frequent answer counts.
         temperature: 0 is greedy.
         top_p: Nucleus mass.
     """
 
-    view: str
-    max_new_tokens: int = Field(default=256, ge=1)
+    then: list[Turn] = Field(default_factory=list)
+    until: str | None = Field(default=None, min_length=1)
+    rounds: int = Field(default=12, ge=1)
     samples: int = Field(default=1, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     top_p: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def turns(self) -> list[Turn]:
+        """All turns in order."""
+        return [self, *self.then]
 
 
 class Reference(Section):

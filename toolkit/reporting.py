@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
 from toolkit.errors import UserError
+from toolkit.problem import question_columns
 
 if TYPE_CHECKING:
+    from toolkit.decode_procedures import Procedure
     from toolkit.decoding import Decoding
     from toolkit.problem import Problem
     from toolkit.recipe import Decode, Recipe
@@ -102,16 +104,16 @@ def score_students(
         tokenizer = load_tokenizer(source)
         model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
         model.to(_device())
-        settings = decoding_of(recipe, name)
-        read = prompt_reader(recipe, name, tokenizer)
         scores[name], rows[name] = {}, {}
         for set_name, asked in problems.items():
             result = evaluate_student(
                 model,
                 tokenizer,
                 asked[: recipe.evaluation.n],
-                read,
-                settings,
+                procedure_of(recipe, name),
+                decoding_of(recipe, name),
+                columns=question_columns,
+                prompt_format=recipe.student.prompt_format,
                 batch_size=recipe.evaluation.batch_size,
                 seed=recipe.student.seed,
                 path=run.folder / "samples" / f"{name}-{set_name}.parquet",
@@ -137,15 +139,18 @@ def decoding_of(recipe: Recipe, name: str) -> Decoding:
     )
 
 
-def prompt_reader(recipe: Recipe, name: str, tokenizer: Any) -> Callable[[Problem], str]:
-    """Return what turns a problem into the prompt that a student of the lineup reads."""
-    from toolkit.encoding import prompt_text
-    from toolkit.views import fill
+def procedure_of(recipe: Recipe, name: str) -> Procedure:
+    """Return how a student of the lineup answers, its turns' views taken from its own stages or else the recipe's."""
+    from toolkit.decode_procedures import Procedure, plan
 
-    assert recipe.student is not None
-    template = prompt_template(recipe, name, decode_of(recipe, name))
-    prompt_format = recipe.student.prompt_format
-    return lambda problem: prompt_text(tokenizer, fill(template, problem_columns(problem)), prompt_format)
+    reference = recipe.references.get(name)
+    stages = [*(reference.stages if reference else []), *recipe.stages]
+    # Of views of one name the first stage's is taken, as in the lists that checks print.
+    views = {name: view for stage in reversed(stages) for name, view in stage.views.items()}
+    decode = decode_of(recipe, name)
+    return Procedure(
+        tuple(plan(turn.view, views[turn.view], turn) for turn in decode.turns), decode.until, decode.rounds
+    )
 
 
 def check_questions(
@@ -173,28 +178,32 @@ def check_questions(
         if not asked:
             raise UserError(f"evaluation.sets.{set_name}: there are no problems to score on")
         for name in names:
-            settings, read = decoding_of(recipe, name), prompt_reader(recipe, name, tokenizer)
-            prompts = [read(problem) for problem in asked[: recipe.evaluation.n]]
-            encoded = tokenizer(prompts, add_special_tokens=settings.add_special_tokens)["input_ids"]
+            procedure, settings = procedure_of(recipe, name), decoding_of(recipe, name)
+            texts = [_first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
+            encoded = tokenizer(texts, add_special_tokens=settings.add_special_tokens)["input_ids"]
             require_room(config, encoded, settings.max_new_tokens)
+
+
+def _first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:
+    """Return what a student is given first for a problem; with options to compare, the longest of them behind it."""
+    from toolkit.decode_procedures import Ask, converse
+    from toolkit.encoding import prompt_text
+
+    assert recipe.student is not None
+    prompt_format = recipe.student.prompt_format
+    asked = next(
+        converse(procedure, question_columns(problem), lambda text: prompt_text(tokenizer, text, prompt_format))
+    )
+    if isinstance(asked, Ask):
+        return asked.text
+    longest = max(("".join(segment.text for segment in option) for option in asked.options), key=len)
+    return prompt_text(tokenizer, asked.prompt, prompt_format) + longest
 
 
 def _device() -> str:
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def problem_columns(problem: Problem) -> dict[str, Any]:
-    """Return a problem's columns under the names that records have, so that one prompt template serves both."""
-    return {
-        "id": problem.id,
-        "task": problem.task,
-        "task_description": problem.task_description,
-        "question": problem.question,
-        "choices": list(problem.choices),
-        "kind": problem.kind,
-    }
 
 
 def decode_of(recipe: Recipe, name: str) -> Decode:
@@ -204,15 +213,6 @@ def decode_of(recipe: Recipe, name: str) -> Decode:
     if decode is None:
         raise UserError("decode: missing; it says which view's prompt the students are given")
     return decode
-
-
-def prompt_template(recipe: Recipe, name: str, decode: Decode) -> str:
-    """Return the prompt of the view that `decode` names, in the student's own stages or else in the recipe's."""
-    reference = recipe.references.get(name)
-    for stage in [*(reference.stages if reference else []), *recipe.stages]:
-        if decode.view in stage.views:
-            return stage.views[decode.view].prompt
-    raise UserError(f"decode.view: no stage has a view {decode.view!r}")
 
 
 def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable[[Path], None]) -> hub.Published | None:

@@ -86,10 +86,8 @@ def conclude(
         print(f"student: {student}\nnothing is scored or published: the recipe has no section `evaluation`")
         return
     assert recipe.student is not None
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
     problems, origins = evaluation_sets(recipe)
-    scores, samples = reporting.score_students(recipe, run, students, start, problems)
+    scores, samples = score(recipe, run, students, start, problems)
     model, tokenizer = _load(student)
     facts = student_facts(recipe, students[own], scores, own, origins, samples, run.rows, model)
     plain = recipe.student.prompt_format == "plain"
@@ -106,7 +104,7 @@ def conclude(
 
     published = reporting.publish_student(recipe, run, student, write_card)
     table = format_scores_table(scores)
-    shown = list(shown_views(tokenizer, rows[:3], recipe.stages, recipe.student.prompt_format))
+    shown = list(shown_views(tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
     report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(samples))
@@ -115,6 +113,19 @@ def conclude(
         print(f"note: {note}")
     print(f"\n{table}\n")
     print(_where(recipe, run, student, published))
+
+
+def score(
+    recipe: Recipe,
+    run: Run,
+    students: Mapping[str, Sequence[TrainedStage]],
+    start: str,
+    problems: Mapping[str, Sequence[Problem]],
+) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
+    """Score students into a run's folder, beside the recipe; arguments and result as of `reporting.score_students`."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
+    return reporting.score_students(recipe, run, students, start, problems)
 
 
 def _load(student: Path) -> tuple[Any, Any]:
@@ -141,6 +152,7 @@ def student_facts(
     assert recipe.student is not None
     outcomes = [json.loads((link.student / "stage.json").read_text()) for link in chain]
     shown = next(iter(samples[own].values()))[0]
+    first = shown["turns"][0] if shown["turns"] else shown
     settings = recipe.dataset.config
     teacher = getattr(getattr(settings, "teacher", None), "kind", "published elsewhere")
     publish = recipe.publish
@@ -178,8 +190,8 @@ def student_facts(
         scores=scores,
         own=own,
         sets=origins,
-        prompt=shown["prompt"],
-        completion=shown["completion"],
+        prompt=first["prompt"],
+        completion=first["completion"],
         add_special_tokens=recipe.student.prompt_format == "plain",
         hardware=describe_hardware(outcomes[-1]["device"]),
         versions=library_versions(),

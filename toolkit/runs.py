@@ -24,7 +24,26 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe, Stage
 
 # Code that decides which weights come out of a stage, beside the libraries.
-_CODE = ("alignment", "encoding", "layout", "objective", "stages", "students", "trl_seams", "views", "vocabulary")
+_CODE = (
+    "alignment",
+    "answer_removal",
+    "draws",
+    "encoding",
+    "held_out",
+    "layout",
+    "objective",
+    "sampling",
+    "selection",
+    "stage_views",
+    "stages",
+    "students",
+    "swaps",
+    "transform_settings",
+    "transforms",
+    "trl_seams",
+    "views",
+    "vocabulary",
+)
 
 
 def digest_of(*parts: Any) -> str:
@@ -89,12 +108,29 @@ class Run:
         return self.root / digest_of(self.recipe.digest, self.rows)[:12]
 
     @property
+    def makes_its_start(self) -> bool:
+        """Whether training starts from a student that is made here, and not from one as it was loaded."""
+        student = self.recipe.student
+        return student is not None and (not student.model_name_or_path or bool(student.special_tokens))
+
+    @property
     def start(self) -> Path:
-        """Folder of the untrained student, where it is made from a configuration."""
+        """Folder of the student that is made here, from a configuration or with new tokens."""
         student = self.recipe.student
         assert student is not None
         tokenizer = student.tokenizer.vocab_size if student.tokenizer else None
-        identity = digest_of(student.from_config, tokenizer, student.seed, self.rows, code_digest())
+        made_of: list[Any] = [student.from_config, tokenizer, student.special_tokens, student.seed]
+        if student.model_name_or_path:
+            made_of += [student.model_name_or_path, student.model_arguments()]
+        elif self.recipe.dataset.builder is None:  # the tokenizer is trained on what the views show
+            shown = {"prompt", "target", "select", "each", "before"}
+            made_of += [
+                view.model_dump(mode="json", include=shown)
+                for stage in self.recipe.stages
+                for view in stage.views.values()
+                if view.coefficient
+            ]
+        identity = digest_of(made_of, self.rows, code_digest())
         return self.root / "stages" / f"start-{identity[:12]}"
 
     def chain(self, stages: Sequence[Stage]) -> list[TrainedStage]:
@@ -102,9 +138,13 @@ class Run:
         student = self.recipe.student
         assert student is not None
         arguments = student.model_arguments()
-        start = student.model_name_or_path or str(self.start)
+        start = str(self.start) if self.makes_its_start else str(student.model_name_or_path)
         identity = digest_of(
-            student.model_name_or_path or self.start.name, arguments, student.prompt_format, self.rows, code_digest()
+            self.start.name if self.makes_its_start else start,
+            arguments,
+            student.prompt_format,
+            self.rows,
+            code_digest(),
         )
         chain = []
         for stage in stages:

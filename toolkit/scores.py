@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import answer_readings, answers, math_equality
-from toolkit.decoding import Generation, majority_vote
+from toolkit.decode_procedures import Answered
+from toolkit.decoding import majority_vote
 from toolkit.problem import Problem
 
 Row = dict[str, Any]
@@ -28,9 +29,9 @@ class Score:
         n: Problems.
         accuracy: Share of problems answered right; with several samples, by their majority answer.
         standard_error: Of that share, sqrt(p (1 - p) / n).
-        parse_failure_rate: Share of completions in which no answer was found; these count as wrong.
-        truncated_rate: Share of completions that were cut off at `max_new_tokens`.
-        generated_tokens: Mean tokens of a completion.
+        parse_failure_rate: Share of answers in which none was found; these count as wrong.
+        truncated_rate: Share of answers one of whose completions was cut off at `max_new_tokens`.
+        generated_tokens: Mean tokens written for an answer, over all turns.
     """
 
     n: int
@@ -41,21 +42,30 @@ class Score:
     generated_tokens: float
 
 
-def judge(
-    problems: Sequence[Problem], prompts: Sequence[str], generations: Sequence[Sequence[Generation]]
-) -> list[Row]:
-    """One row per completion: what was asked, what came back, what was read out of it and whether that is right.
+def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]]) -> list[Row]:
+    """One row per answer: what was asked, what came back, what was read out of it and whether that is right.
 
     `solved` says whether the majority answer of the problem's samples is right; with one sample it equals `correct`.
+    `prompt` and `completion` are those of the last turn, `tokens` and `stopped` tell of all turns; where there were
+    several, `turns` has them.
+
+    Args:
+        problems: What was asked.
+        answered: The samples of each problem.
     """
     rows = []
-    for problem, prompt, samples in zip(problems, prompts, generations, strict=True):
+    for problem, samples in zip(problems, answered, strict=True):
         kind = answers.kind_of(problem.answer, problem.kind)
-        predictions = [answers.extract(sample.text, kind, problem.choices) for sample in samples]
+        predictions = [answers.extract(sample.answer, kind, problem.choices) for sample in samples]
         vote = majority_vote(predictions, kind, problem.choices)
         solved = answers.matches(vote, problem.answer, kind, problem.choices)
         for index, (sample, predicted) in enumerate(zip(samples, predictions, strict=True)):
-            correct = answers.matches(predicted, problem.answer, kind, problem.choices)
+            last = sample.turns[-1]
+            turns = [
+                {"view": turn.view, "prompt": turn.prompt, "completion": turn.generation.text}
+                | {"tokens": turn.generation.tokens, "stopped": turn.generation.stopped}
+                for turn in sample.turns
+            ]
             rows.append(
                 {
                     "id": problem.id,
@@ -63,16 +73,17 @@ def judge(
                     "question": problem.question,
                     "gold": problem.answer,
                     "kind": kind,
-                    "prompt": prompt,
+                    "prompt": last.prompt,
                     "sample": index,
-                    "completion": sample.text,
+                    "completion": last.generation.text,
                     "predicted": predicted,
                     "parsed": predicted is not None,
-                    "correct": correct,
+                    "correct": answers.matches(predicted, problem.answer, kind, problem.choices),
                     "solved": solved,
-                    "tokens": sample.tokens,
-                    "stopped": sample.stopped,
+                    "tokens": sum(turn.generation.tokens for turn in sample.turns),
+                    "stopped": all(turn.generation.stopped for turn in sample.turns),
                     "extractor": extractor(),
+                    "turns": turns if len(turns) > 1 else [],
                 }
             )
     return rows

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -14,9 +16,11 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
 
-from toolkit.encoding import EncodingReport, encode
+from toolkit.encoding import EncodingReport, encode, is_sampled
 from toolkit.errors import UserError
-from toolkit.layout import WeightedCollator, pack
+from toolkit.held_out import hold_out
+from toolkit.layout import WeightedCollator, filled, pack
+from toolkit.sampling import BalancedSampler, balanced_seeds
 from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
 
@@ -62,22 +66,51 @@ def encode_stage(
     """Encode a stage's records, and refuse to train on too few of them.
 
     Raises:
-        UserError: There are no records, more than `stage.max_dropped` of them do not fit, or no token carries
-            weight.
+        UserError: There are no records, more than `stage.max_dropped` of them have to be left out, or no token
+            carries weight.
     """
     columns, report = encode(tokenizer, rows, stage, max_length, prompt_format)
     if not report.records:
         raise UserError(f"stage {stage.name!r}: the dataset has no records to train on")
     share = len(report.dropped) / report.records
     if share > stage.max_dropped:
+        reasons = Counter(_kind_of(reason) for reason in report.dropped.values())
+        told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
         raise UserError(
-            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) do not fit into "
-            f"training.max_length = {max_length} tokens (the longest has {report.longest}); raise it, or allow more "
-            f"with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
+            f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) have to be left "
+            f"out: {told}. The longest has {report.longest} tokens, training.max_length is {max_length}. Change what "
+            f"stands in the way, or allow more with stages.{stage.name}.max_dropped (now {stage.max_dropped:.1%})"
         )
     if not sum(report.weighted.values()):
         raise UserError(f"stage {stage.name!r}: no token of any record carries weight, there is nothing to learn")
     return Dataset.from_dict(columns), report
+
+
+def _kind_of(reason: str) -> str:
+    """Return a reason without the numbers that differ from record to record."""
+    return "too long" if reason.endswith(" allowed") else re.sub(r"\d+", "N", reason)
+
+
+def encode_held_out(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    stage: Stage,
+    max_length: int | None,
+    prompt_format: str,
+    multiple: int,
+) -> tuple[Dataset, EncodingReport]:
+    """Encode the records held out of a stage as those that are trained on, completed to a multiple of sequences.
+
+    Raises:
+        UserError: Not one of them fits, or no token of them carries weight.
+    """
+    columns, report = encode(tokenizer, rows, stage, max_length, prompt_format)
+    if not sum(report.weighted.values()):
+        raise UserError(
+            f"stages.{stage.name}.validation: no token of the {report.records} records held out carries weight "
+            f"({len(report.dropped)} of them do not fit into training.max_length = {max_length} tokens)"
+        )
+    return Dataset.from_dict(filled(columns, multiple)), report
 
 
 def train_stage(
@@ -121,13 +154,23 @@ def train_stage(
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
+        "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
         "encoding": asdict(report),
-        "log": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "kept_step": _kept_step(trainer),
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
     }
     _save(trainer, start, folder, model_fields, facts)
     return facts
+
+
+def _kept_step(trainer: WeightedSFTTrainer) -> int:
+    """Return the step whose weights are kept: the last one's, or the best one's where that was asked for."""
+    state = trainer.state
+    if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+        return int(state.best_model_checkpoint.rsplit("-", 1)[1])
+    return int(state.global_step)
 
 
 def _name_of(start: str) -> str:
@@ -152,23 +195,21 @@ def make_trainer(
     except (ValueError, ImportError) as error:  # bf16 on a machine without it, a package that is not there
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
-    dataset, report = encode_stage(tokenizer, rows, stage, args.max_length, prompt_format)
-    packing = stage.training.get("packing", False)
-    if packing:
-        if args.max_length is None:
-            raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
-        dataset = pack(dataset, args.max_length, args.seed)
+    dataset, held_out, report = stage_datasets(tokenizer, rows, stage, args, prompt_format)
+    flat = stage.training.get("packing", False) or stage.training.get("padding_free", False)
     try:
         trainer = WeightedSFTTrainer(
             view_names=list(stage.views),
             reduce_by=stage.reduction.by,
+            sampler=stage_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
             collator=WeightedCollator(
                 tokenizer.pad_token_id,
-                flat=packing or stage.training.get("padding_free", False),
+                flat=flat,
                 pad_to_multiple_of=stage.training.get("pad_to_multiple_of"),
             ),
             args=args,
             train_dataset=dataset,
+            eval_dataset=held_out,
             processing_class=tokenizer,
             callbacks=[MarkComplete()],
             **model,
@@ -177,6 +218,40 @@ def make_trainer(
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     agree(cast("PreTrainedModel", trainer.model), tokenizer)
     return trainer, report
+
+
+def stage_sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | None:
+    """Return the sampler of a stage with a balanced view, None for a stage without one."""
+    if not is_sampled(stage):
+        return None
+    views = [sequence[0] for sequence in dataset["views"]]
+    return BalancedSampler(dataset["question"], dataset["record"], views, balanced_seeds(stage), seed)
+
+
+def stage_datasets(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    stage: Stage,
+    args: TrainingArguments,
+    prompt_format: str,
+) -> tuple[Dataset, Dataset | None, EncodingReport]:
+    """Encode what a stage is trained on, packed where it says so, and what it holds out."""
+    max_length: int | None = args.max_length  # type: ignore[attr-defined]  # TRL's
+    held_out, apart_report = None, None
+    if stage.validation is not None:
+        try:
+            rows, apart = hold_out(rows, stage.validation, args.seed)
+        except UserError as error:
+            raise UserError(f"stages.{stage.name}.validation: {error}") from None
+        batches = args.eval_batch_size * args.world_size
+        held_out, apart_report = encode_held_out(tokenizer, apart, stage, max_length, prompt_format, batches)
+    dataset, report = encode_stage(tokenizer, rows, stage, max_length, prompt_format)
+    report.held_out = apart_report
+    if stage.training.get("packing", False):
+        if max_length is None:
+            raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
+        dataset = pack(dataset, max_length, args.seed)
+    return dataset, held_out, report
 
 
 def _save(

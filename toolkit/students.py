@@ -7,7 +7,7 @@ configuration, with a small tokenizer trained on the dataset it will learn from.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +18,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on what a student will read and write; see `vocabulary.train_vocabulary`."""
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()
+) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on what a student will read and write; see `vocabulary.train_vocabulary`.
+
+    Raises:
+        UserError: A special token is one of those that every such tokenizer has.
+    """
     from transformers import PreTrainedTokenizerFast
 
+    _refuse_known(special_tokens, (PAD, END))
     return PreTrainedTokenizerFast(
-        tokenizer_object=train_vocabulary(texts, vocab_size),
+        tokenizer_object=train_vocabulary(texts, vocab_size, special_tokens),
         pad_token=PAD,
         eos_token=END,
         clean_up_tokenization_spaces=False,
@@ -76,6 +83,45 @@ def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenize
         raise UserError(f"student.from_config: no {model_type} can be made from it: {error}") from error
     agree(model, tokenizer)
     return model
+
+
+def add_tokens(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) -> None:
+    """Give a tokenizer further tokens, each of them one wherever it is written.
+
+    Raises:
+        UserError: It has one of them already.
+    """
+    _refuse_known(special_tokens, tokenizer.get_vocab())
+    tokenizer.add_special_tokens({"extra_special_tokens": list(special_tokens)}, replace_extra_special_tokens=False)
+
+
+def _refuse_known(special_tokens: Sequence[str], known: Container[str]) -> None:
+    if again := [token for token in special_tokens if token in known]:
+        raise UserError(f"student.special_tokens: the student has the token {again[0]!r} already; leave it out")
+
+
+def student_with_tokens(
+    source: str, model_fields: Mapping[str, Any], special_tokens: Sequence[str], seed: int
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a student and give it further tokens; their embeddings are drawn around the mean of those it has.
+
+    Raises:
+        UserError: It has one of them already.
+    """
+    from transformers import AutoModelForCausalLM, set_seed
+
+    revision = model_fields.get("model_revision")
+    tokenizer = load_tokenizer(source, revision)
+    add_tokens(tokenizer, special_tokens)
+    model = AutoModelForCausalLM.from_pretrained(
+        source, revision=revision or "main", dtype=model_fields.get("dtype", "auto")
+    )
+    set_seed(seed)
+    embeddings: Any = model.get_input_embeddings()
+    if len(tokenizer) > embeddings.num_embeddings:  # many models have rows to spare
+        model.resize_token_embeddings(len(tokenizer))
+    agree(model, tokenizer)
+    return model, tokenizer
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:

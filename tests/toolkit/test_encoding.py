@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.records import PROMPT, RIGHT, TRAINING, duals, edit, imitation
+from tests.records import PROMPT, RIGHT, TRAINING, duals, edit, encoded, imitation
 from tests.tiny_students import tiny_tokenizer
 from toolkit.alignment import key_steps
-from toolkit.encoding import encode, encode_record, tokenize
+from toolkit.encoding import encode, tokenize
 from toolkit.errors import UserError
 from toolkit.recipe import Stage
 from toolkit.views import RenderedView, Segment
@@ -27,7 +27,7 @@ def stage(target: list[Any], reduction: dict[str, str] | None = None, **view: An
 
 
 def sequence_of(target: list[Any], reduction: dict[str, str] | None = None, **view: Any) -> Any:
-    return encode_record(TOKENIZER, ROW, stage(target, reduction, **view))[0]
+    return encoded(TOKENIZER, ROW, stage(target, reduction, **view))[0]
 
 
 def test_the_tokens_are_those_of_the_whole_text_and_an_end() -> None:
@@ -87,7 +87,7 @@ def test_a_token_whose_characters_lie_in_one_segment_is_placed_there(prompt: str
 
 
 def test_only_key_steps_weigh_and_all_target_tokens_count() -> None:
-    (right, right_sequence), (wrong, wrong_sequence) = encode_record(
+    (right, right_sequence), (wrong, wrong_sequence) = encoded(
         TOKENIZER, ROW, edit(alpha=2.0, beta=0.5, reduction={"by": "token", "over": "all"})
     )
     key_right, key_wrong = key_steps(right.target, wrong.target)
@@ -98,7 +98,7 @@ def test_only_key_steps_weigh_and_all_target_tokens_count() -> None:
 
 
 def test_key_steps_are_aligned_without_padding_and_with_the_end_of_sequence() -> None:
-    (right, _), (wrong, _) = encode_record(TOKENIZER, ROW, edit())
+    (right, _), (wrong, _) = encoded(TOKENIZER, ROW, edit())
     assert right.target[-1] == wrong.target[-1] == TOKENIZER.eos_token_id
     assert key_steps(right.target, wrong.target)[0][-1] is False
 
@@ -129,7 +129,7 @@ def test_a_weighted_denominator_within_a_view_leaves_the_coefficient_in_the_loss
 
 def test_a_record_that_does_not_fit_is_dropped_whole_and_counted() -> None:
     rows = duals(8)
-    longest = [max(len(s.input_ids) for _, s in encode_record(TOKENIZER, row, edit())) for row in rows]
+    longest = [max(len(s.input_ids) for _, s in encoded(TOKENIZER, row, edit())) for row in rows]
     limit = sorted(longest)[4]
     columns, report = encode(TOKENIZER, rows, edit(), limit)
     assert set(report.dropped) == {row["id"] for row, n in zip(rows, longest, strict=True) if n > limit}
@@ -145,23 +145,23 @@ def test_the_batch_in_which_records_are_tokenised_changes_nothing() -> None:
 def test_a_chat_prompt_is_a_turn_of_the_template() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}<assistant>"
-    tokens, _ = encode_record(tokenizer, ROW, imitation(), "chat")[0]
+    tokens, _ = encoded(tokenizer, ROW, imitation(), "chat")[0]
     assert tokenizer.decode(tokens.input_ids[tokens.segments < 0]).startswith("<user>Q: What is 3 + 4?\nA:<assistant>")
 
 
 def test_a_chat_prompt_without_a_template_is_a_clear_error() -> None:
     with pytest.raises(UserError, match="no chat template"):
-        encode_record(TOKENIZER, ROW, imitation(), "chat")
+        encoded(TOKENIZER, ROW, imitation(), "chat")
 
 
 def test_a_tokenizer_without_an_end_is_refused() -> None:
     tokenizer = tiny_tokenizer()
     tokenizer.eos_token = None
     with pytest.raises(UserError, match="never stops"):
-        encode_record(tokenizer, ROW, imitation())
+        encoded(tokenizer, ROW, imitation())
 
 
 def test_markup_in_a_record_is_text_and_not_a_special_token_of_the_sequence_end() -> None:
     row = {**ROW, "right": {"rationale": "{question} {{x}} ${y}", "answer": "7"}}
-    tokens, _ = encode_record(TOKENIZER, row, imitation())[0]
+    tokens, _ = encoded(TOKENIZER, row, imitation())[0]
     assert "{question} {{x}} ${y}" in TOKENIZER.decode(tokens.target)

@@ -12,10 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.records import duals, edit, imitation
+from tests.records import duals, edit, encoded, imitation
 from tests.tiny_students import END, tiny_tokenizer
 from toolkit import pipeline
-from toolkit.encoding import encode_record
 from toolkit.explain import ShownView, as_html, as_terminal_text, explain, page, shown_views
 
 ROWS = duals(3)
@@ -60,7 +59,7 @@ class Page(HTMLParser):
 
 
 def test_every_view_of_every_stage_is_shown_for_every_record() -> None:
-    titles = [view.title for view in shown_views(TOKENIZER, ROWS[:2], [imitation(), edit()], "plain")]
+    titles = [view.title for view in shown_views(TOKENIZER, ROWS, [imitation(), edit()], "plain", 2)]
     assert titles == [
         "stage imitate / view cot / record sum/0",
         "stage imitate / view cot / record sum/1",
@@ -74,21 +73,21 @@ def test_every_view_of_every_stage_is_shown_for_every_record() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text("ü€漢🙂\n a", max_size=12))
 def test_the_tokens_join_to_the_whole_text(rationale: str, question: str) -> None:
-    (view,) = shown_views(TOKENIZER, [record(rationale, question)], [imitation()], "plain")
+    (view,) = shown_views(TOKENIZER, [record(rationale, question)], [imitation()], "plain", 1)
     assert joined(view) == f"Q: {question}\nA: {rationale}\nTherefore, the answer is 2.{END}"
 
 
 def test_the_weights_shown_are_those_of_the_loss() -> None:
     stage = edit(beta=0.3)
-    shown = shown_views(TOKENIZER, ROWS[:1], [stage], "plain")
-    for view, (tokenized, sequence) in zip(shown, encode_record(TOKENIZER, ROWS[0], stage), strict=True):
+    shown = shown_views(TOKENIZER, ROWS[:1], [stage], "plain", 1)
+    for view, (tokenized, sequence) in zip(shown, encoded(TOKENIZER, ROWS[0], stage), strict=True):
         assert [weight for _, weight, _ in view.tokens] == sequence.weights
         assert [in_prompt for _, _, in_prompt in view.tokens] == list(tokenized.segments < 0)
 
 
 @pytest.mark.parametrize("show", [as_html, lambda views: as_terminal_text(views[0]).plain], ids=["page", "terminal"])
 def test_nothing_of_the_text_is_lost_on_the_way_to_the_reader(show: Any) -> None:
-    (view,) = shown_views(TOKENIZER, [record("First.\n\n  Then & <b>.")], [imitation()], "plain")
+    (view,) = shown_views(TOKENIZER, [record("First.\n\n  Then & <b>.")], [imitation()], "plain", 1)
     shown = show([view])
     text = Page(shown).pre[0] if "<pre>" in shown else shown
     assert joined(view) in text.replace("↵", "")
@@ -108,7 +107,7 @@ def test_markup_in_titles_stays_text() -> None:
 
 
 def test_likelier_is_green_less_likely_is_red_and_the_prompt_neither() -> None:
-    right, wrong = shown_views(TOKENIZER, ROWS[:1], [edit(beta=0.3)], "plain")
+    right, wrong = shown_views(TOKENIZER, ROWS[:1], [edit(beta=0.3)], "plain", 1)
     hues = [
         set(re.findall(r"<b title=\"weight [^\"]+\" style=\"background:hsla\((\d+)", as_html([view])))
         for view in (right, wrong)
@@ -119,14 +118,14 @@ def test_likelier_is_green_less_likely_is_red_and_the_prompt_neither() -> None:
 
 
 def test_terminal_text_styles_what_carries_weight() -> None:
-    (view, _) = shown_views(TOKENIZER, ROWS[:1], [edit()], "plain")
+    (view, _) = shown_views(TOKENIZER, ROWS[:1], [edit()], "plain", 1)
     styled = [span for span in as_terminal_text(view).spans if " on rgb(0," in str(span.style)]
     assert len(styled) == sum(weight > 0 and text != "" for text, weight, _ in view.tokens)
 
 
 def test_a_view_without_weight_is_shown_all_the_same() -> None:
     same = record("1 + 1 = 3.") | {"right": {"rationale": "1 + 1 = 3.", "answer": "3"}}
-    right, _ = shown_views(TOKENIZER, [same], [edit()], "plain")
+    right, _ = shown_views(TOKENIZER, [same], [edit()], "plain", 1)
     assert right.scale == 1.0
     assert "0 weighted" in right.about
 

@@ -89,9 +89,9 @@ def test_a_good_recipe_gives_its_sections(tmp_path: Path) -> None:
     recipe = load(tmp_path, GOOD)
     assert recipe.recipe.name == "edit"
     assert recipe.dataset.config == Settings(n=20, tasks=("dates", "ordering"))
-    assert recipe.stages[0].views["cot"].segments() == [
-        (" {right.rationale}", None, 1.0),
-        ("\nTherefore, the answer is {right.answer}.", None, 1.0),
+    assert [(piece.text, piece.weight) for piece in recipe.stages[0].views["cot"].target] == [
+        (" {right.rationale}", 1.0),
+        ("\nTherefore, the answer is {right.answer}.", 1.0),
     ]
     assert recipe.evaluation is not None
     assert recipe.evaluation.sets == {
@@ -102,7 +102,8 @@ def test_a_good_recipe_gives_its_sections(tmp_path: Path) -> None:
 
 def test_a_segment_in_short_form_can_be_given_a_weight(tmp_path: Path) -> None:
     recipe = load(tmp_path, GOOD, "stages.0.views.cot.target.0.weight=0.5")
-    assert recipe.stages[0].views["cot"].segments()[0] == (" {right.rationale}", None, 0.5)
+    piece = recipe.stages[0].views["cot"].target[0]
+    assert (piece.text, piece.weight) == (" {right.rationale}", 0.5)
 
 
 def test_a_stage_keeps_only_the_training_fields_that_were_set(tmp_path: Path) -> None:
@@ -219,9 +220,9 @@ TWENTY_FAULTS = """
 5 dataset.revision: found '1.0', allowed a version tag like 'v1.2.3'
 9 student.from_config.hiden_size: unknown key (did you mean 'hidden_size'?)
 11 student.lora_rank: unknown key (did you mean 'lora_r'?)
+14 stages.0.views: found coefficient 0 on every view, nothing would be learnt
 16 stages.0.views.cot.prompt: template has a stray '{' near 'Q: {question'; a column is written {question}
 17 stages.0.views.cot.target: found no segment with a weight other than 0, nothing of it would be learnt
-18 stages.0.views.cot.coefficient: found 0, allowed any finite number but 0
 19 stages.0.reduction.by: found 'tokens', allowed 'token', 'view' or 'example' (did you mean 'token'?)
 20 stages.0.max_dropped: found 1.5, allowed a number <= 1
 22 stages.0.training.lerning_rate: unknown key (did you mean 'learning_rate'?)
@@ -302,6 +303,35 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
             "stages.0.training.fp16: found beside bf16, allowed is one of the two",
         ),
         (
+            "stages.0={validation: 1, training: {eval_on_start: true}}",
+            "stages.0.validation: found 1, allowed a number < 1",
+        ),
+        ("stages.0.training.eval_delay=2", "stages.0.training.eval_delay: needs stages.imitate.validation"),
+        ("stages.0.training.save_strategy=best", "stages.0.training.save_strategy: needs stages.imitate.validation"),
+        (
+            "stages.0.training.lr_scheduler_type=reduce_lr_on_plateau",
+            "stages.0.training.lr_scheduler_type: needs stages.imitate.validation",
+        ),
+        ("stages.0.training.do_eval=true", "stages.0.training.do_eval: not a recipe's to set: eval_strategy"),
+        ("stages.0.validation=0.1", "stages.0.validation: needs training.eval_strategy, steps or epoch"),
+        (
+            "stages.0={name: imitate, validation: 0.1, training: {eval_strategy: epoch, eval_steps: 5}}",
+            "stages.0.training.eval_steps: needs training.eval_strategy: steps",
+        ),
+        (
+            "stages.0={name: imitate, validation: 0.1, training: {eval_strategy: epoch, metric_for_best_model: lss}}",
+            "stages.0.training.metric_for_best_model: found 'lss', allowed loss, loss/cot (did you mean 'loss'?)",
+        ),
+        (
+            "stages.0={name: imitate, validation: 0.1, training: {eval_strategy: epoch, load_best_model_at_end: true}}",
+            "stages.0.training.load_best_model_at_end: needs training.eval_strategy and save_strategy to be the same",
+        ),
+        (
+            "stages.0={validation: 0.1, training: {eval_strategy: steps, eval_steps: 4, load_best_model_at_end: true, "
+            "save_strategy: steps, save_steps: 6}}",
+            "stages.0.training.save_steps: found 6, allowed a multiple of training.eval_steps, which is 4",
+        ),
+        (
             "stages.0.views.cot.prompt=Q: {question}",
             "stages.0.views.cot.prompt: found a mapping, allowed text (put it in",
         ),
@@ -355,6 +385,21 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
 )
 def test_one_mistake_is_one_fault_that_says_what_is_allowed(tmp_path: Path, override: str, fault: str) -> None:
     assert only_fault(tmp_path, override).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{training: {eval_strategy: no, load_best_model_at_end: false}}",
+        "{validation: 0.1, training: {eval_strategy: steps, eval_steps: 0.2, per_device_eval_batch_size: 4}}",
+        "{validation: 0.1, training: {eval_on_start: true}}",
+        "{validation: 0.1, training: {eval_strategy: epoch, save_strategy: epoch, load_best_model_at_end: true, "
+        "metric_for_best_model: eval_loss/cot}}",
+        "{validation: 0.1, training: {eval_strategy: steps, save_strategy: best, load_best_model_at_end: true}}",
+    ],
+)
+def test_evaluation_in_training_that_can_be_meant_is_accepted(tmp_path: Path, stage: str) -> None:
+    assert load(tmp_path, GOOD, f"stages.0={stage}").stages[0].name == "imitate"
 
 
 def test_a_secret_is_not_repeated(tmp_path: Path) -> None:

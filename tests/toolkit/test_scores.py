@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from toolkit.decode_procedures import Answered, Said
 from toolkit.decoding import Generation
 from toolkit.problem import Problem
 from toolkit.scores import Row, Score, format_scores_table, judge, score_by_task, score_rows, write_scores
@@ -21,8 +22,11 @@ def judged(*completions: str | list[str], gold: str = "4", **problem: Any) -> li
         for place in range(len(completions))
     ]
     samples = [[said] if isinstance(said, str) else said for said in completions]
-    generations = [[Generation(text, 7, True) for text in texts] for texts in samples]
-    return judge(problems, [problem.question for problem in problems], generations)
+    return judge(problems, [[said_once(Generation(text, 7, True)) for text in texts] for texts in samples])
+
+
+def said_once(generation: Generation) -> Answered:
+    return Answered((Said("cot", "2 + 2?", generation),), generation.text)
 
 
 def summary(accuracy: float, n: int = 100, parse_failure_rate: float = 0.0) -> dict[str, Any]:
@@ -69,7 +73,7 @@ def test_a_problem_counts_once_however_many_samples_it_has() -> None:
 
 def test_cut_off_completions_are_counted() -> None:
     problem = Problem(id="a", task="sums", question="2 + 2?", answer="4")
-    rows = judge([problem], [""], [[Generation("4", 10, False), Generation("4", 20, True)]])
+    rows = judge([problem], [[said_once(Generation("4", 10, False)), said_once(Generation("4", 20, True))]])
     assert (score_rows(rows).truncated_rate, score_rows(rows).generated_tokens) == (0.5, 15.0)
 
 

@@ -15,18 +15,23 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
 
+from tests.chains import chains, stage
 from tests.records import duals, imitation, saved_student
 from tests.tiny_students import END, tiny_llama, tiny_tokenizer
+from toolkit.encoding import encode_record
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe
 from toolkit.reporting import check_padding
-from toolkit.stages import make_trainer
+from toolkit.stage_views import StageViews
+from toolkit.stages import make_trainer, train_stage
 from toolkit.students import (
+    add_tokens,
     agree,
     load_tokenizer,
     merge_adapter,
     save_atomically,
     student_from_config,
+    student_with_tokens,
     train_tokenizer,
 )
 
@@ -197,3 +202,92 @@ def test_a_merged_adapter_answers_as_the_adapter_did(tmp_path: Path) -> None:
         untouched = AutoModelForCausalLM.from_pretrained(base)(input_ids=ids).logits
     assert torch.allclose(merged, adapted, atol=1e-4)
     assert not torch.allclose(merged, untouched, atol=1e-2)
+
+
+# --- special tokens
+
+PAUSED: dict[str, Any] = {
+    "prompt": "Q: {question}<pause> A:<pause>",
+    "target": [{"text": "<pause>" * 3, "weight": 0.0}, " {answer}", "<done>"],
+}
+
+
+def check_pauses(tokenizer: Any) -> None:
+    """See to it that the tokens of the view above are one each, in prompt and target, between any neighbours."""
+    of_stage = stage({"paused": PAUSED})
+    ((tokens, sequence),) = encode_record(tokenizer, StageViews(of_stage, chains(1)), 0)
+    pause, done = tokenizer.convert_tokens_to_ids(["<pause>", "<done>"])
+    ids = tokens.input_ids.tolist()
+    assert [segment for token, segment in zip(ids, tokens.segments, strict=True) if token == pause] == [-1, -1, 0, 0, 0]
+    assert ids[-2:] == [done, tokenizer.eos_token_id]
+    assert [weight for token, weight in zip(ids, sequence.weights, strict=True) if token == pause] == [0.0] * 5
+    assert sequence.weights[-2:] == [1.0, 1.0]
+
+
+def test_the_special_tokens_of_a_trained_tokenizer_are_one_each_wherever_they_are_written() -> None:
+    check_pauses(train_tokenizer(["Q: What is 0 + 1?<pause> A:<pause><pause>"], 300, ["<pause>", "<done>"]))
+
+
+def test_special_tokens_that_nobody_writes_are_there_all_the_same() -> None:
+    tokenizer = train_tokenizer(["Q: What?"], 300, ["<pause>"])
+    assert tokenizer.convert_ids_to_tokens(tokenizer("a<pause>b")["input_ids"]) == ["a", "<pause>", "b"]
+
+
+def test_added_tokens_are_special_beside_those_that_the_tokenizer_had(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(saved(tmp_path, extra=["<|turn|>"]))
+    add_tokens(tokenizer, ["<pause>", "<done>"])
+    check_pauses(tokenizer)
+    assert {"<|turn|>", "<pause>", "<done>", END} <= set(tokenizer.all_special_tokens)
+    add_tokens(tokenizer, [])
+    assert "<pause>" in tokenizer.all_special_tokens
+
+
+def test_a_token_that_the_student_has_is_not_added_again() -> None:
+    with pytest.raises(UserError, match=r"student\.special_tokens: the student has the token '<\|end\|>' already"):
+        add_tokens(tiny_tokenizer(), ["<pause>", END])
+    with pytest.raises(UserError, match=r"student\.special_tokens: the student has the token '<pad>' already"):
+        train_tokenizer(["Q: What?"], 300, ["<pad>"])
+
+
+def test_a_loaded_student_grows_by_its_new_tokens_alone(tmp_path: Path) -> None:
+    source = saved_student(tmp_path)
+    before = AutoModelForCausalLM.from_pretrained(source)
+    model, tokenizer = student_with_tokens(source, {}, ["<pause>", "<done>"], seed=0)
+    again, _ = student_with_tokens(source, {}, ["<pause>", "<done>"], seed=0)
+    check_pauses(tokenizer)
+    assert len(tokenizer) == model.config.vocab_size == before.config.vocab_size + 2
+    for grown, same, old in zip(*(m.parameters() for m in (model, again, before)), strict=True):
+        assert torch.equal(grown, same)
+        assert torch.equal(grown[: len(old)], old)
+    old_rows, new_rows = (model.get_input_embeddings().weight[part] for part in (slice(None, -2), slice(-2, None)))
+    assert (new_rows - old_rows.mean(0)).abs().max() < 0.1 * old_rows.std()
+
+
+def test_a_student_with_rows_to_spare_takes_new_tokens_into_them(tmp_path: Path) -> None:
+    tokenizer = tiny_tokenizer()
+    model = tiny_llama(tokenizer)
+    model.resize_token_embeddings(len(tokenizer) + 8)
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    grown, tokenizer = student_with_tokens(str(tmp_path), {}, ["<pause>"], seed=0)
+    assert grown.config.vocab_size == len(tokenizer) + 7
+
+
+def test_a_student_trained_with_new_tokens_is_loaded_with_them(tmp_path: Path) -> None:
+    model, tokenizer = student_with_tokens(saved_student(tmp_path / "base"), {}, ["<pause>", "<done>"], seed=0)
+    start = tmp_path / "start"
+    save_atomically(start, model, tokenizer, {})
+    of_stage = stage({"paused": PAUSED}, max_steps=2, learning_rate=1e-2)
+    train_stage(of_stage, chains(4), str(start), tmp_path / "stage", {}, "plain")
+    loaded = load_tokenizer(str(tmp_path / "stage" / "student"))
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "stage" / "student")
+    check_pauses(loaded)
+    pause, done = loaded.convert_tokens_to_ids(["<pause>", "<done>"])
+    moved = [
+        (after - before).abs().max() > 1e-3
+        for after, before in (
+            (trained.get_input_embeddings().weight[pause], model.get_input_embeddings().weight[pause]),
+            (trained.get_output_embeddings().weight[done], model.get_output_embeddings().weight[done]),
+        )
+    ]
+    assert moved == [True, True]

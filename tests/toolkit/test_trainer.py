@@ -143,7 +143,7 @@ def test_lora_trains_the_adapter_alone(student: str, tmp_path: Path) -> None:
 
 
 def test_more_dropped_records_than_allowed_refuse_the_run(student: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"8 of 8 records.*do not fit into training.max_length = 16"):
+    with pytest.raises(UserError, match=r"8 of 8 records.*8 too long.*training.max_length is 16"):
         make_trainer(imitation(max_length=16), ROWS, student, tmp_path, {}, "plain")
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolkit.errors import UserError
-from toolkit.views import columns, fill, parse, render, role
+from toolkit.views import ambiguity, columns, fill, items, parse, read_back, role
 
 ROW = {"id": "a/1", "question": "Why?", "right": {"rationale": "So.", "answer": 4}, "wrong": None, "empty": None}
 
@@ -58,6 +58,56 @@ def test_columns_are_listed_in_order() -> None:
     assert columns("{b} {a.c} {b}") == ["b", "a.c", "b"]
 
 
-def test_a_rendered_view_keeps_the_order_and_weights_of_its_segments() -> None:
-    view = render("{question}", [("{right.rationale}", None, 0.0), ("!", "mark", 2.0)], ROW)
-    assert [(s.text, s.role, s.weight) for s in view.target] == [("So.", "rationale", 0.0), ("!", "mark", 2.0)]
+def test_a_column_of_several_values_gives_them_one_per_line() -> None:
+    assert fill("{steps.question}", {"steps": [{"question": "a?"}, {"question": "b?"}]}) == "a?\nb?"
+
+
+# --- backwards
+
+CHAIN = [" {chain.rationale}", "\nTherefore, the answer is {answer}."]
+
+
+def test_what_was_written_by_the_templates_is_read_back() -> None:
+    row = {"chain": {"rationale": "1 + 1. So."}, "answer": "2.5"}
+    text = "".join(fill(template, row) for template in CHAIN)
+    assert read_back(CHAIN, text) == {"chain.rationale": "1 + 1. So.", "answer": "2.5"}
+
+
+PIECE = st.text(alphabet="ab .\n", max_size=8)
+
+
+@given(PIECE, PIECE, PIECE)
+def test_whatever_is_not_called_ambiguous_is_read_back(a: str, b: str, c: str) -> None:
+    templates = [" {a}#{b}", "\nso {c}."]
+    row = {"a": a, "b": b, "c": c}
+    text = "".join(fill(template, row) for template in templates)
+    if ambiguity(templates, row) is None:
+        assert read_back(templates, text) == row
+
+
+@given(st.text(max_size=40))
+def test_any_text_can_be_read_back_and_gives_no_more_than_the_columns(text: str) -> None:
+    assert set(read_back(CHAIN, text)) <= {"chain.rationale", "answer"}
+
+
+def test_columns_that_a_text_does_not_reach_are_left_out() -> None:
+    assert read_back(CHAIN, " We add and") == {"chain.rationale": "We add and"}
+
+
+def test_a_rationale_that_holds_the_answer_phrase_is_ambiguous() -> None:
+    row = {"chain": {"rationale": "No.\nTherefore, the answer is not 3."}, "answer": "2"}
+    assert "holds the text that ends it" in str(ambiguity(CHAIN, row))
+
+
+def test_a_space_between_two_columns_is_the_recipes_own_choice() -> None:
+    assert ambiguity(["{a} {b}"], {"a": "x y", "b": "z"}) is None
+
+
+def test_a_list_whose_item_breaks_the_line_is_ambiguous() -> None:
+    assert "line break" in str(ambiguity(["{steps.q}"], {"steps": [{"q": "a\nb"}]}))
+
+
+def test_items_come_one_by_one_with_those_before_them() -> None:
+    row = {"question": "Q", "steps": [{"q": "a", "a": "1"}, {"q": "b", "a": "2"}]}
+    shown = list(items(row, "step in steps", "{step.q}={step.a};"))
+    assert [fill("{before}{step.q}", one) for one in shown] == ["a", "a=1;b"]

@@ -1,0 +1,141 @@
+"""The sequences that a stage's views make of its records: which rows, which items, what is done to their texts.
+
+Everything that is drawn here is a function of (seed, record id); what needs the whole data (a swap's partners, the
+words of a corpus) is prepared once for all records. Text only: no tokenizer, no loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from toolkit.errors import UserError
+from toolkit.selection import selected
+from toolkit.transforms import Unusable, by_token, prepare, rearrange
+from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, lookup, role
+
+if TYPE_CHECKING:
+    from toolkit.recipe import Stage, View
+    from toolkit.recipe_sections import TargetSegment
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What a stage makes of one record.
+
+    Attributes:
+        sequences: (position of the view in its stage, what it shows), in the order of the views; none where no view
+            selects the record.
+        reason: Why the record is left out whole, None where it is not.
+    """
+
+    sequences: list[tuple[int, RenderedView]]
+    reason: str | None = None
+
+
+class StageViews:
+    """A stage's views over its records.
+
+    A view whose coefficient is 0 shows nothing: a mean over tokens would count what it never learns from.
+
+    Args:
+        stage: The stage.
+        rows: All records that it trains on.
+
+    Raises:
+        UserError: A view takes a column that the records lack, or cannot select or transform them as it says.
+    """
+
+    def __init__(self, stage: Stage, rows: Sequence[Row]) -> None:
+        self.stage = stage
+        self.rows = rows
+        self._views: list[_ViewOfRows | None] = []
+        for name, view in stage.views.items():
+            try:
+                self._views.append(_ViewOfRows(view, rows) if view.coefficient else None)
+            except UserError as error:
+                raise UserError(f"stages.{stage.name}.views.{name}: {error}") from None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def show(self, index: int) -> Shown:
+        """Return what becomes of the record at a position.
+
+        Raises:
+            UserError: A view takes a column that this record lacks.
+        """
+        sequences: list[tuple[int, RenderedView]] = []
+        for position, view in enumerate(self._views):
+            if view is None or not view.selects[index]:
+                continue
+            try:
+                sequences += [(position, shown) for shown in view.show(self.rows[index])]
+            except Unusable as unusable:
+                return Shown([], f"{list(self.stage.views)[position]}: {unusable.reason}")
+        return Shown(sequences)
+
+
+class _ViewOfRows:
+    """One view, with whatever its transforms need to know of the whole data."""
+
+    def __init__(self, view: View, rows: Sequence[Row]) -> None:
+        self.view = view
+        self.selects = selected(view.select, rows)
+        chosen = [row for row, is_chosen in zip(rows, self.selects, strict=True) if is_chosen]
+        self._segments = [_SegmentOfRows(piece, chosen) for piece in view.target]
+
+    def show(self, row: Row) -> list[RenderedView]:
+        """Return the sequences of one record, one for each item where the view has `each`."""
+        view = self.view
+        shown = items(row, view.each, view.before) if view.each else [row]
+        sequences = [self._show(one) for one in shown]
+        if not sequences:
+            raise Unusable(f"{view.each}: the list is empty")
+        return sequences
+
+    def _show(self, row: Row) -> RenderedView:
+        instead: dict[str, str] = {}
+        segments = tuple(segment.show(row, instead) for segment in self._segments)
+        if fault := ambiguity([piece.text for piece in self.view.target], row, instead):
+            raise Unusable(fault)
+        return RenderedView(fill(self.view.prompt, row), segments, self._row_weight(row))
+
+    def _row_weight(self, row: Row) -> float:
+        path = self.view.row_weight
+        if path is None:
+            return 1.0
+        weight = lookup(row, path)
+        if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
+            raise UserError(f"row_weight: found {weight!r} in record {row.get('id', '?')!r}, allowed a finite number")
+        return float(weight)
+
+
+class _SegmentOfRows:
+    """One segment of a target, its transforms prepared."""
+
+    def __init__(self, piece: TargetSegment, rows: Sequence[Row]) -> None:
+        self._piece = piece
+        self._role = piece.role or role(piece.text)
+        self._apply: Callable[[Row, str], str] | None = None
+        self._by_token = [transform for transform in piece.transform if by_token(transform)]
+        if piece.transform:
+            (self._path,) = columns(piece.text)
+            self._apply = prepare(piece.transform, self._path, rows)
+
+    def show(self, row: Row, instead: dict[str, str]) -> Segment:
+        """Return the segment as this record has it; a transformed column is noted in `instead`."""
+        own: dict[str, str] = {}
+        if self._apply is not None:
+            text = fill("{" + self._path + "}", row)
+            if not text.strip():
+                raise Unusable("the text to transform is empty")
+            own[self._path] = self._apply(row, text)
+            instead.update(own)
+        tokens = self._by_token
+        change = (lambda ids, of: rearrange(tokens, ids, of, str(row["id"]))) if tokens else None
+        return Segment(fill(self._piece.text, row, own), self._role, self._piece.weight, change)
