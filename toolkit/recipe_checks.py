@@ -90,8 +90,9 @@ def _student(data: Mapping[str, Any]) -> Found:
         yield ("student", "model_revision"), "found beside from_config, but there is nothing to load"
     if student.get("load_in_8bit") is True and student.get("load_in_4bit") is True:
         yield ("student", "load_in_8bit"), "found beside load_in_4bit, allowed is one of the two"
-    tokens = student.get("special_tokens")
-    for index, token in enumerate(tokens if isinstance(tokens, list) else []):
+    given = student.get("special_tokens")
+    tokens: list[Any] = given if isinstance(given, list) else []
+    for index, token in enumerate(tokens):
         if token in tokens[:index]:
             yield ("student", "special_tokens", index), f"found {token!r} a second time"
     if isinstance(config, Mapping):
