@@ -154,6 +154,8 @@ def tokenize(
         raise UserError(
             "the student's tokenizer has no end-of-sequence token: a student trained without one never stops"
         )
+    if not views:  # of records that no view selects; a tokenizer refuses to be given nothing
+        return []
     prompts = [prompt_text(tokenizer, view.prompt, prompt_format) for view in views]
     texts = [
         prompt + "".join(segment.text for segment in view.target) for prompt, view in zip(prompts, views, strict=True)
