@@ -8,7 +8,10 @@ from typing import Any
 from toolkit.errors import UserError, nearest
 
 BUILDERS = {
+    "counterfactual_rationales": "dataset_builders.counterfactual_rationales:CounterfactualRationales",
     "dual_cots": "dataset_builders.dual_cots:DualCots",
+    "key_tokens": "dataset_builders.key_tokens:KeyTokens",
+    "socratic_steps": "dataset_builders.socratic_steps:SocraticSteps",
     "teacher_cots": "dataset_builders.teacher_cots:TeacherCots",
 }
 

@@ -8,20 +8,24 @@ that has the answers already. So the two halves cannot disagree about what was a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from dataset_builders.chains import Chain, parse, well_formed
 from dataset_builders.settings import BuilderSettings
 from toolkit.errors import UserError
 from toolkit.problem import Problem
 from toolkit.prompts import PromptBook
+from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 NOT_RECORDED = "not recorded"
 FAILED = "failed request"
+
+Item = TypeVar("Item")
+Read = TypeVar("Read")
 
 
 class Answers(Protocol):
@@ -41,7 +45,7 @@ class Step:
     """One filter: what came in, what came out, and why the rest didn't.
 
     Attributes:
-        name: The prompt's kind, or `pairs`.
+        name: The prompt's kind, the side that was asked for, or what came ready-made (`pairs`, `decomposed`).
         records: Records that reached this step.
         accepted: Records that passed it.
         completions: Completions it took.
@@ -98,13 +102,24 @@ class Asker:
         self._teacher_kind = teacher_kind
         self._model = model
 
-    def request(self, kind: str, problem: Problem, sample_index: int, **slots: Any) -> Request:
-        """Return the request for one prompt of a kind; slots are those of `toolkit.prompts.Template.render`."""
+    def request(
+        self, kind: str, problem: Problem, sample_index: int, *, against: Problem | None = None, **slots: Any
+    ) -> Request:
+        """Return the request for one prompt of a kind.
+
+        Args:
+            kind: Kind of the prompt.
+            problem: What it is rendered for.
+            sample_index: Which sample of this prompt.
+            against: What the same prompt is rendered for as the request's `contrast`; none where None.
+            slots: Those of `toolkit.prompts.Template.render`.
+        """
         text, label = self.book.render(kind, problem, **slots)
+        contrast = None if against is None else self.book.render(kind, against, **slots)[0]
         # Few-shot prompts invite the teacher to go on with a question of its own.
         stop = ("\nQ:",) if kind == "contrastive" else ()
         sampling = Sampling(**self._settings.sampling.model_dump(), stop=stop)
-        request = Request(self._model, (("user", text),), sampling, sample_index, label)
+        request = Request(self._model, (("user", text),), sampling, sample_index, label, contrast)
         self.requests.append(request)
         return request
 
@@ -119,6 +134,12 @@ class Asker:
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
         mistake = completion.raw.get("procedural", {}).get("mistake")
         return Chain(rationale, answer, fault, origin, mistake, self._provenance(request, completion))
+
+    def logprobs(self, request: Request) -> list[dict[str, Any]] | None:
+        """Return the log-probabilities of a completion's tokens as they are published, None where there are none."""
+        completion = self._answers.get(request)
+        found = logprobs_of(completion) if completion else None
+        return None if found is None else [token.columns(well_formed) for token in found]
 
     def _provenance(self, request: Request, completion: Completion | None) -> dict[str, Any]:
         # A recording made elsewhere doesn't say how it was sampled, and what we would have asked for is not it.
@@ -157,6 +178,54 @@ def replay(rounds: Rounds) -> Outcome:
             raise UserError(f"two records are called {record['id']!r}; ids must be unique")
         seen.add(record["id"])
     return outcome
+
+
+def until_accepted(
+    step: Step,
+    items: Sequence[Item],
+    tries: int,
+    make_request: Callable[[Item, int], Request],
+    judge: Callable[[Item, Request], tuple[Read, str | None]],
+) -> Generator[list[Request], None, list[tuple[Read, str | None]]]:
+    """Ask once for every item, and again, with another sample index, while the answer is not as asked.
+
+    A request that got no completion is not tried again: the collector has done that already.
+
+    Args:
+        step: Counts records, completions and reasons.
+        items: What is asked for.
+        tries: Most requests per item.
+        make_request: Makes the request of an item and an attempt (0, 1, ...).
+        judge: Reads the answer to a request: what was read, and why it is rejected or None.
+
+    Returns:
+        What was read last and its fault, per item; where only the first tries were answered, the last answer counts.
+    """
+    verdicts: dict[int, tuple[Read, str | None]] = {}
+    pending = list(range(len(items)))
+    for attempt in range(tries):
+        if not pending:
+            break
+        requests = [make_request(items[index], attempt) for index in pending]
+        yield requests
+        again = []
+        for index, request in zip(pending, requests, strict=True):
+            read, fault = judge(items[index], request)
+            unanswered = is_unanswered(fault)
+            step.completions += not unanswered
+            if not (unanswered and attempt):  # what came of the last try says more
+                verdicts[index] = read, fault
+            if fault is not None and not unanswered:
+                again.append(index)
+        pending = again
+    for _, fault in verdicts.values():
+        step.count(fault)
+    return [verdicts[index] for index in range(len(items))]
+
+
+def is_unanswered(fault: str | None) -> bool:
+    """Whether a fault says that there is no completion at all."""
+    return fault is not None and fault.startswith((NOT_RECORDED, FAILED))
 
 
 def samples_of(problems: Sequence[Problem], samples: int) -> list[tuple[str, Problem, int]]:

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +38,8 @@ _ROW_CODE = (
     "dataset_builders.asking",
     "dataset_builders.chains",
     "dataset_builders.columns",
+    "dataset_builders.decomposition",
+    "dataset_builders.other_answers",
     "dataset_builders.pairs",
     "dataset_builders.published",
     "toolkit.alignment",
@@ -134,7 +136,7 @@ def build_dataset(
     from dataset_builders.card import Origin, dataset_card, measure_key_shares
 
     builder: type[CotsBuilder] = load_builder(builder_name)
-    train, test = _problems(settings)
+    train, test = builder.inputs(settings, Path(hub_dir))
     sets = {name: load_problems(source, "test") for name, source in settings.check_against.items()}
     with ExitStack() as opened:
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
@@ -170,11 +172,12 @@ def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tup
     """
     from dataset_builders import load_builder
     from dataset_builders.asking import Asker
+    from dataset_builders.published import problems_to_ask
 
     if settings.teacher is None:
         return 0, 0
     builder = load_builder(builder_name)
-    train, _ = _problems(settings)
+    train, _ = problems_to_ask(settings)
     if not Path(store_path).exists():
         return len(next(builder.rounds(train, Asker(settings, _NoAnswers(), "", ""), settings))), 0
     teacher = make_teacher(settings.teacher)
@@ -184,18 +187,8 @@ def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tup
         return len(requests), sum(store.get(request) is not None for request in requests)
 
 
-def _problems(settings: Any) -> tuple[list[Problem], list[Problem]]:
-    """Return the problems to ask and the held-out ones; ready-made pairs bring the former themselves."""
-    source = settings.problems
-    if source is None:
-        return [], []
-    train = load_problems(source, "train") if settings.teacher is not None else []
-    # A source that is all training data has no test split to ask for.
-    return train, [] if getattr(source, "split", None) == "train" else load_problems(source, "test")
-
-
 def _collect(
-    builder: type[CotsBuilder], settings: Any, problems: list[Problem], store: Store | None, show_progress: bool
+    builder: type[CotsBuilder], settings: Any, problems: Sequence[Any], store: Store | None, show_progress: bool
 ) -> tuple[Asker, CollectReport]:
     """Bring every answer into the store; return a fresh asker over it for the build."""
     from dataset_builders.asking import Asker
@@ -220,12 +213,14 @@ def _collect(
 def _model_asked(config: Any, teacher: Teacher) -> str:
     """Return the model that requests name, and by which the store tells their answers apart.
 
-    The embedded teacher answers by settings that no request carries (its seed, its error rates), so a digest of them
-    is part of the name; else other settings would be answered from the store with what the old ones gave.
+    Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
+    a digest of them is part of the name; else other settings would be answered from the store with what the old ones
+    gave. Where a model runs and how many prompts it takes at once decide nothing.
     """
-    if teacher.kind != "procedural":
+    if teacher.kind not in ("procedural", "transformers"):
         return teacher.model
-    return f"{teacher.model}@{_digest(config.model_dump(mode='json'))[:8]}"
+    settings = config.model_dump(mode="json", exclude={"device", "batch_size"})
+    return f"{teacher.model}@{_digest(settings)[:8]}"
 
 
 class _NoAnswers:
@@ -285,7 +280,7 @@ def _nothing_left(outcome: Outcome) -> str:
 
 
 def _source_code(builder: type[CotsBuilder]) -> list[str]:
-    modules = [builder.__module__, *_ROW_CODE]
+    modules = [builder.__module__, *builder.ROW_CODE, *_ROW_CODE]
     return [inspect.getsource(importlib.import_module(name)) for name in modules]
 
 

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders import figures
 from dataset_builders.asking import Outcome
 from dataset_builders.chains import whole
 from dataset_builders.columns import PROVENANCE, leaves
-from dataset_builders.settings import BuilderSettings
+from dataset_builders.settings import BuilderSettings, KeyTokensSettings
 from toolkit.cards import document, render
 from toolkit.problem import Problem
 
@@ -24,8 +25,15 @@ _ASKED_FOR = {
     "answer_hint": "the same with the gold answer as a hint, where the chain came out wrong",
     "contrastive": "a wrong chain close to the right one, where the chain came out right",
     "pairs": "nothing: right and wrong chains came ready-made",
+    "scores": "nothing: chains that were published before, whose words are scored",
+    "other_answer": "nothing: a wrong answer is drawn for every question",
+    "factual": "the reasoning that leads to the gold answer, which is given",
+    "counterfactual": "the reasoning that leads to the wrong answer, given as if it were right",
+    "socratic": "sub-questions with their answers, down to the final one",
+    "decomposed": "nothing: sub-questions and answers came ready-made",
 }
 _LIBRARIES = ("cot-distillery", "datasets", "pyarrow", "rapidfuzz")
+_SCORING = ("captum", "torch", "transformers")
 
 Shares = dict[str, dict[str, figures.KeyShare]]
 
@@ -91,6 +99,7 @@ def dataset_card(
     writers = figures.writers([*outcome.train, *outcome.rejected], builder.CHAINS)
     sets = ({"evaluation / test": test} if test else {}) | dict(evaluation_sets)
     questions = {record["question"] for record in outcome.train}
+    attribution = _attribution(settings, outcome)
     body = render(
         "dataset.md.jinja",
         title=title,
@@ -99,7 +108,7 @@ def dataset_card(
         splits=splits,
         load_lines=_load_lines(splits),
         embedded_teacher=any(writer.model.startswith("procedural") for writer in writers),
-        columns=_columns(builder, splits),
+        columns=_columns(builder, outcome, splits),
         provenance=list(PROVENANCE.items()),
         steps=outcome.steps,
         asked_for=_ASKED_FOR,
@@ -112,10 +121,13 @@ def dataset_card(
         templates=_templates(origin.templates),
         origins=_origins(outcome) if "wrong" in builder.CHAINS else [],
         lengths=_lengths(builder, outcome),
+        has_spans="spans" in {column.type for _, column in leaves(builder.RECORD)},
         key_shares=shares,
+        attribution=attribution,
         tokens_of=f"`{settings.tokenizer}`"
         if settings.tokenizer
         else f"a byte-level BPE of {figures.TRAINED_SIZE} tokens trained on these chains",
+        sub_questions=_sub_questions(outcome) if "steps" in builder.RECORD else {},
         tasks=_tasks(outcome, test),
         mistakes=figures.mistakes(outcome.train) if "wrong" in builder.CHAINS else {},
         writers=writers,
@@ -125,16 +137,18 @@ def dataset_card(
         source_terms=settings.source_terms.strip(),
         builder=builder.__name__,
         builder_version=str(builder.VERSION),
-        versions={name: version(name) for name in _LIBRARIES},
+        versions={name: version(name) for name in (*_LIBRARIES, *(_SCORING if attribution else ()))},
         origin=origin,
     )
+    # Ready-made steps come from a source of which people may have written a part.
+    creators = "found" if any(writer.teacher == "decomposed" for writer in writers) else "machine-generated"
     metadata = {
         "pretty_name": title,
         "language": list(settings.language),
         "license": settings.license,
         "task_categories": ["text-generation"],
-        "language_creators": ["machine-generated"],
-        "annotations_creators": ["machine-generated"],
+        "language_creators": [creators],
+        "annotations_creators": [creators],
         "size_categories": _size(len(outcome.train)),
         "tags": ["chain-of-thought", "reasoning", "distillation", "cot-distillery"],
     }
@@ -155,12 +169,14 @@ def _load_lines(splits: Mapping[str, int]) -> list[str]:
     return lines
 
 
-def _columns(builder: type[CotsBuilder], splits: Mapping[str, int]) -> dict[str, list[tuple[str, Any]]]:
+def _columns(
+    builder: type[CotsBuilder], outcome: Outcome, splits: Mapping[str, int]
+) -> dict[str, list[tuple[str, Any]]]:
     """Return the columns of each published config; those of `provenance` are described once, below."""
     published = {name.partition(" / ")[0] for name in splits}
     return {
         name: [(path, column) for path, column in leaves(columns) if ".provenance." not in path]
-        for name, columns in builder.tables().items()
+        for name, columns in builder.tables(outcome).items()
         if name in published
     }
 
@@ -178,6 +194,8 @@ def _example(builder: type[CotsBuilder], outcome: Outcome) -> dict[str, Any]:
     short = (record for record in outcome.train if size(record) < _READABLE)
     record = next(short, None) or min(outcome.train, key=size)
     chains = {side: _marked(record[side]) for side in builder.CHAINS}
+    if "steps" in record:
+        chains = {"steps": builder.sft(record)["completion"]}
     return {"id": record["id"], "question": record["question"], "chains": chains}
 
 
@@ -217,6 +235,25 @@ def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengt
         texts[f"{side}.rationale"] = [record[side]["rationale"] for record in outcome.train]
     measured = (figures.lengths(column, values) for column, values in texts.items())
     return [row for row in measured if row is not None]
+
+
+def _sub_questions(outcome: Outcome) -> dict[int, int]:
+    """Return the number of records of `train` by how many sub-questions they have."""
+    return dict(sorted(Counter(len(record["steps"]) for record in outcome.train).items()))
+
+
+def _attribution(settings: BuilderSettings, outcome: Outcome) -> dict[str, Any] | None:
+    """Return how words were scored and how exactly, None for data without such scores."""
+    if not isinstance(settings, KeyTokensSettings):
+        return None
+    return {
+        "settings": settings,
+        # By its name alone: a folder belongs to a machine.
+        "attributor": PurePath(settings.attributor.model).name
+        if settings.attributor.revision is None
+        else f"{settings.attributor.model} at {settings.attributor.revision}",
+        "errors": figures.completeness([record["chain"]["completeness"] for record in outcome.train]),
+    }
 
 
 def _tasks(outcome: Outcome, test: Sequence[Problem]) -> dict[str, tuple[int, int, int]]:

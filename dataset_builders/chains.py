@@ -116,8 +116,37 @@ def without_one_sided_marks(right: str, wrong: str) -> tuple[str, str]:
     """Strip calculator marks (`<<3*4=12>>`) which only one of two texts has: they would all be key steps."""
     has_right, has_wrong = bool(_CALCULATOR_MARK.search(right)), bool(_CALCULATOR_MARK.search(wrong))
     if has_right != has_wrong:
-        return _CALCULATOR_MARK.sub("", right), _CALCULATOR_MARK.sub("", wrong)
+        return without_marks(right), without_marks(wrong)
     return right, wrong
+
+
+def without_marks(text: str) -> str:
+    """Strip calculator marks from a text."""
+    return _CALCULATOR_MARK.sub("", text)
+
+
+def ready_made(origin: str, model: str, text: str) -> dict[str, Any]:
+    """Return the provenance columns of a chain that nobody was asked for.
+
+    Args:
+        origin: What stands for the teacher: `paired` or `decomposed`.
+        model: Who wrote it, as far as its source says.
+        text: The chain as it stood there.
+    """
+    return {
+        "teacher": origin,
+        "model": model,
+        "template": None,
+        "request": None,
+        "temperature": None,
+        "top_p": None,
+        "max_tokens": None,
+        "sample_index": 0,
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "finish_reason": None,
+        "completion": text,
+    }
 
 
 def question_columns(problem: Problem, record_id: str) -> dict[str, Any]:

@@ -12,17 +12,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Column:
-    """A column: its type (`string`, `list[string]`, `spans`, ...) and what it means."""
+    """A column: its type (`string`, `list[string]`, `spans`, ...) and what it means.
+
+    Attributes:
+        type: As a reader of the card knows it; `list` where there are `items`.
+        meaning: What it holds.
+        items: Columns of each item of a list; their paths are written `steps[].question`.
+    """
 
     type: str
     meaning: str
+    items: Columns | None = None
 
 
 Columns = dict[str, "Column | Columns"]
 
 PROVENANCE: Columns = {
     "teacher": Column(
-        "string", "Kind of teacher: `procedural`, `openai`, `recorded`; `paired` for chains that came ready-made"
+        "string",
+        "Kind of teacher: `procedural`, `openai`, `transformers`, `recorded`; `paired`, `decomposed` for what came "
+        "ready-made",
     ),
     "model": Column("string", "Model as the endpoint (or the recording) reported it"),
     "template": Column("string", "Prompt template and digest of its text"),
@@ -72,6 +81,33 @@ WRONG: Columns = {
     "provenance": PROVENANCE,
 }
 
+STEPS = Column(
+    "list",
+    "The sub-questions in order, each with its answer",
+    {
+        "label": Column("string", "`Sub-question`, or `Final question` for the last one"),
+        "question": Column("string", "One sub-question"),
+        "answer": Column("string", "Its answer, one line"),
+    },
+)
+
+LOGPROBS = Column(
+    "list",
+    "Tokens of the whole completion with their log-probabilities, as the teacher gives them; null where there is none",
+    {
+        "token": Column("string", "The token's text"),
+        "logprob": Column("float64", "Its natural log-probability, given everything before it"),
+        "top": Column(
+            "list",
+            "The most likely tokens in its place",
+            {
+                "token": Column("string", "The token's text"),
+                "logprob": Column("float64", "Its natural log-probability"),
+            },
+        ),
+    },
+)
+
 SFT: Columns = {
     "id": QUESTION["id"],
     "task": QUESTION["task"],
@@ -89,24 +125,28 @@ def features(columns: Columns) -> datasets.Features:
     def feature(column: Column | Columns) -> Any:
         if isinstance(column, dict):
             return {name: feature(part) for name, part in column.items()}
+        if column.items is not None:
+            return datasets.List(feature(column.items))
         if column.type == "spans":
             return datasets.List({"start": datasets.Value("int32"), "end": datasets.Value("int32")})
-        if column.type == "list[string]":
-            return datasets.List(datasets.Value("string"))
+        if column.type.startswith("list["):
+            return datasets.List(datasets.Value(column.type.removeprefix("list[").removesuffix("]")))
         return datasets.Value(column.type)
 
     return datasets.Features({name: feature(column) for name, column in columns.items()})
 
 
 def leaves(columns: Columns, prefix: str = "") -> Iterator[tuple[str, Column]]:
-    """Yield (dotted path, column) for every column that is not a mapping of further ones."""
+    """Yield (dotted path, column) for every column that is not a mapping; for a list also those of its items."""
     for name, column in columns.items():
         if isinstance(column, dict):
             yield from leaves(column, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", column
+            continue
+        yield f"{prefix}{name}", column
+        if column.items is not None:
+            yield from leaves(column.items, f"{prefix}{name}[].")
 
 
 def text_paths(columns: Columns) -> set[str]:
-    """Return the dotted paths that a view template may take: columns of one plain value."""
+    """Return the dotted paths that a view template may take: columns of one plain value, those of items included."""
     return {path for path, column in leaves(columns) if column.type in _VALUE_TYPES}

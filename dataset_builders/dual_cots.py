@@ -7,11 +7,12 @@ rectifies the chains that came out wrong; a contrastive prompt corrupts those th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
-from dataset_builders.asking import FAILED, NOT_RECORDED, Asker, Outcome, Rounds, Step, samples_of
+from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of, until_accepted
 from dataset_builders.chains import Chain, dual_record, is_right, sft_record, whole
 from dataset_builders.columns import QUESTION, REASON, RIGHT, SFT, WRONG, Columns, text_paths
 from dataset_builders.pairs import paired_chains
@@ -97,20 +98,31 @@ def _asked(
     """Ask for chains, rectify the wrong ones, corrupt the right ones."""
     duals = [Dual(name, problem, index) for name, problem, index in samples_of(problems, settings.samples)]
     cot = yield from _first_chains(duals, asker)
+    rectify, corrupt = Step("answer_hint"), Step("contrastive")
 
-    def hint(dual: Dual, sample_index: int) -> Request:
-        return asker.request("answer_hint", dual.problem, sample_index)
+    def index_of(dual: Dual, attempt: int) -> int:
+        # Attempt 0 has the sample index of the chain it starts from; no two samples share an index.
+        return dual.sample + attempt * settings.samples
+
+    def hint(dual: Dual, attempt: int) -> Request:
+        return asker.request("answer_hint", dual.problem, index_of(dual, attempt))
 
     wrong = [dual for dual in duals if dual.wrong is not None and dual.reason is None]
     right = [dual for dual in duals if dual.right is not None and dual.reason is None]
-    rectify = yield from _until_accepted("answer_hint", wrong, asker, settings, hint, _rectified)
+    rectified = yield from until_accepted(rectify, wrong, settings.tries, hint, partial(_rectified, asker=asker))
+    for dual, (chain, fault) in zip(wrong, rectified, strict=True):
+        dual.right, dual.reason = chain, fault and f"answer_hint: {fault}"
     exemplars = _exemplar_pools(wrong)
 
-    def contrast(dual: Dual, sample_index: int) -> Request:
+    def contrast(dual: Dual, attempt: int) -> Request:
         shown = _draw(exemplars.get(dual.problem.task, []), dual, settings)
-        return asker.request("contrastive", dual.problem, sample_index, right=_text(dual.right), exemplars=shown)
+        return asker.request(
+            "contrastive", dual.problem, index_of(dual, attempt), right=_text(dual.right), exemplars=shown
+        )
 
-    corrupt = yield from _until_accepted("contrastive", right, asker, settings, contrast, _corrupted)
+    corrupted = yield from until_accepted(corrupt, right, settings.tries, contrast, partial(_corrupted, asker=asker))
+    for dual, (chain, fault) in zip(right, corrupted, strict=True):
+        dual.wrong, dual.reason = chain, fault and f"contrastive: {fault}"
     return duals, [cot, rectify, corrupt]
 
 
@@ -130,67 +142,27 @@ def _first_chains(duals: list[Dual], asker: Asker) -> Generator[list[Request], N
         dual.right, dual.wrong = (chain, None) if right else (None, chain)
         dual.reason = reason and f"cot: {reason}"
         step.count(reason, "right" if right else "wrong")
-        step.completions += not (reason or "").startswith((NOT_RECORDED, FAILED))
+        step.completions += not is_unanswered(reason)
     return step
 
 
-def _until_accepted(
-    name: str,
-    duals: list[Dual],
-    asker: Asker,
-    settings: DualCotsSettings,
-    make_request: Callable[[Dual, int], Request],
-    judge: Callable[[Dual, Request, Asker], str | None],
-) -> Generator[list[Request], None, Step]:
-    """Ask for each dual's missing side, again with another sample index while the answer is not as asked.
-
-    A request that got no completion is not tried again: the collector has done that already.
-    """
-    step = Step(name)
-    pending = duals
-    for attempt in range(settings.tries):
-        if not pending:
-            break
-        # Attempt 0 has the sample index of the chain it starts from; no two samples share an index.
-        requests = [make_request(dual, dual.sample + attempt * settings.samples) for dual in pending]
-        yield requests
-        again = []
-        for dual, request in zip(pending, requests, strict=True):
-            before = dual.right, dual.wrong, dual.reason
-            fault = judge(dual, request, asker)
-            unanswered = fault is not None and fault.startswith((NOT_RECORDED, FAILED))
-            step.completions += not unanswered
-            if unanswered and attempt:  # what came of the last try says more
-                dual.right, dual.wrong, dual.reason = before
-                step.count((dual.reason or "").removeprefix(f"{name}: "))
-                continue
-            dual.reason = fault and f"{name}: {fault}"
-            if fault is not None and not unanswered and attempt + 1 < settings.tries:
-                again.append(dual)
-            else:
-                step.count(fault)
-        pending = again
-    return step
+def _rectified(dual: Dual, request: Request, asker: Asker) -> tuple[Chain, str | None]:
+    right = asker.chain(request, dual.problem, "rectified")
+    if right.fault is None and not is_right(right, dual.problem):
+        return right, "hint ignored"
+    return right, right.fault or _sameness(right, dual.wrong)
 
 
-def _rectified(dual: Dual, request: Request, asker: Asker) -> str | None:
-    dual.right = asker.chain(request, dual.problem, "rectified")
-    if dual.right.fault is None and not is_right(dual.right, dual.problem):
-        return "hint ignored"
-    return dual.right.fault or _sameness(dual)
+def _corrupted(dual: Dual, request: Request, asker: Asker) -> tuple[Chain, str | None]:
+    wrong = asker.chain(request, dual.problem, "corrupted")
+    if wrong.fault is None and is_right(wrong, dual.problem):
+        return wrong, "corruption came out right"
+    return wrong, wrong.fault or _sameness(wrong, dual.right)
 
 
-def _corrupted(dual: Dual, request: Request, asker: Asker) -> str | None:
-    dual.wrong = asker.chain(request, dual.problem, "corrupted")
-    if dual.wrong.fault is None and is_right(dual.wrong, dual.problem):
-        return "corruption came out right"
-    return dual.wrong.fault or _sameness(dual)
-
-
-def _sameness(dual: Dual) -> str | None:
-    assert dual.right is not None
-    assert dual.wrong is not None
-    return "both rationales are the same" if dual.right.rationale == dual.wrong.rationale else None
+def _sameness(chain: Chain, other: Chain | None) -> str | None:
+    assert other is not None
+    return "both rationales are the same" if chain.rationale == other.rationale else None
 
 
 def _text(chain: Chain | None) -> str:

@@ -18,6 +18,9 @@ Split = Callable[[str], Sequence[Hashable]]
 # GPT-3's contamination check counts 13-grams; a shorter question counts as one piece.
 NGRAM = 13
 
+# An attribution that misses its sum by more than this share of it is not to be trusted.
+COMPLETE = 0.05
+
 # Where no tokenizer is named, tokens are those of a BPE of this size, trained on this many pairs of the dataset.
 TRAINED_SIZE = 8192
 TRAINED_ON = 5000
@@ -129,6 +132,32 @@ def lengths(column: str, texts: Iterable[str], split: Split = split_words) -> Le
     if not counts:
         return None
     return Lengths(column, fmean(counts), median(counts), counts[int(0.95 * (len(counts) - 1))], counts[-1])
+
+
+@dataclass(frozen=True)
+class Completeness:
+    """How far integrated gradients miss the change of the function they add up to, relative to that change.
+
+    Attributes:
+        scored: Records with such an error.
+        median: Its median.
+        p95: Its 95th percentile.
+        above: Share of records whose error is above `COMPLETE`.
+    """
+
+    scored: int
+    median: float
+    p95: float
+    above: float
+
+
+def completeness(errors: Iterable[float | None]) -> Completeness | None:
+    """Sum up completeness errors; a record whose function does not change has none. None where no record has one."""
+    known = sorted(error for error in errors if error is not None)
+    if not known:
+        return None
+    above = fmean(error > COMPLETE for error in known)
+    return Completeness(len(known), median(known), known[int(0.95 * (len(known) - 1))], above)
 
 
 @dataclass(frozen=True)

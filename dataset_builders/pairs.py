@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from dataset_builders.chains import Chain, parse, well_formed, without_one_sided_marks
+from dataset_builders.chains import Chain, parse, ready_made, well_formed, without_one_sided_marks
 from dataset_builders.settings import Pairs
 from toolkit.errors import UserError
 from toolkit.problem import Problem
@@ -64,18 +64,5 @@ def _field(data: dict[str, Any], name: str, where: str) -> str:
 
 def _chain(raw: str, text: str, side: dict[str, Any], problem: Problem, max_characters: int) -> Chain:
     rationale, answer, fault = parse(text, problem, "stop", max_characters)
-    provenance = {
-        "teacher": "paired",
-        "model": str(side.get("model") or side.get("source") or "unknown"),
-        "template": None,
-        "request": None,
-        "temperature": None,
-        "top_p": None,
-        "max_tokens": None,
-        "sample_index": 0,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
-        "finish_reason": None,
-        "completion": raw,
-    }
-    return Chain(rationale, answer, fault, "paired", provenance=provenance)
+    model = str(side.get("model") or side.get("source") or "unknown")
+    return Chain(rationale, answer, fault, "paired", provenance=ready_made("paired", model, raw))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 
@@ -18,6 +18,20 @@ from dataset_builders.chains import question_columns
 from dataset_builders.columns import QUESTION, Columns, features
 from dataset_builders.settings import BuilderSettings
 from toolkit.problem import Problem
+from toolkit.problem_sources import load_problems
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def problems_to_ask(settings: BuilderSettings) -> tuple[list[Problem], list[Problem]]:
+    """Return the problems to ask and the held-out ones; ready-made chains bring the former themselves."""
+    source = settings.problems
+    if source is None:
+        return [], []
+    train = load_problems(source, "train") if settings.teacher is not None else []
+    # A source that is all training data has no test split to ask for.
+    return train, [] if getattr(source, "split", None) == "train" else load_problems(source, "test")
 
 
 @dataclass
@@ -54,6 +68,8 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     SFT_RECORD: ClassVar[Columns]
     COLUMNS: ClassVar[set[str]]
     CHAINS: ClassVar[tuple[str, ...]]
+    # Further modules whose code decides what is in the rows of this builder alone.
+    ROW_CODE: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,
@@ -68,14 +84,24 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         )
 
     @classmethod
-    def tables(cls) -> dict[str, Columns]:
-        """Return the columns of each config."""
+    def inputs(cls, settings: Any, hub_dir: Path) -> tuple[Sequence[Any], list[Problem]]:
+        """Return what `rounds` goes through, mostly the problems to ask, and the held-out problems.
+
+        Args:
+            settings: The builder's settings.
+            hub_dir: Root of the local hub, for a builder that starts from what was published before.
+        """
+        return problems_to_ask(settings)
+
+    @classmethod
+    def tables(cls, outcome: Outcome) -> dict[str, Columns]:
+        """Return the columns of each config, for the records of an outcome."""
         return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": QUESTION}
 
     @staticmethod
     @abstractmethod
-    def rounds(problems: Sequence[Problem], asker: Asker, settings: Any) -> Rounds:
-        """Yield what to ask, round by round, and return the records; see `dataset_builders.asking`."""
+    def rounds(problems: Sequence[Any], asker: Asker, settings: Any) -> Rounds:
+        """Yield what to ask about `inputs`, round by round, and return the records; see `dataset_builders.asking`."""
 
     @staticmethod
     @abstractmethod
@@ -83,7 +109,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         """Return a record as prompt and completion."""
 
     def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=features(self.tables()[self.config.name]))
+        return datasets.DatasetInfo(features=features(self.tables(self.config.outcome)[self.config.name]))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         outcome: Outcome = self.config.outcome

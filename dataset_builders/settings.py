@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from toolkit.collect import CollectSettings
+from toolkit.errors import UserError, nearest
+from toolkit.problem_rows import Kind
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.teachers.kinds import TeacherConfig
+from toolkit.views import columns
 
 Positive = Annotated[int, Field(ge=1)]
+# Columns of a question that a template of `key_tokens` may take beside its own.
+QUESTION_TEXTS = ("question", "task", "task_description")
 
 
 class SamplingSettings(Strict):
@@ -30,12 +35,26 @@ class SamplingSettings(Strict):
     seed: int | None = None
 
 
+class LogprobSampling(SamplingSettings):
+    """Sampling parameters of `teacher_cots`, beside which log-probabilities may be kept.
+
+    Attributes:
+        top_logprobs: Most likely tokens kept at each place of a completion, with their log-probabilities, in the column
+            `chain.logprobs`; 0 for none. Teachers of kind `transformers` give them, and some servers, mostly at
+            most 20.
+    """
+
+    top_logprobs: int = Field(default=0, ge=0)
+
+
 class PromptFiles(Strict):
     """Prompt files that replace the default templates, `{task}` in a path standing for the problem's task."""
 
     cot: str | None = None
     answer_hint: str | None = None
     contrastive: str | None = None
+    rationalise: str | None = None
+    socratic: str | None = None
 
 
 class Recording(Strict):
@@ -66,6 +85,28 @@ class Pairs(Strict):
 
     path: str
     kinds: dict[str, str] = Field(default_factory=dict)
+
+
+class Decomposed(Strict):
+    """Ready-made sub-questions and answers, as GSM8K's socratic files have them.
+
+    A row's answer holds a line `sub-question ** sub-answer` per step, then `#### ` and the gold answer.
+
+    Attributes:
+        path: File or glob pattern, as for problems of source `jsonl`.
+        question: Column of the question.
+        answer: Column of the steps and the gold answer.
+        task: Task name; `{stem}` is the name of the file.
+        kind: How answers are compared.
+        model: Who wrote the steps, as far as the source says.
+    """
+
+    path: str
+    question: str = "question"
+    answer: str = "answer"
+    task: str = "{stem}"
+    kind: Kind = "auto"
+    model: str = "unknown"
 
 
 class BuilderSettings(Strict):
@@ -154,6 +195,7 @@ class TeacherCotsSettings(BuilderSettings):
             too, told apart by the column `correct`.
     """
 
+    sampling: LogprobSampling = LogprobSampling()
     samples: Positive = 1
     keep: Literal["right", "all"] = "right"
 
@@ -166,3 +208,141 @@ class TeacherCotsSettings(BuilderSettings):
     def knobs(self) -> dict[str, Any]:
         """See `BuilderSettings.knobs`."""
         return {**super().knobs(), **self.model_dump(mode="json", include={"samples", "keep"})}
+
+
+class CounterfactualRationalesSettings(BuilderSettings):
+    """Settings of `counterfactual_rationales`.
+
+    Attributes:
+        tries: How often a side is asked for until its reasoning ends in the answer that was given.
+        seed: Draws the wrong answers, together with the problem's id.
+        contrastive: Decode each side against the other one, as SCOTT does: every request carries the same prompt with
+            the other answer. Only a teacher of kind `transformers` can, or a recording of one.
+    """
+
+    tries: Positive = 3
+    seed: int = 0
+    contrastive: bool = False
+
+    @model_validator(mode="after")
+    def _has_an_origin(self) -> Self:
+        if self.problems is None or self.teacher is None:
+            raise ValueError("name problems and a teacher")
+        if self.contrastive and self.teacher.kind in ("openai", "procedural"):
+            raise ValueError(f"contrastive decoding needs a teacher of kind 'transformers', not {self.teacher.kind!r}")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        return {**super().knobs(), **self.model_dump(mode="json", include={"tries", "seed", "contrastive"})}
+
+
+class SocraticStepsSettings(BuilderSettings):
+    """Settings of `socratic_steps`; either `problems` and `teacher`, or `decomposed`.
+
+    Attributes:
+        tries: How often a question is asked until its steps are as they should be and end in the gold answer.
+        min_steps: Fewest sub-questions of a record; fewer is hardly a decomposition.
+        decomposed: Ready-made steps instead of a teacher.
+    """
+
+    tries: Positive = 3
+    min_steps: Positive = 2
+    decomposed: Decomposed | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Self:
+        if self.decomposed is not None and self.teacher is not None:
+            raise ValueError("decomposed names steps that are there already: leave out either decomposed or teacher")
+        if self.decomposed is None and (self.problems is None or self.teacher is None):
+            raise ValueError("name problems and a teacher, or a file of ready-made steps in decomposed")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        return {**super().knobs(), **self.model_dump(mode="json", include={"tries", "min_steps"})}
+
+
+class PublishedChains(Strict):
+    """A dataset of chains that was published before, as `teacher_cots` publishes it.
+
+    Attributes:
+        repo_id: Its name in the local hub, or on the Hub.
+        revision: Version tag; on the Hub also a commit.
+        recipe: Recipe that builds it; named where the dataset is missing.
+    """
+
+    repo_id: str
+    revision: str
+    recipe: str | None = None
+
+
+class Attributor(Strict):
+    """The student whose answers are attributed: one that reads a rationale before it answers.
+
+    Attributes:
+        model: A student in the local hub, a folder, or a model of the Hub.
+        revision: Version tag in the local hub; on the Hub also a branch or a commit.
+        recipe: Recipe that trains it; named where the student is missing.
+        prompt_format: As in `student.prompt_format` of that recipe.
+    """
+
+    model: str
+    revision: str | None = None
+    recipe: str | None = None
+    prompt_format: Literal["plain", "chat"] = "plain"
+
+
+class KeyTokensSettings(BuilderSettings):
+    """Settings of `key_tokens`, which asks no teacher. The templates must be those the attributor was trained with.
+
+    Attributes:
+        chains: The chains whose words are scored.
+        attributor: The student that scores them.
+        keep: `right` rejects chains whose final answer is not gold, without scoring them; `all` scores them too.
+        prompt: Template of its prompt; takes `{question}` once.
+        rationale: Template of the piece with the rationale; takes `{chain.rationale}` once.
+        marker: Template of the piece with the answer; takes `{answer}` once. Only the answer's tokens are attributed.
+        steps: Points at which the gradient is taken; more lower the completeness error, at that many times the price.
+        baseline: What a rationale is compared with: as many padding tokens, or zeros in place of its embeddings. Models
+            that normalise their inputs (RMSNorm) jump near zero, and their completeness error is large then.
+        sign: Whether a word adds up the absolute scores of its tokens or the signed ones.
+        batch_size: Points in one forward pass; scores do not depend on it.
+    """
+
+    chains: PublishedChains
+    attributor: Attributor
+    keep: Literal["right", "all"] = "all"
+    prompt: str = "Q: {question}\nA:"
+    rationale: str = " {chain.rationale}"
+    marker: str = "\nTherefore, the answer is {answer}."
+    steps: int = Field(default=32, ge=2)
+    baseline: Literal["pad", "zero"] = "pad"
+    sign: Literal["abs", "signed"] = "abs"
+    batch_size: Positive = 32
+
+    @field_validator("prompt", "rationale", "marker")
+    @classmethod
+    def _takes_its_column_once(cls, template: str, info: ValidationInfo) -> str:
+        column = {"prompt": "question", "rationale": "chain.rationale", "marker": "answer"}[str(info.field_name)]
+        try:
+            taken = columns(template)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if taken.count(column) != 1:
+            raise ValueError(f"must take {{{column}}} exactly once, takes {taken or 'nothing'}")
+        known = [*QUESTION_TEXTS, column]
+        if unknown := [path for path in taken if path not in known]:
+            raise ValueError(f"found the column {unknown[0]!r}, allowed {known}{nearest(unknown[0], known)}")
+        return template
+
+    @model_validator(mode="after")
+    def _asks_nobody(self) -> Self:
+        if self.problems is not None or self.teacher is not None:
+            raise ValueError("the chains are there already: leave out problems and teacher")
+        return self
+
+    def knobs(self) -> dict[str, Any]:
+        """See `BuilderSettings.knobs`."""
+        names = {"keep", "steps", "baseline", "sign", "prompt", "rationale", "marker"}
+        return self.model_dump(mode="json", include=names)

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from dataset_builders.asking import FAILED, NOT_RECORDED, Asker, Outcome, Rounds, Step, samples_of
+from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of
 from dataset_builders.chains import is_right, question_columns, sft_record
-from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
+from dataset_builders.columns import CHAIN, LOGPROBS, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
 from dataset_builders.published import CotsBuilder
 from dataset_builders.settings import TeacherCotsSettings
 from toolkit.problem import Problem
@@ -31,6 +31,16 @@ class TeacherCots(CotsBuilder):
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("chain",)
 
+    @classmethod
+    def tables(cls, outcome: Outcome) -> dict[str, Columns]:
+        """Return the columns of each config; chains have `logprobs` where the teacher was asked for them."""
+        tables = super().tables(outcome)
+        chain = cls.RECORD["chain"]
+        assert isinstance(chain, dict)
+        if any("logprobs" in record["chain"] for record in (*outcome.train, *outcome.rejected)):
+            tables["default"] = {**cls.RECORD, "chain": {**chain, "logprobs": LOGPROBS}}
+        return tables
+
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: TeacherCotsSettings) -> Rounds:
         """Yield the one round of requests and return the records; see `dataset_builders.asking`."""
@@ -49,7 +59,7 @@ class TeacherCots(CotsBuilder):
                 reason = "final answer is wrong"
             seen.add((problem.id, chain.rationale))
             outcome.steps[0].count(reason, "right" if correct else "wrong")
-            outcome.steps[0].completions += not (reason or "").startswith((NOT_RECORDED, FAILED))
+            outcome.steps[0].completions += not is_unanswered(reason)
             (outcome.rejected if reason else outcome.train).append(
                 {
                     **question_columns(problem, name),
@@ -59,6 +69,7 @@ class TeacherCots(CotsBuilder):
                         "rationale": chain.rationale,
                         "answer": chain.answer,
                         "provenance": chain.provenance,
+                        **({"logprobs": asker.logprobs(request)} if settings.sampling.top_logprobs else {}),
                     },
                 }
             )

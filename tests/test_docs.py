@@ -91,10 +91,11 @@ def test_readme_opens_with_the_two_commands() -> None:
     assert blocks(README, "bash")[0].split("\n")[:2] == ["make quickstart", "make test"]
 
 
-def test_the_recipe_shown_for_teacher_cots_is_valid(tmp_path: Path) -> None:
-    (recipe,) = blocks(ROOT / "docs" / "datasets" / "teacher_cots.md", "yaml")
+@pytest.mark.parametrize("builder", ["key_tokens", "teacher_cots"])
+def test_the_recipe_shown_for_a_dataset_is_valid(builder: str, tmp_path: Path) -> None:
+    (recipe,) = blocks(ROOT / "docs" / "datasets" / f"{builder}.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
-    assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == "teacher_cots"
+    assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == builder
 
 
 def test_the_teachers_shown_are_valid() -> None:
@@ -104,9 +105,8 @@ def test_the_teachers_shown_are_valid() -> None:
 
     lines = [line for block in blocks(ROOT / "docs" / "teachers.md", "yaml") for line in block.splitlines()]
     shown = [yaml.safe_load(line)["teacher"] for line in lines if line.startswith("teacher:")]
-    assert [TypeAdapter(TeacherConfig).validate_python(teacher).kind for teacher in shown] == ["openai"] * 3 + [
-        "recorded"
-    ]
+    kinds = [TypeAdapter(TeacherConfig).validate_python(teacher).kind for teacher in shown]
+    assert kinds == ["openai"] * 3 + ["transformers"] * 2 + ["recorded"]
 
 
 def test_the_reference_of_keys_is_what_the_models_say(reference: ModuleType) -> None:

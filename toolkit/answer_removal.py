@@ -20,8 +20,9 @@ def without_answer(text: str, answer: str, choices: Sequence[str] = ()) -> str:
 
     Numbers are found with and without thousands separators. An answer that is an option (a letter, or with `choices`
     the text of one) goes as letter and as text: "(b)", "B)" and the option's text; where the answer is a letter, the
-    capital by itself as well, but no small one, which "a" would be in most sentences. The white space before a
-    mention goes with it; a text that has no word left is empty.
+    capital by itself as well, but no small one, which "a" would be in most sentences. Other forms of a word are no
+    mentions: where the answer is "ocean", "oceans" stay. No double blank is left in a mention's place; a text that has
+    no word left is empty.
 
     Args:
         text: Any text.

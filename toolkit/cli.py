@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from io import TextIOWrapper
@@ -88,6 +89,14 @@ def _evaluate(args: argparse.Namespace) -> None:
     evaluate(recipe)
 
 
+def _compare(args: argparse.Namespace) -> None:
+    recipes, overrides = _told_apart(args.words)
+    from toolkit.compare import Order, compare
+
+    order = Order(recipes, overrides, args.seeds, args.baseline, args.tokens, args.output)
+    compare(order, open_recipe)
+
+
 def _told_apart(words: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return recipes and overrides; a file may have an equals sign in its name."""
     overrides = [word for word in words if "=" in word and not os.path.exists(word)]
@@ -110,6 +119,15 @@ def _positive(text: str) -> int:
     return int(text)
 
 
+def _seed_or_word(text: str) -> int | str:
+    """Return a seed; a word behind the seeds is left for `_parsed`, a wrong seed is refused."""
+    if text.isdecimal():
+        return int(text)
+    if re.fullmatch(r"[-+.\d]+", text):
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed whole numbers >= 0")
+    return text
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     distill = argparse.ArgumentParser(prog="distill", description="Distil reasoning from large models into small ones.")
@@ -117,7 +135,7 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: Callable[[argparse.Namespace], None], about: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=about, description=about[0].upper() + about[1:] + ".")
-        more = "RECIPE|KEY=VALUE" if name == "validate" else "KEY=VALUE"
+        more = "RECIPE|KEY=VALUE" if name in ("validate", "compare") else "KEY=VALUE"
         added.add_argument("recipe", metavar="RECIPE", help="file of a recipe")
         added.add_argument("words", nargs="*", metavar=more, help=f"overrides are {_OVERRIDES}")
         added.set_defaults(run=run)
@@ -131,6 +149,13 @@ def parser() -> argparse.ArgumentParser:
     build.add_argument("--dry-run", action="store_true", help="say what would be asked and written, and do neither")
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
+    compare = command(
+        "compare", _compare, "train and score several recipes with several seeds, and show them on one page"
+    )
+    compare.add_argument("--baseline", metavar="NAME", help="recipe to test the others against (default: the first)")
+    compare.add_argument("--seeds", nargs="+", type=_seed_or_word, default=[0], metavar="SEED", help="default: 0")
+    compare.add_argument("--tokens", type=_positive, metavar="N", help="have every recipe train on so many tokens")
+    compare.add_argument("--output", type=Path, metavar="FOLDER", help="where the page goes")
     return distill
 
 
@@ -141,6 +166,9 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     if unknown := [word for word in rest if word.startswith("-")]:
         distill.error(f"unrecognized arguments: {' '.join(unknown)}")
     args.words = [args.recipe, *args.words, *rest]
+    if args.command == "compare":
+        args.words += [word for word in args.seeds if isinstance(word, str)]
+        args.seeds = [seed for seed in args.seeds if isinstance(seed, int)]
     return args
 
 

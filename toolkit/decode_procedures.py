@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+from toolkit.answers import ANSWER_PHRASE
 from toolkit.decoding import Generation
 from toolkit.errors import UserError
-from toolkit.views import Segment, columns, fill, items, parse, parse_each, read_back, role
+from toolkit.views import Piece, Segment, columns, fill, items, parse, parse_each, read_back, role
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,19 +246,37 @@ def _options(turn: TurnPlan, known: Mapping[str, Any]) -> tuple[tuple[Segment, .
 
 
 def answer_part(turn: TurnPlan, completion: str) -> str:
-    """Return a completion up to where the segment behind the answer begins, all of it where the answer comes last.
+    """Return the text in which a completion's answer is looked for, as a closing clause where its place is known.
 
-    After an answer that is written first, a rationale follows, and a later answer in it is not the answer.
+    The view's target says where: behind the last of its markers (` --> `, `So the answer is: `), or at the very start
+    of an answer-first target, up to where its rationale begins, in which a later answer is not the answer. A
+    completion that keeps to neither is searched as a whole.
     """
-    roles = [segment_role for _, segment_role, _ in turn.target]
-    if "answer" not in roles:
+    pieces = _pieces(turn)
+    place = next((index for index, (_, is_answer) in enumerate(pieces) if is_answer), None)
+    if place is None:
         return completion
-    behind = turn.target[len(roles) - roles[::-1].index("answer") :]
-    opening = parse(behind[0][0])[0] if behind else None
-    if opening is None or opening.is_column or not opening.text.strip(" "):
+    marker = pieces[place - 1][0].text if place and not pieces[place - 1][0].is_column else ""
+    behind = pieces[place + 1][0].text if place + 1 < len(pieces) and not pieces[place + 1][0].is_column else ""
+    starts_with_it = place == 0 or (place == 1 and bool(marker))
+    if marker.strip() and marker.strip() in completion:
+        said = completion.rpartition(marker.strip())[2]
+    elif starts_with_it:
+        said = completion
+    else:
         return completion
-    end = completion.find(opening.text)
-    return completion if end < 0 else completion[:end]
+    if behind.strip(" .") and behind in said:
+        said = said.partition(behind)[0]
+    return f"{ANSWER_PHRASE} {said.strip()}"
+
+
+def _pieces(turn: TurnPlan) -> list[tuple[Piece, bool]]:
+    """Return the pieces of what the student writes, each with whether it is the answer's column."""
+    return [
+        (piece, piece.is_column and segment_role == "answer")
+        for template, segment_role, _ in turn.target[turn.forced :]
+        for piece in parse(template)
+    ]
 
 
 def plan(name: str, view: Any, turn: Any) -> TurnPlan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolkit.answers import canonical
@@ -60,11 +60,13 @@ class Generation:
         text: Decoded without special tokens, up to and without the stop string.
         tokens: Tokens that were generated, the end-of-turn token included.
         stopped: Whether an end-of-turn token or a stop string ended it; false means cut off at `max_new_tokens`.
+        ids: The ids of these tokens; empty where a completion was read back from a file.
     """
 
     text: str
     tokens: int
     stopped: bool
+    ids: tuple[int, ...] = field(default=(), compare=False)
 
 
 def generate(
@@ -182,13 +184,31 @@ def _row_seed(seed: int, prompt: str, sample: int) -> int:
 def _decode_batch(
     model: Any, tokenizer: Any, encoded: list[list[int]], seeds: list[int], decoding: Decoding
 ) -> list[Generation]:
+    width = max(len(ids) for ids in encoded)
+    sampler = _Sampler(seeds, decoding, width) if decoding.temperature > 0 else None
+    return decode_ids(model, tokenizer, encoded, decoding, sampler)
+
+
+def decode_ids(
+    model: Any, tokenizer: Any, encoded: Sequence[Sequence[int]], decoding: Decoding, choose: Any = None
+) -> list[Generation]:
+    """Complete one batch of tokenised prompts, greedily over what a logits processor leaves.
+
+    Args:
+        model: The model.
+        tokenizer: Its tokenizer.
+        encoded: Token ids of the prompts, none of them empty.
+        decoding: Length and stop strings; its samples and temperature are the processor's business.
+        choose: From (ids so far, logits) of shapes (rows, length) and (rows, vocabulary) to other logits; None for
+            greedy decoding.
+    """
     import torch
     from transformers import GenerationConfig
 
     ends = end_token_ids(model, tokenizer)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else (ends or [0])[0]
     width = max(len(ids) for ids in encoded)
-    input_ids = torch.tensor([[pad] * (width - len(ids)) + ids for ids in encoded], device=model.device)
+    input_ids = torch.tensor([[pad] * (width - len(ids)) + [*ids] for ids in encoded], device=model.device)
     attention_mask = torch.tensor([[0] * (width - len(ids)) + [1] * len(ids) for ids in encoded], device=model.device)
     stopping = _StopStrings(tokenizer, decoding.stop, width)
     # Beyond its end tokens the student's own generation_config is overruled: a score belongs to declared settings.
@@ -211,7 +231,7 @@ def _decode_batch(
             input_ids=input_ids,
             attention_mask=attention_mask,
             generation_config=config,
-            logits_processor=[_Sampler(seeds, decoding, width)] if decoding.temperature > 0 else None,
+            logits_processor=[choose] if choose is not None else None,
             stopping_criteria=[stopping] if decoding.stop else None,
         )
     completions = output[:, width:].tolist()
@@ -225,7 +245,8 @@ def _finish(tokenizer: Any, ids: list[int], ends: list[int], ended: int | None, 
         length = ended
     text = tokenizer.decode(ids[:length], skip_special_tokens=True)
     cut = min((place for place in (text.find(stop) for stop in decoding.stop) if place >= 0), default=len(text))
-    return Generation(text[:cut], len(ids) if length is None else length, length is not None)
+    kept = ids[:length]
+    return Generation(text[:cut], len(kept), length is not None, tuple(kept))
 
 
 class _Sampler:

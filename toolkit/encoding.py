@@ -96,6 +96,7 @@ class EncodingReport:
         weighted: Tokens with a weight other than 0, per view.
         dropped: Records left out, with the reason.
         longest: Tokens of the longest sequence seen, dropped ones included.
+        held_out: What became of the records held out of training, which none of the others counts; None without any.
     """
 
     records: int = 0
@@ -105,6 +106,7 @@ class EncodingReport:
     weighted: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     longest: int = 0
+    held_out: EncodingReport | None = None
 
 
 def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: str) -> str:

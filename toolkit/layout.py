@@ -6,6 +6,7 @@ Flat batches (packed rows, or padding-free ones) tell their sequences apart by p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +58,21 @@ class WeightedCollator:
                 tensors, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
             )
         return batch
+
+
+def filled(columns: Mapping[str, list[Any]], multiple: int) -> dict[str, list[Any]]:
+    """Complete encoded sequences to a multiple of some number, by ones that weigh nothing and count for nothing.
+
+    Several processes take batches of one size; short of sequences, the last ones would see and count some twice.
+
+    Args:
+        columns: Columns of an encoded dataset, not empty.
+        multiple: Sequences in a batch, times processes.
+    """
+    missing = -len(columns["input_ids"]) % multiple
+    blank = {name: values[0] for name, values in columns.items()}
+    blank |= {name: [0.0] * len(blank[name]) for name in ("weights", "counts")}
+    return {name: [*values, *[blank[name]] * missing] for name, values in columns.items()}
 
 
 def pack(dataset: Dataset, max_length: int, seed: int) -> Dataset:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,9 +130,15 @@ def _student(recipe: Recipe) -> Student:
 
 
 def _texts(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return everything that the recipe's views show of the records, for training a tokenizer."""
+    """Return the texts that a tokenizer is trained on: the dataset's questions and chains as its `sft` config has them.
+
+    So students of one dataset have one vocabulary, whatever their recipes show of it, and can be compared token by
+    token. A dataset without that config, somebody else's, gives what the recipe's views show.
+    """
     from toolkit.stage_views import StageViews
 
+    if recipe.dataset.builder is not None:
+        return [row["prompt"] + row["completion"] for row in load_split(recipe, "sft", "train")]
     shown = [StageViews(stage, rows) for stage in recipe.stages]
     return [
         view.prompt + "".join(segment.text for segment in view.target)
@@ -182,11 +189,43 @@ def lineup(recipe: Recipe, run: Run) -> dict[str, list[TrainedStage]]:
     return students
 
 
+@dataclass(frozen=True)
+class Trained:
+    """A recipe's students, all of them trained.
+
+    Attributes:
+        run: Where the run's results go.
+        rows: Training records.
+        start: Student that training started from.
+        students: Stages of each student by name; the last one is the recipe's own.
+        outcomes: Facts of every stage (`toolkit.stages.train_stage`) by its folder.
+    """
+
+    run: Run
+    rows: Sequence[dict[str, Any]]
+    start: str
+    students: Mapping[str, Sequence[TrainedStage]]
+    outcomes: Mapping[Path, Mapping[str, Any]]
+
+
 def train(recipe: Recipe) -> None:
     """Train every student of the recipe, score them, write cards and report, and publish the last one.
 
     Raises:
         UserError: Anything in the recipe, the data or the teacher that stands in the way.
+    """
+    from accelerate import PartialState
+
+    trained = train_students(recipe)
+    if PartialState().is_main_process:
+        conclude(recipe, trained.run, trained.students, trained.start, trained.rows)
+
+
+def train_students(recipe: Recipe) -> Trained:
+    """Train every student of the recipe, or find them trained.
+
+    Raises:
+        UserError: As of `train`; what scoring and publishing would need is checked before anything is trained.
     """
     from accelerate import PartialState
 
@@ -199,13 +238,12 @@ def train(recipe: Recipe) -> None:
     check_padding(recipe, start)
     if recipe.evaluation is not None and PartialState().is_main_process:
         check_questions(recipe, students, start, evaluation_sets(recipe)[0])
-    trained: dict[Path, dict[str, Any]] = {}
+    outcomes: dict[Path, dict[str, Any]] = {}
     for name, chain in students.items():
         for link in chain:
-            if link.folder not in trained:
-                trained[link.folder] = _train_link(recipe, name, link, rows)
-    if PartialState().is_main_process:
-        conclude(recipe, run, students, start, rows)
+            if link.folder not in outcomes:
+                outcomes[link.folder] = _train_link(recipe, name, link, rows)
+    return Trained(run, rows, start, students, outcomes)
 
 
 def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -221,12 +259,13 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
     known = link.student.exists()
     say(f"stage {link.stage.name} of {name}: {'trained already, ' if known else ''}{link.folder}")
     facts = train_stage(link.stage, rows, link.start, link.folder, arguments, student.prompt_format)
-    dropped = facts["encoding"]["dropped"]
+    dropped, apart = facts["encoding"]["dropped"], facts["encoding"]["held_out"]
     if not known:
         since = f" (resumed at {facts['resumed_from_step']})" if facts["resumed_from_step"] else ""
         say(
             f"stage {link.stage.name} of {name}: {facts['steps']} steps{since} in {facts['seconds']:.0f} s, "
             f"{facts['encoding']['sequences']} sequences, {len(dropped)} records left out"
+            + (f", {apart['records']} held out ({len(apart['dropped'])} of them left out)" if apart else "")
         )
     return facts
 

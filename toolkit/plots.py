@@ -1,4 +1,4 @@
-"""The two pictures of a student's card: its losses, term by term, and its accuracy beside that of other students."""
+"""Pictures: a student's losses, term by term; its accuracy beside that of others; many recipes' accuracy in one."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ def loss_terms(log: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, fl
 def plot_losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> None:
     """Draw each stage's losses over its optimizer steps, a column per stage and a panel per term.
 
-    Each term has an axis of its own: terms of one loss may lie a factor of a thousand apart, or differ in sign.
+    Each term has an axis of its own: terms of one loss may lie a factor of a thousand apart, or differ in sign. The
+    loss on held-out records is drawn into the same panel.
 
     Args:
-        logs: By stage, the entries of the trainer's log that have a `loss`.
+        logs: By stage, the entries of the trainer's log that have a `loss` or an `eval_loss`.
         path: PNG file to write.
     """
     from matplotlib.figure import Figure
@@ -37,8 +38,10 @@ def plot_losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
         column.suptitle(stage, fontsize=11, color=_INK)
         panels = column.subplots(len(terms), 1, sharex=True, squeeze=False)[:, 0]
         for panel, (term, points) in zip(panels, terms.items(), strict=True):
-            marker = "o" if len(points) == 1 else ""
-            panel.plot(*zip(*points, strict=True), color=_OWN, linewidth=1.4, marker=marker)
+            _curve(panel, points, color=_OWN, linewidth=1.4)
+            if held_out := [(entry["step"], entry[f"eval_{term}"]) for entry in logs[stage] if f"eval_{term}" in entry]:
+                _curve(panel, held_out, color=_INK, linewidth=1.2, linestyle="--", label="held out")
+                panel.legend(fontsize=8, frameon=False)
             panel.set_ylabel(term)
             panel.grid(alpha=0.3)
             _without_frame(panel)
@@ -72,6 +75,50 @@ def plot_accuracy(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], own: st
         panel.set_xlabel("accuracy in %, ± standard error")
         _without_frame(panel)
     _save(figure, path)
+
+
+def plot_comparison(found: Mapping[str, Any], path: Path) -> None:
+    """Draw the accuracy of several recipes with standard errors, a panel per set and a line per recipe.
+
+    Each panel has an axis of its own, from 0, and a dashed line through the baseline.
+
+    Args:
+        found: A comparison (`toolkit.compare`).
+        path: PNG file to write.
+    """
+    from matplotlib.figure import Figure
+
+    sets, recipes = list(found["sets"]), list(found["recipes"])[::-1]  # the first on top
+    figure = Figure(figsize=(1.6 + 3.6 * len(sets), 1.1 + 0.27 * len(recipes)), layout="constrained")
+    for panel, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
+        highest = 0.0
+        for place, recipe in enumerate(recipes):
+            accuracy = found["recipes"][recipe]["sets"][name]["accuracy"]
+            mean, error = 100 * accuracy["mean"], 100 * accuracy["standard_error"]
+            is_baseline = recipe == found["baseline"]
+            if is_baseline:
+                panel.axvline(mean, color=_OTHER, linewidth=1, linestyle="--", zorder=0)
+            colour = _INK if is_baseline else _OWN
+            panel.errorbar(mean, place, xerr=error, fmt="D" if is_baseline else "o", color=colour, ms=4.5, capsize=2.5)
+            panel.annotate(
+                f"{mean:.1f}", (mean + error, place), (6, 0), textcoords="offset points", va="center", fontsize=8
+            )
+            highest = max(highest, mean + error)
+        panel.set_title(f"{name}, n = {found['sets'][name]['n']}", fontsize=11, color=_INK)
+        panel.set_yticks(range(len(recipes)), recipes)
+        panel.set_ylim(-0.7, len(recipes) - 0.3)
+        room = max(1.0, 1.18 * highest)  # for the figures beside the points
+        panel.set_xlim(0, room)
+        panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= min(room, 100)])
+        panel.set_xlabel("accuracy in %, ± standard error")
+        panel.grid(axis="y", alpha=0.25)
+        _without_frame(panel)
+    _save(figure, path)
+
+
+def _curve(panel: Axes, points: Sequence[tuple[int, float]], **style: Any) -> None:
+    steps, values = [step for step, _ in points], [value for _, value in points]
+    panel.plot(steps, values, marker="o" if len(points) == 1 else "", **style)
 
 
 def _bar(panel: Axes, place: int, summary: Mapping[str, Any], colour: str) -> None:

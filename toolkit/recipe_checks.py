@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from toolkit.errors import UserError, nearest
+from toolkit.held_out import validation_faults
 from toolkit.problem import QUESTION_COLUMNS
 from toolkit.recipe_faults import Path, shape_faults, show
 from toolkit.training_fields import configuration_model, model_types
-from toolkit.transforms import Transform, check_order
+from toolkit.transform_settings import Transform, check_order
 from toolkit.views import columns as columns_of
 from toolkit.views import parse_each
 
@@ -90,7 +91,7 @@ def _student(data: Mapping[str, Any]) -> Found:
     if student.get("load_in_8bit") is True and student.get("load_in_4bit") is True:
         yield ("student", "load_in_8bit"), "found beside load_in_4bit, allowed is one of the two"
     given = student.get("special_tokens")
-    tokens = given if isinstance(given, list) else []
+    tokens: list[Any] = given if isinstance(given, list) else []
     for index, token in enumerate(tokens):
         if token in tokens[:index]:
             yield ("student", "special_tokens", index), f"found {token!r} a second time"
@@ -128,6 +129,8 @@ def _stages(path: Path, stages: Any, columns: Collection[str] | None) -> Found:
         yield from _balanced((*path, index), _mapping(stage.get("views")), training)
         if training.get("bf16") is True and training.get("fp16") is True:
             yield (*path, index, "training", "fp16"), "found beside bf16, allowed is one of the two"
+        for key, text in validation_faults(stage, training):
+            yield (*path, index, *key.split(".")), text
 
 
 def _balanced(path: Path, views: Mapping[str, Any], training: Mapping[str, Any]) -> Found:

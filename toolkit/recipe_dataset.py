@@ -34,18 +34,49 @@ def load_split(recipe: Recipe, config: str, split: str) -> Any:
     Raises:
         UserError: There is no such dataset, config or split.
     """
+    return load_published(recipe.hub_dir, recipe.dataset.repo_id, recipe.dataset.revision, config, split)
+
+
+def load_published(hub_dir: str | Path, repo_id: str, revision: str, config: str, split: str) -> Any:
+    """Load a config and split of a published dataset.
+
+    Raises:
+        UserError: There is no such dataset, config or split.
+    """
     import datasets
 
-    dataset = recipe.dataset
-    is_tag = dataset.revision.startswith("v")
-    local = is_tag and dataset_folder(recipe).exists()
-    where = str(dataset_folder(recipe)) if local else dataset.repo_id
-    if not local and "/" not in dataset.repo_id:
-        hub.find(recipe.hub_dir, "dataset", dataset.repo_id, dataset.revision)  # says what there is
+    where, tag = _place(hub_dir, repo_id, revision)
     try:
-        return datasets.load_dataset(where, config, split=split, revision=None if local else dataset.revision)
+        return datasets.load_dataset(where, config, split=split, revision=tag)
     except (ValueError, OSError) as error:  # also DatasetNotFoundError and errors of the connection
         raise UserError(
-            f"dataset {dataset.repo_id} at {dataset.revision}: config {config!r}, split {split!r} cannot be loaded: "
-            f"{error}"
+            f"dataset {repo_id} at {revision}: config {config!r}, split {split!r} cannot be loaded: {error}"
         ) from error
+
+
+def configs(hub_dir: str | Path, repo_id: str, revision: str) -> list[str]:
+    """Return the names of the configs of a published dataset.
+
+    Raises:
+        UserError: There is no such dataset.
+    """
+    import datasets
+
+    where, tag = _place(hub_dir, repo_id, revision)
+    try:
+        return list(datasets.get_dataset_config_names(where, revision=tag))
+    except (ValueError, OSError) as error:
+        raise UserError(f"dataset {repo_id} at {revision} cannot be read: {error}") from error
+
+
+def _place(hub_dir: str | Path, repo_id: str, revision: str) -> tuple[str, str | None]:
+    """Return a dataset's folder in the local hub, or else its name on the Hub with the revision.
+
+    Raises:
+        UserError: It is not in the local hub, and its name is none of the Hub.
+    """
+    if revision.startswith("v") and (local := hub.folder(hub_dir, "dataset", repo_id, revision)).exists():
+        return str(local), None
+    if "/" not in repo_id:
+        hub.find(hub_dir, "dataset", repo_id, revision)  # says what there is
+    return repo_id, revision

@@ -23,7 +23,7 @@ from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.selection import Select
 from toolkit.training_fields import model_config_fields, training_model
-from toolkit.transforms import Transform
+from toolkit.transform_settings import Transform
 from toolkit.views import parse_each
 
 
@@ -230,6 +230,8 @@ class Stage(Section):
         views: Views by name, in order.
         reduction: How token losses become one number.
         max_dropped: Largest share of records that may be left out because they do not fit; more refuses the run.
+        validation: Share of the questions to hold out of training, on which `training.eval_strategy` computes the
+            loss; drawn by training.seed and the question's text, so that all records of a question stay together.
         training: Fields of `trl.SFTConfig`, only those that the recipe sets.
     """
 
@@ -237,6 +239,7 @@ class Stage(Section):
     views: dict[Name, View] = Field(min_length=1)
     reduction: Reduction = Reduction()
     max_dropped: float = Field(default=0.05, ge=0, le=1)
+    validation: float | None = Field(default=None, gt=0, lt=1)
     training: TrainingFields = Field(default_factory=dict)
 
 

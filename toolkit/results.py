@@ -86,10 +86,8 @@ def conclude(
         print(f"student: {student}\nnothing is scored or published: the recipe has no section `evaluation`")
         return
     assert recipe.student is not None
-    run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
     problems, origins = evaluation_sets(recipe)
-    scores, samples = reporting.score_students(recipe, run, students, start, problems)
+    scores, samples = score(recipe, run, students, start, problems)
     model, tokenizer = _load(student)
     facts = student_facts(recipe, students[own], scores, own, origins, samples, run.rows, model)
     plain = recipe.student.prompt_format == "plain"
@@ -115,6 +113,19 @@ def conclude(
         print(f"note: {note}")
     print(f"\n{table}\n")
     print(_where(recipe, run, student, published))
+
+
+def score(
+    recipe: Recipe,
+    run: Run,
+    students: Mapping[str, Sequence[TrainedStage]],
+    start: str,
+    problems: Mapping[str, Sequence[Problem]],
+) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
+    """Score students into a run's folder, beside the recipe; arguments and result as of `reporting.score_students`."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
+    return reporting.score_students(recipe, run, students, start, problems)
 
 
 def _load(student: Path) -> tuple[Any, Any]:

@@ -29,6 +29,7 @@ _CODE = (
     "answer_removal",
     "draws",
     "encoding",
+    "held_out",
     "layout",
     "objective",
     "sampling",
@@ -37,6 +38,7 @@ _CODE = (
     "stages",
     "students",
     "swaps",
+    "transform_settings",
     "transforms",
     "trl_seams",
     "views",
@@ -120,7 +122,7 @@ class Run:
         made_of: list[Any] = [student.from_config, tokenizer, student.special_tokens, student.seed]
         if student.model_name_or_path:
             made_of += [student.model_name_or_path, student.model_arguments()]
-        else:  # the tokenizer is trained on what the views show
+        elif self.recipe.dataset.builder is None:  # the tokenizer is trained on what the views show
             shown = {"prompt", "target", "select", "each", "before"}
             made_of += [
                 view.model_dump(mode="json", include=shown)

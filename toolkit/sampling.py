@@ -57,6 +57,14 @@ class BalancedSampler(Sampler[int]):
         generator = torch.Generator().manual_seed(_mixed(self._seed, self._epoch))
         yield from (positions[index] for index in torch.randperm(len(positions), generator=generator).tolist())
 
+    @property
+    def shares(self) -> dict[int, float]:
+        """How often an epoch has each position, on average."""
+        drawn = [records for questions in self._drawn.values() for records in questions.values()]
+        return dict.fromkeys(self._always, 1.0) | {
+            position: 1 / len(records) for records in drawn for position in records.values()
+        }
+
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch comes next; the data loader does."""
         self._epoch = epoch

@@ -18,7 +18,8 @@ from transformers import TrainerCallback
 
 from toolkit.encoding import EncodingReport, encode, is_sampled
 from toolkit.errors import UserError
-from toolkit.layout import WeightedCollator, pack
+from toolkit.held_out import hold_out
+from toolkit.layout import WeightedCollator, filled, pack
 from toolkit.sampling import BalancedSampler, balanced_seeds
 from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
@@ -90,6 +91,28 @@ def _kind_of(reason: str) -> str:
     return "too long" if reason.endswith(" allowed") else re.sub(r"\d+", "N", reason)
 
 
+def encode_held_out(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    stage: Stage,
+    max_length: int | None,
+    prompt_format: str,
+    multiple: int,
+) -> tuple[Dataset, EncodingReport]:
+    """Encode the records held out of a stage as those that are trained on, completed to a multiple of sequences.
+
+    Raises:
+        UserError: Not one of them fits, or no token of them carries weight.
+    """
+    columns, report = encode(tokenizer, rows, stage, max_length, prompt_format)
+    if not sum(report.weighted.values()):
+        raise UserError(
+            f"stages.{stage.name}.validation: no token of the {report.records} records held out carries weight "
+            f"({len(report.dropped)} of them do not fit into training.max_length = {max_length} tokens)"
+        )
+    return Dataset.from_dict(filled(columns, multiple)), report
+
+
 def train_stage(
     stage: Stage,
     rows: Sequence[Mapping[str, Any]],
@@ -131,13 +154,23 @@ def train_stage(
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,
         "epochs": trainer.state.epoch,
+        "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
         "encoding": asdict(report),
-        "log": [entry for entry in trainer.state.log_history if "loss" in entry],
+        "kept_step": _kept_step(trainer),
+        "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
     }
     _save(trainer, start, folder, model_fields, facts)
     return facts
+
+
+def _kept_step(trainer: WeightedSFTTrainer) -> int:
+    """Return the step whose weights are kept: the last one's, or the best one's where that was asked for."""
+    state = trainer.state
+    if trainer.args.load_best_model_at_end and state.best_model_checkpoint:
+        return int(state.best_model_checkpoint.rsplit("-", 1)[1])
+    return int(state.global_step)
 
 
 def _name_of(start: str) -> str:
@@ -162,24 +195,21 @@ def make_trainer(
     except (ValueError, ImportError) as error:  # bf16 on a machine without it, a package that is not there
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
-    dataset, report = encode_stage(tokenizer, rows, stage, args.max_length, prompt_format)
-    packing = stage.training.get("packing", False)
-    if packing:
-        if args.max_length is None:
-            raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
-        dataset = pack(dataset, args.max_length, args.seed)
+    dataset, held_out, report = stage_datasets(tokenizer, rows, stage, args, prompt_format)
+    flat = stage.training.get("packing", False) or stage.training.get("padding_free", False)
     try:
         trainer = WeightedSFTTrainer(
             view_names=list(stage.views),
             reduce_by=stage.reduction.by,
-            sampler=_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
+            sampler=stage_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
             collator=WeightedCollator(
                 tokenizer.pad_token_id,
-                flat=packing or stage.training.get("padding_free", False),
+                flat=flat,
                 pad_to_multiple_of=stage.training.get("pad_to_multiple_of"),
             ),
             args=args,
             train_dataset=dataset,
+            eval_dataset=held_out,
             processing_class=tokenizer,
             callbacks=[MarkComplete()],
             **model,
@@ -190,12 +220,38 @@ def make_trainer(
     return trainer, report
 
 
-def _sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | None:
+def stage_sampler(stage: Stage, dataset: Dataset, seed: int) -> BalancedSampler | None:
     """Return the sampler of a stage with a balanced view, None for a stage without one."""
     if not is_sampled(stage):
         return None
     views = [sequence[0] for sequence in dataset["views"]]
     return BalancedSampler(dataset["question"], dataset["record"], views, balanced_seeds(stage), seed)
+
+
+def stage_datasets(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, Any]],
+    stage: Stage,
+    args: TrainingArguments,
+    prompt_format: str,
+) -> tuple[Dataset, Dataset | None, EncodingReport]:
+    """Encode what a stage is trained on, packed where it says so, and what it holds out."""
+    max_length: int | None = args.max_length  # type: ignore[attr-defined]  # TRL's
+    held_out, apart_report = None, None
+    if stage.validation is not None:
+        try:
+            rows, apart = hold_out(rows, stage.validation, args.seed)
+        except UserError as error:
+            raise UserError(f"stages.{stage.name}.validation: {error}") from None
+        batches = args.eval_batch_size * args.world_size
+        held_out, apart_report = encode_held_out(tokenizer, apart, stage, max_length, prompt_format, batches)
+    dataset, report = encode_stage(tokenizer, rows, stage, max_length, prompt_format)
+    report.held_out = apart_report
+    if stage.training.get("packing", False):
+        if max_length is None:
+            raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
+        dataset = pack(dataset, max_length, args.seed)
+    return dataset, held_out, report
 
 
 def _save(

@@ -165,6 +165,8 @@ def build_student_card(facts: StudentFacts) -> str:
         settings=next(iter(own.values()))["settings"],
         training_keys=list(dict.fromkeys(key for stage in facts.stages for key in stage.training)),
         minutes=sum(stage.outcome["seconds"] for stage in facts.stages) / 60,
+        last_losses={stage.name: losses[-1][1] for stage in facts.stages if (losses := _logged(stage, "loss"))},
+        held_out=[_held_out(stage) for stage in facts.stages if stage.outcome["encoding"]["held_out"]],
         procedural=facts.dataset.teacher == "procedural",
         loss_plot=LOSS_PLOT if _logs(facts) else None,
         accuracy_plot=ACCURACY_PLOT,
@@ -205,7 +207,7 @@ def describe_hardware(device: str) -> str:
 
     if device.startswith("cuda"):
         return f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}"
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device == "cpu" else device
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})" if device.startswith("cpu") else device
 
 
 def _metadata(facts: StudentFacts) -> dict[str, Any]:
@@ -263,6 +265,23 @@ def _how(settings: Mapping[str, Any]) -> str:
 
 def _logs(facts: StudentFacts) -> dict[str, Any]:
     return {stage.name: stage.outcome["log"] for stage in facts.stages if stage.outcome["log"]}
+
+
+def _logged(stage: StageFacts, name: str) -> list[tuple[int, float]]:
+    """What a stage logged under a name: (step, value)."""
+    return [(entry["step"], entry[name]) for entry in stage.outcome["log"] if name in entry]
+
+
+def _held_out(stage: StageFacts) -> str:
+    """What was held out of a stage's training and what came of it, as sentences."""
+    apart, kept = stage.outcome["encoding"]["held_out"]["records"], stage.outcome["kept_step"]
+    told = f"`{stage.name}` was not trained on {apart} further records, all that there are of their questions."
+    losses = _logged(stage, "eval_loss")
+    if losses:
+        told += f" The loss on them was {losses[-1][1]:.4g} at step {losses[-1][0]}."
+    if kept < stage.outcome["steps"]:
+        told += f" The weights kept are those of step {kept}, with a loss of {dict(losses)[kept]:.4g} on them."
+    return told
 
 
 def _amount(number: int) -> str:

@@ -20,7 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from toolkit.schema import Strict
 
-_SCORES = "scores come from the recipe's `evaluation`; the trainer is given no evaluation set"
+_SCORES = "scores come from the recipe's `evaluation`; training computes the loss of held-out questions and no more"
 _PUBLISHED = "a student is published only with its data, recipe and scores; use the recipe's `publish`"
 _VIEWS = "which tokens carry loss is said by `views` (segment weights, token_weights)"
 _LOSS = "the loss is the recipe's own: `views` and `reduction` say what it is"
@@ -33,14 +33,17 @@ OWNED = {
     "resume_from_checkpoint": "the same command again resumes by itself",
     "local_rank": "the launcher sets it",
     "do_train": "`distill train` trains",
-    **dict.fromkeys(("do_eval", "do_predict", "eval_strategy", "eval_steps", "eval_delay", "eval_on_start"), _SCORES),
-    **dict.fromkeys(("load_best_model_at_end", "metric_for_best_model", "greater_is_better"), _SCORES),
-    **dict.fromkeys(("include_for_metrics", "batch_eval_metrics", "prediction_loss_only", "eval_packing"), _SCORES),
+    "do_eval": "eval_strategy and eval_on_start say when held-out questions are evaluated",
+    **dict.fromkeys(("do_predict", "include_for_metrics", "batch_eval_metrics", "prediction_loss_only"), _SCORES),
+    **dict.fromkeys(("eval_do_concat_batches", "eval_use_gather_object"), _SCORES),
+    **dict.fromkeys(("bf16_full_eval", "fp16_full_eval"), "held-out questions are evaluated as they are trained on"),
+    "eval_packing": "the loss of held-out questions is the same packed or not",
     **dict.fromkeys(("push_to_hub", "hub_model_id", "hub_strategy", "hub_private_repo"), _PUBLISHED),
     **dict.fromkeys(("hub_always_push", "hub_revision"), _PUBLISHED),
     "hub_token": "a secret never stands in a recipe; set HF_TOKEN in the environment",
     **dict.fromkeys(("remove_unused_columns", "label_names", "dataset_kwargs"), "the trainer owns its columns"),
     "dataset_num_proc": "encoding is batched in one process",
+    "include_num_input_tokens_seen": "tokens are always counted, without padding; `tokens` of the stage's facts",
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss"), _VIEWS),
     **dict.fromkeys(("loss_type", "label_smoothing_factor", "average_tokens_across_devices"), _LOSS),
     **dict.fromkeys(("use_liger_kernel", "liger_kernel_config"), _LOSS),
@@ -72,6 +75,9 @@ _RANGES: dict[str, Any] = {
     "logging_steps": _POSITIVE,
     "save_steps": _POSITIVE,
     "save_total_limit": _COUNT,
+    "eval_steps": _POSITIVE,
+    "eval_delay": _NOT_NEGATIVE,
+    "eval_accumulation_steps": _COUNT,
     "seed": _NOT_NEGATIVE,
     "data_seed": _NOT_NEGATIVE,
     "dataloader_num_workers": _NOT_NEGATIVE,

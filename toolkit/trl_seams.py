@@ -7,6 +7,11 @@ Read against TRL 1.16 and transformers 5.23. What is relied on, and where it liv
 - `_signature_columns` decides which columns reach the collator (TRL keeps `input_ids, labels, seq_lengths`).
 - `_get_num_items_in_batch` sees every micro-batch of an optimizer step at once, and what it returns reaches
   `compute_loss` as `num_items_in_batch`. It returns our denominators, one for each view, gathered over processes.
+- `state.num_input_tokens_seen` is saved with a checkpoint and restored from it, and the trainer leaves it alone as long
+  as `include_num_input_tokens_seen` is off. Switched on, it takes an end of sequence for padding where the two are one
+  token, and puts four more numbers into every line of the log; so it is counted here.
+- `SFTTrainer.prediction_step` calls `compute_loss` without `num_items_in_batch`; `evaluate` logs the metrics that
+  `evaluation_loop` returns, `eval_loss` among them.
 - `loss_is_scaled_for_ga` (a class attribute since TRL 1.15) says that the loss needs no division by the number
   of accumulation steps.
 
@@ -34,6 +39,7 @@ from toolkit.objective import denominators, weighted_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers.trainer_utils import EvalLoopOutput
 
     from toolkit.layout import WeightedCollator
     from toolkit.sampling import BalancedSampler
@@ -68,13 +74,13 @@ def trl_arguments(
     """
     model = ModelConfig(model_name_or_path=start, **model_fields)
     layout = ("packing", "padding_free")
-    args = SFTConfig(
-        output_dir=str(output_dir), **{name: value for name, value in training.items() if name not in layout}
-    )
-    if args.save_total_limit == 1:
+    fields = {name: value for name, value in training.items() if name not in layout}
+    # Every metric is a loss; a name like `loss/right` would be taken for something of which more is better.
+    args = SFTConfig(output_dir=str(output_dir), **({"greater_is_better": False} | fields))
+    if args.save_total_limit is not None:
         # The trainer deletes the older checkpoint before the newer one is marked as whole: killed in between, a run
-        # that keeps one would have none.
-        args.save_total_limit = 2
+        # that keeps one would have none. The best one is kept beside these two.
+        args.save_total_limit = max(args.save_total_limit, 3 if args.load_best_model_at_end else 2)
     args.model_init_kwargs = {
         "revision": model.model_revision,
         "attn_implementation": model.attn_implementation,
@@ -96,7 +102,8 @@ class WeightedSFTTrainer(_SFTTrainer):
     """TRL's `SFTTrainer` on the loss `sum_v sum_t w_t CE_t / D_v` (DESIGN, section 3).
 
     The dataset has the columns of `toolkit.encoding.COLUMNS` and is not prepared again. Each view's share of the loss
-    is logged apart as `loss/<view>`.
+    is logged apart as `loss/<view>`. Evaluation gives the same loss over the whole evaluation set, as if it were the
+    batch of one optimizer step.
 
     Args:
         view_names: Names of the stage's views, in order.
@@ -126,6 +133,7 @@ class WeightedSFTTrainer(_SFTTrainer):
         self._sampler = sampler
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._steps = 0
+        self._evaluated: list[Tensor] = []
         super().__init__(data_collator=collator, **kwargs)
         parallelism = self.accelerator.parallelism_config
         if parallelism is not None and parallelism.non_data_parallel_size > 1:
@@ -152,9 +160,14 @@ class WeightedSFTTrainer(_SFTTrainer):
         self._signature_columns = [*COLUMNS, "seq_lengths"]
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
-        """Return the denominators of the whole optimizer step, shape (V,)."""
+        """Return the denominators of the whole optimizer step, shape (V,), and count the tokens it reads."""
         if not batch_samples:
             return None
+        # Flat batches have no mask: all of their tokens are there to be read.
+        read = sum(
+            int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batch_samples
+        )
+        self.state.num_input_tokens_seen += int(self.accelerator.reduce(torch.tensor(read, device=device), "sum"))
         local = sum(
             denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
             for batch in batch_samples
@@ -174,16 +187,29 @@ class WeightedSFTTrainer(_SFTTrainer):
             raise UserError("compute_metrics needs logits, which are never built; use `distill evaluate`")
         # The prediction of token t comes from position t - 1.
         weights, counts, views = (inputs[name][:, 1:] for name in ("weights", "counts", "views"))
-        if num_items_in_batch is None:  # evaluation: a batch stands for itself
-            num_items_in_batch = denominators(counts, views, len(self.view_names), self.reduce_by)
         model_inputs = {name: value for name, value in inputs.items() if name not in _OURS}
         losses = token_losses(model, model_inputs, inputs["labels"], self.head)
+        if num_items_in_batch is None:  # evaluation: what to divide by is known at its end
+            counted = denominators(counts, views, len(self.view_names), self.reduce_by)
+            sums = weighted_loss(losses, weights, views, torch.ones_like(counted))
+            self._evaluated.append(torch.stack([sums.to(counted.dtype), counted]))
+            return sums.sum()
         terms = weighted_loss(losses, weights, views, num_items_in_batch)
-        if model.training:
-            for name, term in zip(self.view_names, terms.detach(), strict=True):
-                self._terms[name].append(term)
+        for name, term in zip(self.view_names, terms.detach(), strict=True):
+            self._terms[name].append(term)
         # DDP averages the gradients of the processes; the denominators are those of all of them together.
-        return terms.sum() * (self.accelerator.num_processes if model.training else 1)
+        return terms.sum() * self.accelerator.num_processes
+
+    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        """Return the loss over the whole evaluation set, in place of a mean of its batches' losses."""
+        self._evaluated.clear()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        sums, counted = self.accelerator.reduce(torch.stack(self._evaluated).sum(dim=0), reduction="sum")
+        terms = sums / torch.where(counted == 0, torch.ones_like(counted), counted)
+        output.metrics[f"{metric_key_prefix}_loss"] = terms.sum().item()
+        for name, term in zip(self.view_names, terms, strict=True):
+            output.metrics[f"{metric_key_prefix}_loss/{name}"] = term.item()
+        return output
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log each view's share of the loss beside the loss, as a mean over the optimizer steps since the last log."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,13 @@ import pytest
 from huggingface_hub import DatasetCard
 
 from dataset_builders import load_builder
+from dataset_builders.asking import Outcome
 from dataset_builders.building import BuildReport, build_dataset, first_round
 from dataset_builders.columns import leaves
+from toolkit import bank
 from toolkit.errors import UserError
+from toolkit.store import Store
+from toolkit.teachers.protocol import Completion, Request
 
 PROCEDURAL = {
     "problems": {"source": "procedural", "tasks": ["chained_arithmetic", "ordering"], "n": 30, "n_test": 10},
@@ -188,6 +193,49 @@ def test_teacher_cots_are_published_with_all_their_configs(tmp_path: Path) -> No
     assert report.shares == {}
 
 
+def published(folder: Path, builder: str, **config: Any) -> tuple[BuildReport, datasets.Dataset]:
+    report = build(folder, builder=builder, **config)
+    loaded = datasets.load_dataset(
+        str(report.published.folder), "default", split="train", cache_dir=str(folder / "loaded")
+    )
+    return report, loaded
+
+
+def test_counterfactual_rationales_are_published_with_a_side_for_either_answer(tmp_path: Path) -> None:
+    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 42}
+    report, rows = published(tmp_path, "counterfactual_rationales", problems=problems)
+
+    assert set(rows["task"]) == set(bank.FAMILIES)
+    for row in rows:
+        assert row["factual"]["answer"] == row["answer"] != row["counterfactual"]["answer"]
+        assert row["factual"]["rationale"] != row["counterfactual"]["rationale"]
+    assert "| counterfactual | the reasoning that leads to the wrong answer" in read_card(report)
+
+
+def test_steps_are_published_as_lists_of_records(tmp_path: Path) -> None:
+    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 42}
+    report, rows = published(tmp_path, "socratic_steps", problems=problems)
+
+    assert set(rows["task"]) == set(bank.FAMILIES)
+    for row in rows:
+        assert "\n".join(step["answer"] for step in row["steps"]) == row["chain"]["rationale"]
+        assert [step["label"] for step in row["steps"]].index("Final question") == len(row["steps"]) - 1
+    text = read_card(report)
+    assert "| `steps[].question` | string | One sub-question |" in text
+    assert "Final question: " in text
+
+
+@pytest.mark.parametrize("builder", ["counterfactual_rationales", "socratic_steps"])
+def test_the_newer_builders_give_the_same_bytes_too_and_ask_once(tmp_path: Path, builder: str) -> None:
+    first = build(tmp_path / "a", builder=builder)
+    assert digests(build(tmp_path / "b", builder=builder)) == digests(first)
+    assert build(tmp_path / "a", builder=builder).collected.asked == 0
+
+
+def read_card(report: BuildReport) -> str:
+    return (report.published.folder / "README.md").read_text()
+
+
 def test_the_first_round_can_be_counted_without_asking(tmp_path: Path) -> None:
     settings = load_builder("dual_cots").SETTINGS.model_validate(PROCEDURAL)
     store = tmp_path / "store.sqlite"
@@ -202,7 +250,7 @@ def test_the_first_round_can_be_counted_without_asking(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def card(built: BuildReport) -> str:
-    return (built.published.folder / "README.md").read_text()
+    return read_card(built)
 
 
 def test_the_card_parses_as_the_hub_s(built: BuildReport) -> None:
@@ -243,7 +291,7 @@ def test_the_card_compares_questions_with_evaluation_sets(tmp_path: Path) -> Non
 
 
 def test_the_card_describes_every_column(card: str) -> None:
-    for columns in load_builder("dual_cots").tables().values():
+    for columns in load_builder("dual_cots").tables(Outcome()).values():
         for path, _ in leaves(columns):
             assert f"`{path.partition('.')[2] if '.provenance.' in path else path}`" in card
 
@@ -254,3 +302,48 @@ def test_the_summary_names_every_file_and_the_next_command(built: BuildReport) -
     assert str(built.published.folder) in text
     assert all(name in text for name in built.published.files)
     assert "load_dataset" in text
+
+
+def test_a_model_in_this_process_writes_chains_with_log_probabilities(tmp_path: Path) -> None:
+    from tests.records import saved_student
+
+    teacher = {"kind": "transformers", "model": saved_student(tmp_path / "tiny"), "device": "cpu"}
+    config = {
+        "problems": {**PROCEDURAL["problems"], "n": 2},
+        "teacher": teacher,
+        "sampling": {"max_tokens": 3, "temperature": 0.0, "top_logprobs": 2},
+    }
+
+    # A model of random weights never closes as it should, so all it wrote is rejected.
+    with pytest.raises(UserError, match="2 of 2 truncated by length"):
+        build(tmp_path, builder="teacher_cots", **config)
+
+    with Store(tmp_path / "store.sqlite", read_only=True) as store:
+        (model,) = store.stats().models
+        assert store.stats().completions == 2
+    assert model.startswith("tiny@")
+    with pytest.raises(UserError, match="2 of 2 truncated by length"):
+        build(tmp_path, builder="teacher_cots", **{**config, "teacher": {**teacher, "batch_size": 1}})
+    with Store(tmp_path / "store.sqlite", read_only=True) as store:
+        assert store.stats().completions == 2, "how many prompts are decoded at once decides nothing"
+
+
+def test_log_probabilities_survive_publication(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from toolkit.teachers.logprobs import TokenLogprob
+    from toolkit.teachers.procedural import ProceduralTeacher
+
+    answer = ProceduralTeacher.complete
+    token = TokenLogprob("So", -0.25, (("So", -0.25), ("We", -1.5)))
+
+    async def with_logprobs(self: ProceduralTeacher, request: Request) -> Completion:
+        plain = replace(request, sampling=replace(request.sampling, top_logprobs=0))
+        choice = {"logprobs": {"content": [token.as_response()]}}
+        return replace(await answer(self, plain), raw={"choices": [choice]})
+
+    monkeypatch.setattr(ProceduralTeacher, "complete", with_logprobs)
+    report = build(tmp_path, builder="teacher_cots", sampling={"top_logprobs": 2})
+
+    rows = datasets.load_dataset(str(report.published.folder), "default", split="train", cache_dir=str(tmp_path / "c"))
+    top = [{"token": "So", "logprob": -0.25}, {"token": "We", "logprob": -1.5}]
+    assert rows[0]["chain"]["logprobs"] == [{"token": "So", "logprob": -0.25, "top": top}]
+    assert "`chain.logprobs[].top[].logprob`" in (report.published.folder / "README.md").read_text()

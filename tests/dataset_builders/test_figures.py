@@ -75,3 +75,8 @@ def test_without_a_tokenizer_shares_are_measured_in_tokens_trained_on_the_chains
 
     assert [len(split(text)) for text in ("two plus two is four", "")] == [5, 0]
     assert split("zebra \N{SNOWMAN}") != split("zebra ")  # any text can be written
+
+
+def test_completeness_counts_the_records_that_have_an_error() -> None:
+    assert figures.completeness([0.01, None, 0.03, 0.2, 0.02]) == figures.Completeness(4, 0.025, 0.03, 0.25)
+    assert figures.completeness([None]) is None

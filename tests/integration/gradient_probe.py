@@ -1,6 +1,6 @@
-"""One optimizer step of EDIT's second stage under every reduction: its gradient and its logged loss.
+"""One optimizer step of EDIT's second stage under every reduction, and the loss on held-out records.
 
-A script for `torchrun`, and a function for the test that compares: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
+A script for `accelerate launch`, and a function for the test: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from accelerate import PartialState
 
 from tests.gradients import Gradients
 from tests.records import duals, edit
+from toolkit.launcher import heed_launcher
 from toolkit.stages import make_trainer
 
 ROWS = duals(4)  # eight sequences: one optimizer step of eight
@@ -23,7 +24,7 @@ BETA = 0.3
 
 
 def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
-    """Return gradient, loss and number of processes for every reduction.
+    """Return gradient, loss, tokens read and number of processes for every reduction.
 
     Args:
         student: Folder of the student.
@@ -48,13 +49,37 @@ def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
         found[by] = {
             "gradient": gradient,
             "loss": next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
+            "tokens": trainer.state.num_input_tokens_seen,
             "processes": trainer.accelerator.num_processes,
         }
     return found
 
 
+def held_out_losses(student: str, batch: int) -> dict[str, float]:
+    """Return the loss on held-out records for every reduction.
+
+    Args:
+        student: Folder of the student.
+        batch: Sequences of a batch on each process; six are held out in all.
+    """
+    found = {}
+    for by in REDUCTIONS:
+        stage = edit(
+            beta=BETA,
+            reduction={"by": by, "over": "all"},
+            eval_strategy="steps",
+            per_device_eval_batch_size=batch,
+        ).model_copy(update={"validation": 0.5})
+        with tempfile.TemporaryDirectory() as folder:
+            trainer, _ = make_trainer(stage, duals(9), student, Path(folder), {}, "plain")
+            found[by] = trainer.evaluate()["eval_loss"]
+    return found
+
+
 if __name__ == "__main__":
+    heed_launcher(__file__, sys.argv[1:])
     student, file, *sizes = sys.argv[1:]
-    results = {size: probe(student, *map(int, size.split("x"))) for size in sizes}
+    results: dict[str, Any] = {size: probe(student, *map(int, size.split("x"))) for size in sizes}
+    results["held out"] = held_out_losses(student, batch=4)
     if PartialState().is_main_process:
         torch.save(results, file)

@@ -105,6 +105,23 @@ def test_the_card_shows_the_leak_into_gsm8k_s_test_set(pairs: BuildReport) -> No
     assert int(found) >= 0.99 * len(asked)
 
 
+# --- ready-made steps ----------------------------------------------------------------------------------------------
+
+
+def test_gsm8k_s_own_steps_are_published_and_the_card_calls_them_test_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COT_DATA", str(DATA))
+
+    report = build("socratic_steps_gsm8k.yaml", tmp_path)
+
+    card = (report.published.folder / "README.md").read_text()
+    assert len(report.outcome.train) == 1317
+    assert len(report.outcome.rejected) == 2
+    assert "| gsm8k test | 1319 | 1317 (99.8 %) |" in card
+    assert "| decomposed | human solutions, sub-questions by GPT-3 | none | not known | 1319 |" in card
+
+
 # --- recorded teacher ----------------------------------------------------------------------------------------------
 
 

@@ -65,6 +65,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     facts = json.loads((student(tmp_path) / "stage.json").read_text())
     assert (facts["resumed_from_step"], facts["steps"]) == (10, 20)
+    assert facts["tokens"] == json.loads((student(uninterrupted) / "stage.json").read_text())["tokens"]
     weights = [(student(folder) / "model.safetensors").read_bytes() for folder in (tmp_path, uninterrupted)]
     assert weights[0] == weights[1]
 
@@ -94,11 +95,15 @@ def test_without_a_complete_checkpoint_training_begins_anew(tmp_path: Path) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
+@pytest.mark.parametrize("options", [(), ("--cpu", "--num_processes", "2")], ids=["one process", "two processes"])
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGKILL])
-def test_training_ends_with_the_launcher_that_started_it(tmp_path: Path, sent: signal.Signals) -> None:
+def test_training_ends_with_the_launcher_that_started_it(
+    tmp_path: Path, sent: signal.Signals, options: tuple[str, ...]
+) -> None:
     """Else it would go on beside the one that the same command starts."""
     file = written(tmp_path, RECIPE)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", str(ROOT / "toolkit" / "train.py"), str(file)]
+    program = (str(ROOT / "toolkit" / "train.py"), str(file))
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, *program]
     # The pipe is at its end when the last process that writes to it is gone.
     launcher = subprocess.Popen(
         launch, env=environment() | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL

@@ -1,6 +1,6 @@
 """Two processes take the step that one takes: gradients and losses do not depend on how a batch is spread.
 
-Started by `torchrun`: `accelerate launch --cpu --num_processes 2` of accelerate 1.15 starts a single process.
+Started as users start them, by `accelerate launch`, which starts one process on a CPU and leaves the rest to it.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from tests.gradients import difference, edit_by_hand
-from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, probe
+from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, held_out_losses, probe
 from tests.records import saved_student
 from tests.tiny_recipe import ROOT, environment, training_alone, written
 
-TWO = ("torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+TWO = ("accelerate.commands.launch", "--cpu", "--num_processes", "2")
 SIZES = ("4x1", "2x2")  # batch of each process x micro-batches accumulated
 
 
@@ -45,12 +45,12 @@ def alone(student: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, dict[str, Any]]]:
+def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("together") / "results.pt"
     ran = run(*TWO, Path(__file__).with_name("gradient_probe.py"), student, file, *SIZES)
     assert ran.returncode == 0, ran.stderr[-3000:]
-    results: dict[str, dict[str, dict[str, Any]]] = torch.load(file)
-    assert {case["processes"] for cases in results.values() for case in cases.values()} == {2}
+    results: dict[str, Any] = torch.load(file)
+    assert {case["processes"] for size in SIZES for case in results[size].values()} == {2}
     return results
 
 
@@ -67,10 +67,19 @@ def test_the_logged_loss_is_that_of_one_process(alone: Any, together: Any, by: s
 
 
 @pytest.mark.parametrize("size", SIZES)
+def test_the_tokens_read_are_those_of_all_processes(alone: Any, together: Any, size: str) -> None:
+    assert [together[size][by]["tokens"] for by in REDUCTIONS] == [alone[by]["tokens"] for by in REDUCTIONS]
+
+
+@pytest.mark.parametrize("size", SIZES)
 def test_edits_second_stage_is_its_formula(student: str, together: Any, size: str) -> None:
     loss, gradient = edit_by_hand(student, ROWS, alpha=1.0, beta=BETA)
     assert together[size]["example"]["loss"] == pytest.approx(loss, rel=1e-5)
     assert difference(together[size]["example"]["gradient"], gradient) < 1e-5
+
+
+def test_the_loss_on_held_out_records_is_that_of_one_process(student: str, together: Any) -> None:
+    assert together["held out"] == pytest.approx(held_out_losses(student, batch=64), rel=1e-5)
 
 
 def test_a_recipe_is_trained_by_both_together(tmp_path: Path) -> None:
@@ -83,7 +92,10 @@ def test_a_recipe_is_trained_by_both_together(tmp_path: Path) -> None:
     assert ran.stdout.count("asked the teacher") == 1
 
 
-def test_whoever_asks_accelerate_for_two_on_a_cpu_is_told_that_it_starts_one(tmp_path: Path) -> None:
-    launch = ("accelerate.commands.launch", "--cpu", "--num_processes", "2")
-    ran = run(*launch, ROOT / "toolkit" / "train.py", tmp_path / "missing.yaml")
-    assert "torchrun --standalone --nproc_per_node N" in ran.stderr
+def test_several_machines_without_gpus_are_told_what_to_type(tmp_path: Path) -> None:
+    address = ("--main_process_ip", "10.0.0.7", "--main_process_port", "29501")
+    machines = ("--num_machines", "2", "--machine_rank", "1", "--mixed_precision", "no", "--dynamo_backend", "no")
+    ran = run(*TWO, *machines, *address, ROOT / "toolkit" / "train.py", tmp_path / "missing.yaml")
+    typed = "torchrun --nnodes 2 --node_rank 1 --nproc_per_node 1 --master_addr 10.0.0.7 --master_port 29501"
+    assert typed in ran.stderr
+    assert "returned non-zero exit status 2" in ran.stderr

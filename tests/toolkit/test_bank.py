@@ -16,7 +16,8 @@ from rapidfuzz.distance import Levenshtein
 
 from toolkit import bank
 from toolkit.answers import matches
-from toolkit.bank.chain import Pen, Slip, write_chain, write_wrong_chain
+from toolkit.bank.chain import Pen, Slip, write_chain, write_chain_to, write_wrong_chain
+from toolkit.bank.dates import DAYS
 from toolkit.bank.family import NAMES, Family, Template
 
 FAMILIES = tuple(bank.FAMILIES.values())
@@ -138,6 +139,60 @@ def test_a_wrong_sum_is_carried_through_the_later_steps() -> None:
     assert "8 + 4 = 13." in pen.sentences[1]
     assert "13 - 3 = 10." in pen.sentences[2]
     assert "10 * 2 = 20." in pen.sentences[3]
+
+
+@every_family
+def test_a_chain_goes_wrong_towards_any_answer_of_the_question(family: Family[Any]) -> None:
+    others = {"dates": DAYS, "comparisons": ("yes", "no")}
+    for facts in drawn(family, 30):
+        solve = partial(family.solve, facts)
+        right = write_chain(solve, 1)
+        near = [str(int(right.answer) + miss) for miss in (-2, -1, 1, 2, 10)] if family.kind == "number" else []
+        for answer in others.get(family.name) or getattr(facts, "people", near):
+            wrong = write_chain_to(answer, solve, 1)
+            if answer == right.answer or answer.startswith("-"):
+                continue
+            assert wrong is not None
+            assert wrong.answer == answer
+            assert wrong.mistake in ("calculation", "knowledge", "logical")
+
+
+def test_a_chain_that_is_led_astray_is_right_for_as_long_as_it_can_be() -> None:
+    family = bank.FAMILIES["chained_arithmetic"]
+    facts = family.read(
+        "Start with 8. Step one: add 4. Step two: subtract 3. Step three: double it. What is the result?"
+    )
+    wrong = write_chain_to("19", partial(family.solve, facts), 0)
+    assert wrong is not None
+    assert wrong.rationale.endswith("Step two: subtract 3, so 12 - 3 = 9. Step three: double, so 9 * 2 = 19.")
+
+
+@every_family
+def test_an_answer_that_no_two_mistakes_reach_has_no_chain(family: Family[Any]) -> None:
+    assert write_chain_to("4711", partial(family.solve, next(drawn(family, 1))), 0) is None
+
+
+@every_family
+@given(seed=seeds)
+@settings(max_examples=20, deadline=None)
+def test_every_sentence_of_a_chain_answers_a_sub_question_that_knows_no_mistake(family: Family[Any], seed: int) -> None:
+    rng = random.Random(seed)
+    solve = partial(family.solve, family.draw(rng, rng.randint(*family.limits)))
+    right, wrong = write_chain(solve, 0), write_wrong_chain(solve, 0, rng)
+    assert wrong is not None
+    for chain in (right, wrong):
+        assert " ".join(answer for _, answer in chain.steps) == chain.rationale
+        assert len(chain.steps) >= 2
+    assert [question for question, _ in right.steps] == [question for question, _ in wrong.steps]
+    assert all(question.endswith("?") and "{" not in question for question, _ in right.steps)
+
+
+@every_family
+def test_sub_questions_of_a_chain_differ_from_each_other_and_from_wording_to_wording(family: Family[Any]) -> None:
+    solve = partial(family.solve, next(drawn(family, 1)))
+    asked = [[question for question, _ in write_chain(solve, i).steps] for i in range(family.wordings)]
+    assert all(len(set(questions)) == len(questions) for questions in asked)
+    assert not set(asked[0]) & set(asked[1])
 
 
 def test_all_three_kinds_of_mistakes_occur() -> None:

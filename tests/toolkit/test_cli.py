@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from toolkit import cli
+from toolkit.compare import Order
 from toolkit.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("validate", "explain", "build", "train", "evaluate")
+COMMANDS = ("validate", "explain", "build", "train", "evaluate", "compare")
 HEAVY = ("torch", "trl", "transformers")
 
 GOOD = r"""
@@ -159,6 +160,24 @@ def test_overrides_may_stand_behind_an_option(recipe: str, calls: list[tuple[Any
     assert (loaded.student.seed, n) == (3, 2)
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["a.yaml", "b.yaml", "k=1", "--seeds", "0", "2", "--baseline", "b", "--tokens", "9", "--output", "o"],
+        ["a.yaml", "--seeds", "0", "2", "b.yaml", "k=1", "--baseline", "b", "--tokens", "9", "--output", "o"],
+        ["a.yaml", "--baseline", "b", "--tokens", "9", "--output", "o", "b.yaml", "--seeds", "0", "2", "k=1"],
+    ],
+    ids=lambda words: " ".join(words),
+)
+def test_recipes_and_overrides_of_a_comparison_may_stand_behind_its_options(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[Any] = []
+    monkeypatch.setattr("toolkit.compare.compare", lambda order, load: orders.append(order))
+    assert cli.main(["compare", *words]) == 0
+    assert orders == [Order(["a.yaml", "b.yaml"], ["k=1"], [0, 2], "b", 9, Path("o"))]
+
+
 def test_a_faulty_recipe_reaches_no_command(tmp_path: Path, calls: list[tuple[Any, ...]]) -> None:
     (tmp_path / "bad.yaml").write_text(BAD)
     assert cli.main(["train", f"{tmp_path}/bad.yaml"]) == 2
@@ -182,7 +201,18 @@ def test_words_that_are_no_recipe_are_a_mistake(
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["trian"], ["train"], ["explain", "r.yaml", "--n", "0"], ["train", "r.yaml", "--fast"]]
+    "words",
+    [
+        [],
+        ["trian"],
+        ["train"],
+        ["explain", "r.yaml", "--n", "0"],
+        ["train", "r.yaml", "--fast"],
+        ["compare", "r.yaml", "--seeds"],
+        ["compare", "r.yaml", "--seeds", "0", "-1"],
+        ["compare", "r.yaml", "--seeds", "1.5"],
+        ["compare", "r.yaml", "--tokens", "0"],
+    ],
 )
 def test_a_wrong_command_line_exits_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as exited:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import random
 from collections import Counter
 from pathlib import Path
@@ -12,15 +13,18 @@ import pytest
 
 from toolkit import bank
 from toolkit.answers import extract, matches, split_answer
+from toolkit.bank.dates import DAYS
+from toolkit.bank.family import NAMES
 from toolkit.problem import Problem
 from toolkit.problem_sources import ProceduralProblems, load_problems
 from toolkit.prompts import PromptBook
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher, read_prompt
-from toolkit.teachers.protocol import Completion, Request, Sampling
+from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
 
 EXEMPLAR = "Q: How many legs do 2 ants and 3 cows have together?\n"
 HEADER = 'Do the task. Your response should conclude with the format "Therefore, the answer is".\n\n'
 PROBLEMS = load_problems(ProceduralProblems(tasks=tuple(bank.FAMILIES), n=350, seed=5), "train")
+NAMES_AND_DAYS = {*NAMES, *DAYS}
 FAITHFUL: dict[str, Any] = {
     "error_rate": 0.0,
     "hint_failure_rate": 0.0,
@@ -155,6 +159,93 @@ def test_the_default_prompt_templates_are_read(kind: str) -> None:
         assert query is not None
         assert (query.kind, query.question) == (kind, problem.question)
         assert query.right.strip() == (right if kind == "contrastive" else "")
+
+
+def rationalise(problem: Problem, given: str) -> str:
+    return f"{HEADER}Q: {problem.question}\nGiven answer: {given}\nA: Let's think step by step."
+
+
+def socratic(problem: Problem) -> str:
+    return f"{HEADER}Q: {problem.question}\nSub-questions:"
+
+
+@pytest.mark.parametrize("kind", ["rationalise", "socratic"])
+def test_the_default_templates_for_given_answers_and_sub_questions_are_read(kind: str) -> None:
+    prompts = PromptBook(Path(__file__).parents[2] / "dataset_builders" / "prompts")
+    for problem in PROBLEMS[:20]:
+        query = read_prompt(prompts.render(kind, problem)[0])
+        assert query is not None
+        assert (query.kind, query.question) == (kind, problem.question)
+        assert query.given == (problem.answer if kind == "rationalise" else "")
+
+
+def test_the_right_answer_given_is_reasoned_for_with_the_right_chain() -> None:
+    for problem in PROBLEMS[:50]:
+        assert ask(rationalise(problem, problem.answer), **FAITHFUL).text == ask(cot(problem), **FAITHFUL).text
+
+
+def test_a_wrong_answer_given_is_reached_and_labelled_in_the_wording_of_the_right_chain() -> None:
+    flipped = {"yes": "no", "no": "yes"}
+    for problem in PROBLEMS:
+        if problem.kind == "text":
+            named = [word for word in problem.question.replace(".", " ").split() if word in NAMES_AND_DAYS]
+            given = next(word for word in named + list(DAYS) if word != problem.answer)
+        else:
+            given = flipped.get(problem.answer) or str(int(problem.answer) + 2)
+        right, wrong = (ask(rationalise(problem, answer), **FAITHFUL) for answer in (problem.answer, given))
+        assert extract(wrong.text, problem.kind) == given
+        assert mistake(wrong)
+        assert wrong.text.split()[:2] == right.text.split()[:2]
+
+
+def test_an_answer_out_of_reach_gets_the_right_chain() -> None:
+    answer = ask(rationalise(PROBLEMS[0], "4711"), **FAITHFUL)
+    assert answer.text == ask(cot(PROBLEMS[0]), **FAITHFUL).text
+    assert mistake(answer) is None
+
+
+def test_given_answers_are_ignored_at_the_rates_of_hints_and_corruptions() -> None:
+    problem = next(problem for problem in PROBLEMS if problem.kind == "number")
+    near = str(int(problem.answer) + 1)
+    assert mistake(ask(rationalise(problem, problem.answer), hint_failure_rate=1.0, garble_rate=0.0))
+    assert not mistake(ask(rationalise(problem, near), corrupt_failure_rate=1.0, hint_failure_rate=0.0))
+
+
+def test_sub_questions_are_numbered_and_answered_by_the_sentences_of_the_chain() -> None:
+    for problem in PROBLEMS[:50]:
+        lines = ask(socratic(problem), **FAITHFUL).text.split("\n")
+        marks = [line.partition(": ")[0] for line in lines[:-1]]
+        answers = [line.partition(": ")[2] for line in lines[1:-1:2]]
+        assert marks == [f"{side}{i}" for i in range(1, len(answers) + 1) for side in "QA"]
+        assert " ".join([*answers, lines[-1]]) == ask(cot(problem), **FAITHFUL).text
+
+
+def test_sub_questions_end_in_a_wrong_answer_at_the_error_rate() -> None:
+    wrong = [ask(socratic(problem), error_rate=0.27, garble_rate=0.0) for problem in PROBLEMS]
+    assert sum(mistake(answer) is not None for answer in wrong) / len(wrong) == pytest.approx(0.27, abs=0.07)
+    assert all(is_right(a, problem) == (mistake(a) is None) for a, problem in zip(wrong, PROBLEMS, strict=True))
+
+
+def test_garbled_sub_questions_have_no_answer_clause() -> None:
+    assert "answer is" not in ask(socratic(PROBLEMS[0]), garble_rate=1.0).text
+
+
+def test_contrastive_decoding_is_refused_by_the_name_of_its_setting() -> None:
+    request = Request("procedural-v1", (("user", cot(PROBLEMS[0])),), contrast="Q: other")
+    with pytest.raises(TeacherError, match=r"`contrastive: true`.*'procedural'") as refused:
+        asyncio.run(ProceduralTeacher(ProceduralConfig()).complete(request))
+    assert refused.value.kind == "fatal"
+
+
+def test_answers_to_the_first_three_kinds_of_prompt_are_those_of_the_first_release() -> None:
+    # Stores and published datasets hold them under `procedural-v1`; another answer would need another name.
+    said = [
+        ask(make(problem), sample, error_rate=0.4, garble_rate=0.1).text
+        for problem in PROBLEMS[:42]
+        for make in (cot, hint, lambda problem: contrastive(problem, f"So. Therefore, the answer is {problem.answer}."))
+        for sample in (0, 1)
+    ]
+    assert hashlib.sha256("\0".join(said).encode()).hexdigest()[:16] == "a709612a5d2058c9"
 
 
 def test_right_and_wrong_response_may_follow_without_an_empty_line() -> None:

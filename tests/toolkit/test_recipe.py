@@ -304,6 +304,35 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
             "stages.0.training.fp16: found beside bf16, allowed is one of the two",
         ),
         (
+            "stages.0={validation: 1, training: {eval_on_start: true}}",
+            "stages.0.validation: found 1, allowed a number < 1",
+        ),
+        ("stages.0.training.eval_delay=2", "stages.0.training.eval_delay: needs stages.imitate.validation"),
+        ("stages.0.training.save_strategy=best", "stages.0.training.save_strategy: needs stages.imitate.validation"),
+        (
+            "stages.0.training.lr_scheduler_type=reduce_lr_on_plateau",
+            "stages.0.training.lr_scheduler_type: needs stages.imitate.validation",
+        ),
+        ("stages.0.training.do_eval=true", "stages.0.training.do_eval: not a recipe's to set: eval_strategy"),
+        ("stages.0.validation=0.1", "stages.0.validation: needs training.eval_strategy, steps or epoch"),
+        (
+            "stages.0={name: imitate, validation: 0.1, training: {eval_strategy: epoch, eval_steps: 5}}",
+            "stages.0.training.eval_steps: needs training.eval_strategy: steps",
+        ),
+        (
+            "stages.0={name: imitate, validation: 0.1, training: {eval_strategy: epoch, metric_for_best_model: lss}}",
+            "stages.0.training.metric_for_best_model: found 'lss', allowed loss, loss/cot (did you mean 'loss'?)",
+        ),
+        (
+            "stages.0={name: imitate, validation: 0.1, training: {eval_strategy: epoch, load_best_model_at_end: true}}",
+            "stages.0.training.load_best_model_at_end: needs training.eval_strategy and save_strategy to be the same",
+        ),
+        (
+            "stages.0={validation: 0.1, training: {eval_strategy: steps, eval_steps: 4, load_best_model_at_end: true, "
+            "save_strategy: steps, save_steps: 6}}",
+            "stages.0.training.save_steps: found 6, allowed a multiple of training.eval_steps, which is 4",
+        ),
+        (
             "stages.0.views.cot.prompt=Q: {question}",
             "stages.0.views.cot.prompt: found a mapping, allowed text (put it in",
         ),
@@ -357,6 +386,21 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
 )
 def test_one_mistake_is_one_fault_that_says_what_is_allowed(tmp_path: Path, override: str, fault: str) -> None:
     assert only_fault(tmp_path, override).startswith(fault)
+
+
+@pytest.mark.parametrize(
+    "stage",
+    [
+        "{training: {eval_strategy: no, load_best_model_at_end: false}}",
+        "{validation: 0.1, training: {eval_strategy: steps, eval_steps: 0.2, per_device_eval_batch_size: 4}}",
+        "{validation: 0.1, training: {eval_on_start: true}}",
+        "{validation: 0.1, training: {eval_strategy: epoch, save_strategy: epoch, load_best_model_at_end: true, "
+        "metric_for_best_model: eval_loss/cot}}",
+        "{validation: 0.1, training: {eval_strategy: steps, save_strategy: best, load_best_model_at_end: true}}",
+    ],
+)
+def test_evaluation_in_training_that_can_be_meant_is_accepted(tmp_path: Path, stage: str) -> None:
+    assert load(tmp_path, GOOD, f"stages.0={stage}").stages[0].name == "imitate"
 
 
 def test_a_secret_is_not_repeated(tmp_path: Path) -> None:

@@ -117,9 +117,17 @@ def test_the_whole_request_stands_in_the_file(store: Store) -> None:
     assert json.loads(kept) == {
         "model": "gpt",
         "messages": [["user", "why \0?"]],
-        "sampling": {"temperature": 0.2, "top_p": 1.0, "max_tokens": 1024, "stop": [], "seed": None},
+        "sampling": {
+            "temperature": 0.2,
+            "top_p": 1.0,
+            "max_tokens": 1024,
+            "stop": [],
+            "seed": None,
+            "top_logprobs": 0,
+        },
         "sample_index": 3,
         "template": "cot@1",
+        "contrast": None,
     }
 
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from toolkit.plots import loss_terms
+from toolkit.plots import loss_terms, plot_losses
 from toolkit.student_card import (
     DatasetFacts,
     SetFacts,
     StageFacts,
     StudentFacts,
     build_student_card,
+    describe_hardware,
     eval_results,
     write_student_card,
 )
@@ -74,12 +75,14 @@ def stage(name: str, views: dict[str, Any], steps: int, start: float) -> StageFa
         "weighted": dict.fromkeys(views, 31922),
         "dropped": {"ordering/17": "too long", "dates/3": "too long"},
         "longest": 530,
+        "held_out": None,
     }
     outcome = {
         "seconds": 94.2,
         "steps": steps,
         "epochs": steps / 90,
         "encoding": encoding,
+        "kept_step": steps,
         "log": log(list(views), steps, start),
     }
     training = {"learning_rate": 2e-3, "num_train_epochs": 6, "per_device_train_batch_size": 32}
@@ -209,9 +212,41 @@ def test_what_was_dropped_and_what_a_view_weighs_is_told() -> None:
     assert "| key_steps | wrong | -0.025 | key_steps | 398421 | 221933 | 31922 |" in card
 
 
-def test_every_table_of_the_card_is_whole() -> None:
+def with_held_out(name: str, **outcome: Any) -> StudentFacts:
+    """Return the facts of a student one of whose stages held 316 records out and evaluated on them twice."""
+    stages = []
+    for stage in facts().stages:
+        if stage.name == name:
+            encoding = stage.outcome["encoding"] | {"held_out": {"records": 316}}
+            losses = [{"eval_loss": loss, "step": step} for step, loss in ((60, 1.25), (stage.outcome["steps"], 1.5))]
+            told = {**stage.outcome, "encoding": encoding, "log": [*stage.outcome["log"], *losses], **outcome}
+            stage = dataclasses.replace(stage, outcome=told)
+        stages.append(stage)
+    return facts(stages=stages)
+
+
+def test_what_was_held_out_of_training_is_told() -> None:
+    assert "was not trained on" not in build_student_card(facts())
+    card = build_student_card(with_held_out("imitate"))
+    assert "`imitate` was not trained on 316 further records" in card
+    assert "The loss on them was 1.5 at step 540.\n" in card
+    assert "weights kept" not in card
+
+
+def test_weights_of_an_earlier_step_are_told_with_their_loss() -> None:
+    card = build_student_card(with_held_out("imitate", kept_step=60))
+    assert "The weights kept are those of step 60, with a loss of 1.25 on them.\n" in card
+
+
+def test_the_last_loss_is_that_of_training() -> None:
+    last = [entry["loss"] for entry in facts().stages[0].outcome["log"]][-1]
+    assert f"| {last:.4g} | by token" in build_student_card(with_held_out("imitate"))
+
+
+@pytest.mark.parametrize("told", [facts(), with_held_out("imitate", kept_step=60)], ids=["all", "some held out"])
+def test_every_table_of_the_card_is_whole(told: StudentFacts) -> None:
     """As many cells in every line of a table, and a blank line before and after it."""
-    body = build_student_card(facts())
+    body = build_student_card(told)
     tables: list[list[str]] = [[]]
     for line in body.splitlines():
         if line.startswith("|"):
@@ -281,6 +316,18 @@ def test_a_stage_that_logged_nothing_has_no_curve(tmp_path: Path) -> None:
     assert "loss.png" not in (tmp_path / "README.md").read_text()
 
 
+def test_the_loss_on_held_out_records_is_drawn_beside_that_of_training(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setattr("toolkit.plots._save", lambda figure, path: figures.append(figure))
+    plot_losses({"imitate": with_held_out("imitate").stages[0].outcome["log"]}, tmp_path / "loss.png")
+    (panel,) = figures[0].subfigs[0].axes
+    _, held_out = panel.get_lines()
+    assert held_out.get_label() == "held out"
+    assert held_out.get_xydata().tolist() == [[60, 1.25], [540, 1.5]]
+
+
 def test_terms_of_a_loss_are_drawn_apart_and_in_the_order_of_the_views() -> None:
     terms = loss_terms(log(["wrong", "right"], 40, 1.0))
     assert list(terms) == ["loss/wrong", "loss/right"]
@@ -289,3 +336,8 @@ def test_terms_of_a_loss_are_drawn_apart_and_in_the_order_of_the_views() -> None
 
 def test_a_loss_of_one_view_is_one_curve() -> None:
     assert list(loss_terms(log(["cot"], 40, 1.0))) == ["loss"]
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_a_cpu_is_told_by_its_cores_also_where_several_processes_shared_it(device: str) -> None:
+    assert "CPU cores" in describe_hardware(device)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import json
 import logging
 import re
 import subprocess
@@ -32,6 +34,7 @@ from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, 
 from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.kinds import TeacherConfig, make_teacher
+from toolkit.teachers.logprobs import TokenLogprob, logprobs_of
 from toolkit.teachers.openai_compatible import (
     OpenAIConfig,
     OpenAITeacher,
@@ -117,6 +120,60 @@ def test_the_token_limit_can_bear_its_newer_name() -> None:
         complete(server, token_limit="max_completion_tokens")
         assert server.asks[0].body["max_completion_tokens"] == 1024
         assert "max_tokens" not in server.asks[0].body
+
+
+# As the chat-completions API gives log-probabilities.
+TOP = [{"token": "2", "logprob": -0.1}]
+LOGPROBS = {"content": [{"token": "2", "logprob": -0.1, "bytes": [50], "top_logprobs": TOP}]}
+
+
+def with_logprobs(reply: Reply, logprobs: Any) -> Reply:
+    body = json.loads(reply.body)
+    body["choices"][0]["logprobs"] = logprobs
+    return Reply(json.dumps(body).encode())
+
+
+def test_log_probabilities_are_asked_for_and_kept_with_the_response() -> None:
+    with Loopback(lambda _: with_logprobs(completion("2"), LOGPROBS)) as server:
+        answer = complete(server, ask("1 + 1?", Sampling(top_logprobs=1)))
+        (asked,) = server.asks
+    assert (asked.body["logprobs"], asked.body["top_logprobs"]) == (True, 1)
+    assert logprobs_of(answer) == [TokenLogprob("2", -0.1, (("2", -0.1),))]
+
+
+def test_a_server_that_gives_no_log_probabilities_is_told_with_the_setting() -> None:
+    with (
+        Loopback(lambda _: completion("2")) as server,
+        pytest.raises(TeacherError, match="top_logprobs") as told,
+    ):
+        complete(server, ask("1 + 1?", Sampling(top_logprobs=1)))
+    assert told.value.kind == "fatal"
+
+
+def test_the_procedural_teacher_gives_no_log_probabilities() -> None:
+    teacher = make_teacher(TypeAdapter(TeacherConfig).validate_python({"kind": "procedural"}))
+    with pytest.raises(TeacherError, match="top_logprobs") as told:
+        asyncio.run(teacher.complete(ask("1 + 1?", Sampling(top_logprobs=1))))
+    assert told.value.kind == "fatal"
+
+
+def test_a_recording_gives_log_probabilities_only_where_they_were_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    with Store(path) as store:
+        store.put(ask("with"), Completion("2", raw={"choices": [{"logprobs": LOGPROBS}]}))
+        store.put(ask("without"), Completion("2"))
+
+    async def answer(question: str) -> Completion:
+        teacher = RecordedTeacher(RecordedConfig(store=path))
+        try:
+            return await teacher.complete(ask(question, Sampling(top_logprobs=1)))
+        finally:
+            await teacher.close()
+
+    assert logprobs_of(asyncio.run(answer("with"))) is not None
+    with pytest.raises(TeacherError, match="top_logprobs") as told:
+        asyncio.run(answer("without"))
+    assert told.value.kind == "fatal"
 
 
 def test_a_local_server_is_asked_without_a_key_and_gets_no_other_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -460,6 +517,41 @@ def test_a_recorded_teacher_can_be_held_to_one_model(recording: Path) -> None:
     teacher = RecordedTeacher(RecordedConfig(store=recording, model="llama"))
     with pytest.raises(TeacherError, match="not recorded"):
         asyncio.run(teacher.complete(ask("a")))
+
+
+def contrasted(contrast: str | None) -> Request:
+    return Request("gpt", ask("a").messages, contrast=contrast)
+
+
+def test_a_recorded_teacher_tells_a_contrasted_request_from_a_plain_one(recording: Path) -> None:
+    with Store(recording) as store:
+        store.put(contrasted("b"), Completion("contrasted answer"))
+    teacher = RecordedTeacher(RecordedConfig(store=recording))
+    said = [asyncio.run(teacher.complete(contrasted(contrast))).text for contrast in (None, "b")]
+    assert said == ["answer", "contrasted answer"]
+    with pytest.raises(TeacherError, match="not recorded"):
+        asyncio.run(teacher.complete(contrasted("c")))
+
+
+def test_a_contrast_is_part_of_a_request_s_identity_only_where_there_is_one() -> None:
+    requests = [contrasted(contrast) for contrast in (None, "", "b")]
+    assert len({request.digest for request in requests}) == len({request.prompt_digest for request in requests}) == 3
+    # By hand, as digests were made before there were contrasts: model, messages, sampling, sample index.
+    content = [
+        "gpt",
+        [["system", "Be brief."], ["user", "a"]],
+        {"temperature": 0.2, "top_p": 1.0, "max_tokens": 1024, "stop": [], "seed": None},
+        0,
+    ]
+    assert requests[0].digest == hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def test_contrastive_decoding_is_not_sent_to_a_server() -> None:
+    with Loopback(lambda _: completion("2")) as server:
+        with pytest.raises(TeacherError, match=r"`contrastive: true`.*'openai'") as refused:
+            complete(server, contrasted("b"))
+        assert server.asks == []
+    assert refused.value.kind == "fatal"
 
 
 def test_a_missing_recording_is_the_users_mistake(tmp_path: Path) -> None:

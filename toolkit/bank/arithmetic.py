@@ -55,12 +55,18 @@ class Story:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain states the first number and each step: number `i`, operand `n`, `a` before and `b` after it."""
+    """How a chain states the first number and each step: number `i`, operand `n`, `a` before and `b` after it.
+
+    The sub-questions ask for the first number, for the one after step `i`, and for the last one.
+    """
 
     first: str
     up: str
     down: str
     double: str
+    ask_first: str
+    ask: str
+    ask_last: str
 
 
 def story(question: str, between: str, up: str, down: str, double: str) -> Story:
@@ -148,11 +154,12 @@ class Arithmetic(Family[Moves]):
         """One sentence per move, each with its operands beside its result."""
         words = self._texts[pen.wording]
         value = facts.start
-        pen.write(words.first, a=value)
+        pen.write(words.ask_first, words.first, a=value)
         for i, move in enumerate(facts.moves):
             taken = pen.choose("logical", move, [misread(move)])
             result = pen.number(apply(taken, value))
-            pen.write(getattr(words, taken[0]), i=COUNTS[i], n=taken[1], a=value, b=result)
+            ask = words.ask_last if i + 1 == len(facts.moves) else words.ask
+            pen.write(ask, getattr(words, taken[0]), i=COUNTS[i], n=taken[1], a=value, b=result)
             value = result
         return str(value)
 
@@ -182,12 +189,18 @@ CHAINED_ARITHMETIC = Arithmetic(
             up="Step {i}: add {n}, so {a} + {n} = {b}.",
             down="Step {i}: subtract {n}, so {a} - {n} = {b}.",
             double="Step {i}: double, so {a} * {n} = {b}.",
+            ask_first="Where do we start?",
+            ask="What do we have after step {i}?",
+            ask_last="What is the result of the last step, step {i}?",
         ),
         Wording(
             first="The first number is {a}.",
             up="Number {i}: we add {n} to {a} and get {b}.",
             down="Number {i}: we subtract {n} from {a} and get {b}.",
             double="Number {i}: we double {a} and get {b}.",
+            ask_first="What is the first number?",
+            ask="What does number {i} make of it?",
+            ask_last="What does number {i} make of it in the end?",
         ),
     ),
 )
@@ -213,12 +226,18 @@ SHOPPING = Arithmetic(
             up="Visit {i} brings {n}: {a} + {n} = {b}.",
             down="Visit {i} costs {n}: {a} - {n} = {b}.",
             double="Visit {i} doubles it: {a} * {n} = {b}.",
+            ask_first="How many coins are there at first?",
+            ask="How many coins are there after visit {i}?",
+            ask_last="How many coins are left after the last visit, visit {i}?",
         ),
         Wording(
             first="{a} coins to begin with.",
             up="Change {i}: {a} coins and {n} more make {b} coins.",
             down="Change {i}: {a} coins without {n} leave {b} coins.",
             double="Change {i}: twice {a} coins make {b} coins.",
+            ask_first="With how many coins does it begin?",
+            ask="How many coins does change {i} leave?",
+            ask_last="How many coins does change {i} leave in the end?",
         ),
     ),
 )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from toolkit.bank.arithmetic import Move, apply, draw_moves, misread, story
 from toolkit.bank.chain import Pen
-from toolkit.bank.family import NAMES, Family, Template, whole
+from toolkit.bank.family import COUNTS, NAMES, Family, Template, whole
 
 # Each side of a question is a story of its own, so that moves are told and heard as in `arithmetic`.
 SIDE = story(
@@ -39,17 +39,30 @@ class Baskets:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain states one person's start, a step, and the comparison."""
+    """How a chain states one person's start, a step, and the comparison, and how it asks for each of the three."""
 
     first: str
     step: str
     more: str
     less: str
+    ask_first: str
+    ask_step: str
+    ask_more: str
 
 
 TEXTS = (
-    Wording("{name} has {a}.", "{a} {sign} {n} = {b}.", "{a} is more than {b}.", "{a} is not more than {b}."),
-    Wording("First {a} for {name}.", "Then {a} {sign} {n} is {b}.", "And {a} beats {b}.", "And {a} does not beat {b}."),
+    Wording(
+        *("{name} has {a}.", "{a} {sign} {n} = {b}.", "{a} is more than {b}.", "{a} is not more than {b}."),
+        ask_first="How many does {name} have at first?",
+        ask_step="How many does {name} have after change {i}?",
+        ask_more="Does {left} have more than {right}?",
+    ),
+    Wording(
+        *("First {a} for {name}.", "Then {a} {sign} {n} is {b}.", "And {a} beats {b}.", "And {a} does not beat {b}."),
+        ask_first="With how many does {name} start?",
+        ask_step="What does change {i} make of that for {name}?",
+        ask_more="Is {left} ahead of {right} in the end?",
+    ),
 )
 SIGNS = {"up": "+", "down": "-", "double": "*"}
 
@@ -95,18 +108,20 @@ class Comparisons(Family[Baskets]):
         words = TEXTS[pen.wording]
         left, right = write_side(facts.left, words, pen), write_side(facts.right, words, pen)
         more = pen.choose("logical", left > right, [left <= right])
-        pen.write(words.more if more else words.less, a=left, b=right)
+        names = {"left": facts.left.name, "right": facts.right.name}
+        pen.write(words.ask_more, words.more if more else words.less, a=left, b=right, **names)
         return "yes" if more else "no"
 
 
 def write_side(side: Side, words: Wording, pen: Pen) -> int:
     """Write the steps of one side and return its last number."""
     value = side.start
-    pen.write(words.first, name=side.name, a=value)
-    for move in side.moves:
+    pen.write(words.ask_first, words.first, name=side.name, a=value)
+    for i, move in enumerate(side.moves):
         taken = pen.choose("logical", move, [misread(move)])
         result = pen.number(apply(taken, value))
-        pen.write(words.step, a=value, sign=SIGNS[taken[0]], n=taken[1], b=result)
+        values = {"a": value, "sign": SIGNS[taken[0]], "n": taken[1], "b": result}
+        pen.write(words.ask_step, words.step, name=side.name, i=COUNTS[i], **values)
         value = result
     return value
 

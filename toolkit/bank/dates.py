@@ -31,11 +31,14 @@ class Calendar:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain states the first day and each step from day `a` to day `b`."""
+    """How a chain states the first day and each step from day `a` to day `b`, and how it asks for each."""
 
     first: str
     later: str
     earlier: str
+    ask_first: str
+    ask: str
+    ask_last: str
 
 
 CALENDARS = (
@@ -57,11 +60,17 @@ TEXTS = (
         first="The first day is {a}.",
         later="Step {i}: add {n}, so {a} + {n} = {b}.",
         earlier="Step {i}: subtract {n}, so {a} - {n} = {b}.",
+        ask_first="What is the first day?",
+        ask="Which day is it after step {i}?",
+        ask_last="Which day is it after the last step, step {i}?",
     ),
     Wording(
         first="We start on {a}.",
         later="Number {i}: add {n} to {a} and get {b}.",
         earlier="Number {i}: subtract {n} from {a} and get {b}.",
+        ask_first="On which day do we start?",
+        ask="To which day does number {i} lead?",
+        ask_last="To which day does number {i} lead in the end?",
     ),
 )
 
@@ -102,13 +111,14 @@ class Dates(Family[Shifts]):
         """One sentence per shift, each with its two days."""
         words = TEXTS[pen.wording]
         day = facts.day
-        pen.write(words.first, a=DAYS[day])
+        pen.write(words.ask_first, words.first, a=DAYS[day])
         for i, shift in enumerate(facts.shifts):
             taken = pen.choose("logical", shift, [-shift])
             right = (day + taken) % 7
             reached = pen.choose("calculation", right, [(right + miss) % 7 for miss in (1, -1, 2, -2)])
             sentence = words.later if taken > 0 else words.earlier
-            pen.write(sentence, i=COUNTS[i], n=abs(taken), a=DAYS[day], b=DAYS[reached])
+            ask = words.ask_last if i + 1 == len(facts.shifts) else words.ask
+            pen.write(ask, sentence, i=COUNTS[i], n=abs(taken), a=DAYS[day], b=DAYS[reached])
             day = reached
         return DAYS[day]
 

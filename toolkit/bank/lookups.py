@@ -28,11 +28,17 @@ class Things:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain states a fact with its product (`wrong_product` where it adds instead) and a running sum."""
+    """How a chain states a fact with its product (`wrong_product` where it adds instead) and a running sum.
+
+    The sub-questions ask for the parts of one kind of things, of all so far, and of all together.
+    """
 
     product: str
     wrong_product: str
     total: str
+    ask_product: str
+    ask_total: str
+    ask_last: str
 
 
 PHRASINGS = (
@@ -45,11 +51,17 @@ TEXTS = (
         product="One {thing} has {k} {part}, so {n} * {k} = {p}.",
         wrong_product="One {thing} has {k} {part}, so {n} + {k} = {p}.",
         total="Together {t} + {p} = {u}.",
+        ask_product="How many {part} do the {n} {thing}s have?",
+        ask_total="How many {part} is that so far?",
+        ask_last="How many {part} is that together?",
     ),
     Wording(
         product="Each {thing} has {k} {part} and {n} times {k} is {p}.",
         wrong_product="Each {thing} has {k} {part} and {n} plus {k} is {p}.",
         total="We add {p} to {t} and get {u}.",
+        ask_product="What is the number of {part} of {n} {thing}s?",
+        ask_total="What is the number of {part} up to here?",
+        ask_last="What is the number of {part} in all?",
     ),
 )
 
@@ -95,17 +107,18 @@ class Lookups(Family[Things]):
         """Per thing: recall the fact, multiply, add to the sum so far."""
         words = TEXTS[pen.wording]
         total: int | None = None
-        for thing, n in facts.items:
+        for i, (thing, n) in enumerate(facts.items):
             known = KNOWN[facts.part][thing]
             k = pen.choose("knowledge", known, [k for k in (2, 3, 4, 6, 8) if k != known])
             multiplied = pen.choose("logical", True, [False])
             product = pen.number(n * k if multiplied else n + k)
             sentence = words.product if multiplied else words.wrong_product
-            pen.write(sentence, thing=thing, part=facts.part, n=n, k=k, p=product)
+            pen.write(words.ask_product, sentence, thing=thing, part=facts.part, n=n, k=k, p=product)
             before, total = total, product
             if before is not None:
                 total = pen.number(before + product)
-                pen.write(words.total, t=before, p=product, u=total)
+                ask = words.ask_last if i + 1 == len(facts.items) else words.ask_total
+                pen.write(ask, words.total, part=facts.part, t=before, p=product, u=total)
         return str(total)
 
 

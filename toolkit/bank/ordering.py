@@ -43,10 +43,12 @@ class Relation:
 
 @dataclass(frozen=True)
 class Wording:
-    """How a chain states the clue about the first person and each following one."""
+    """How a chain states the clue about the first person and each following one, and how it asks for a place."""
 
     head: str
     link: str
+    ask: str
+    ask_last: str
 
 
 class Ordering(Family[Order]):
@@ -111,14 +113,15 @@ class Ordering(Family[Order]):
         relation = self._relations[facts.relation]
         everyone = range(len(facts.people))
         place = pen.choose("logical", 0, everyone[1:])
-        pen.write(words.head, clue=clue(relation, "", facts.people[place], 0), ordinal=ORDINALS[0])
+        pen.write(words.ask, words.head, clue=clue(relation, "", facts.people[place], 0), ordinal=ORDINALS[0])
         for rank in range(1, facts.rank + 1):
             before = place
             place = pen.choose("logical", before + 1, [i for i in everyone if i not in (before, before + 1)])
             if place not in everyone:
                 raise OffScale(place)
             names = facts.people[before], facts.people[place]
-            pen.write(words.link, clue=clue(relation, *names, 1), b=names[1], ordinal=ORDINALS[rank])
+            ask = words.ask_last if rank == facts.rank else words.ask
+            pen.write(ask, words.link, clue=clue(relation, *names, 1), b=names[1], ordinal=ORDINALS[rank])
         return facts.people[place]
 
 
@@ -155,8 +158,14 @@ ORDERING = Ordering(
         Template("We know this. {clues} Name the {ordinal} {top} of them."),
     ),
     texts=(
-        Wording(head="First: {clue}", link="{clue} So {b} is {ordinal}."),
-        Wording(head="The clues say: {clue}", link="Then {clue} This puts {b} {ordinal}."),
+        Wording(
+            *("First: {clue}", "{clue} So {b} is {ordinal}."),
+            *("Who is {ordinal}?", "Who is {ordinal}, the one asked for?"),
+        ),
+        Wording(
+            *("The clues say: {clue}", "Then {clue} This puts {b} {ordinal}."),
+            *("Whom do the clues put {ordinal}?", "Whom do the clues put {ordinal}, as asked?"),
+        ),
     ),
 )
 
@@ -174,7 +183,13 @@ QUEUE = Ordering(
         Template("People queue at the {top}. {clues} Tell us who is {ordinal} there."),
     ),
     texts=(
-        Wording(head="We begin here: {clue}", link="{clue} That makes {b} {ordinal}."),
-        Wording(head="Place {ordinal}: {clue}", link="Place {ordinal}: {clue}"),
+        Wording(
+            *("We begin here: {clue}", "{clue} That makes {b} {ordinal}."),
+            *("Who is {ordinal}?", "Who is {ordinal}, the place asked for?"),
+        ),
+        Wording(
+            *("Place {ordinal}: {clue}", "Place {ordinal}: {clue}"),
+            *("Who stands at the {ordinal} place?", "Who stands at the {ordinal} place, the one asked for?"),
+        ),
     ),
 )

@@ -6,23 +6,28 @@ from typing import Annotated
 
 from pydantic import Field
 
+from toolkit.teachers.local_model import LocalModelConfig, LocalModelTeacher
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
 from toolkit.teachers.protocol import Teacher
 from toolkit.teachers.recorded import RecordedConfig, RecordedTeacher
 
-TeacherConfig = Annotated[ProceduralConfig | OpenAIConfig | RecordedConfig, Field(discriminator="kind")]
+TeacherConfig = Annotated[
+    ProceduralConfig | OpenAIConfig | LocalModelConfig | RecordedConfig, Field(discriminator="kind")
+]
 """A `teacher:` section. It always names its kind; nothing falls back to the embedded teacher."""
 
 
-def make_teacher(config: ProceduralConfig | OpenAIConfig | RecordedConfig) -> Teacher:
-    """Make the teacher a configuration describes; nothing is asked and no key is read yet.
+def make_teacher(config: ProceduralConfig | OpenAIConfig | LocalModelConfig | RecordedConfig) -> Teacher:
+    """Make the teacher a configuration describes; nothing is asked, and no key or model is read yet.
 
     Raises:
         UserError: A recorded teacher's store cannot be opened.
     """
     if isinstance(config, OpenAIConfig):
         return OpenAITeacher(config)
+    if isinstance(config, LocalModelConfig):
+        return LocalModelTeacher(config)
     if isinstance(config, RecordedConfig):
         return RecordedTeacher(config)
     return ProceduralTeacher(config)

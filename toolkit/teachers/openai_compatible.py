@@ -19,7 +19,15 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from toolkit.schema import Strict
-from toolkit.teachers.protocol import Completion, FailureKind, Request, TeacherError
+from toolkit.teachers.logprobs import logprobs_of
+from toolkit.teachers.protocol import (
+    Completion,
+    FailureKind,
+    Request,
+    TeacherError,
+    refuse_contrast,
+    refuse_logprobs,
+)
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI, RequestOptions
@@ -94,15 +102,20 @@ class OpenAITeacher:
 
         Raises:
             TeacherError: `retry` for 408, 409, 425, 429, 5xx, broken connections, timeouts and malformed answers;
-                `fatal` for a refused key, missing payment or an unknown model; `permanent` for any other 4xx.
+                `fatal` for a refused key, missing payment, an unknown model or a request that wants contrastive
+                decoding; `permanent` for any other 4xx.
         """
+        refuse_contrast(request, self.kind)
         try:
             async with asyncio.timeout(self._config.timeout):
                 # Untyped: building the client's pydantic models costs twice the CPU time of everything else.
                 response = await self._open().post(
                     "/chat/completions", body=self._body(request), cast_to=object, options=self._options
                 )
-            return read_completion(response)
+            completion = read_completion(response)
+            if completion.text and logprobs_of(completion) is None:
+                refuse_logprobs(request, "this server")
+            return completion
         except Exception as error:
             raise self._failure(error) from None
 
@@ -172,6 +185,8 @@ class OpenAITeacher:
         }
         if sampling.stop:
             body["stop"] = list(sampling.stop)
+        if sampling.top_logprobs:
+            body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         if sampling.seed is not None:
             body["seed"] = sampling.seed + request.sample_index  # or all samples of a prompt would be the same one
         return body

@@ -1,7 +1,7 @@
 """The embedded teacher: solves the procedural bank with varied wording and errs on purpose, with a label.
 
 It gets no short cut: like any teacher it sees a rendered prompt only, reads the question out of it, and answers in
-text. Which of the three kinds of prompt it has (plain CoT, answer hint, contrastive) it tells from the text as well.
+text. Which kind of prompt it has (plain CoT, answer hint, contrastive, rationalise, socratic) it tells from the text.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from pydantic import Field
 
 from toolkit import bank
 from toolkit.answers import answer_clause
-from toolkit.bank.chain import Chain, Solver, write_chain, write_wrong_chain
+from toolkit.bank.chain import Chain, Solver, write_chain, write_chain_to, write_wrong_chain
 from toolkit.schema import Strict
-from toolkit.teachers.protocol import Completion, Request
+from toolkit.teachers.protocol import Completion, Request, refuse_contrast, refuse_logprobs
 
 MODEL = "procedural-v1"
 UNREADABLE = "I cannot read a question of the procedural bank in this prompt, so I give no answer."
@@ -27,6 +27,8 @@ UNREADABLE = "I cannot read a question of the procedural bank in this prompt, so
 _QUERY = re.compile(r"(?:\A|\n)Q: (?!.*\nQ: )(?P<query>.*)\Z", re.DOTALL)
 _CONTRASTIVE = re.compile(r"(?P<question>.*?)\s*\nRight Response:(?P<right>.*?)\nWrong Response:\s*\Z", re.DOTALL)
 _HINT = re.compile(r"(?P<question>.*?)\s*\nH: The correct answer is .*?\nA:", re.DOTALL)
+_RATIONALISE = re.compile(r"(?P<question>.*?)\s*\nGiven answer: (?P<given>.*?)\s*\nA:", re.DOTALL)
+_SOCRATIC = re.compile(r"(?P<question>.*?)\s*\nSub-questions:\s*\Z", re.DOTALL)
 _PLAIN = re.compile(r"(?P<question>.*?)\s*\nA:", re.DOTALL)
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -37,9 +39,10 @@ class ProceduralConfig(Strict):
 
     Attributes:
         seed: Seed of every draw.
-        error_rate: Plain CoT prompts answered with one mistake. The paper's teacher erred on 27 % (1,402 of 5,207).
-        hint_failure_rate: Answer hints ignored: the wrong attempt comes back.
-        corrupt_failure_rate: Contrastive prompts answered with the right chain all the same.
+        error_rate: Plain CoT and socratic prompts answered with one mistake. The paper's teacher erred on 27 % (1,402
+            of 5,207).
+        hint_failure_rate: Right answers ignored that a prompt gives away: the wrong attempt comes back.
+        corrupt_failure_rate: Prompts for a wrong chain answered with the right one all the same.
         garble_rate: Completions of any kind that break off before the answer clause.
     """
 
@@ -53,15 +56,23 @@ class ProceduralConfig(Strict):
 
 @dataclass(frozen=True)
 class Query:
-    """What a prompt asks: its kind, the question, and the right response that a contrastive prompt shows."""
+    """What a prompt asks.
 
-    kind: Literal["cot", "answer_hint", "contrastive"]
+    Attributes:
+        kind: Kind of the prompt.
+        question: The question.
+        right: Right response that a contrastive prompt shows.
+        given: Answer that a rationalise prompt wants reasons for.
+    """
+
+    kind: Literal["cot", "answer_hint", "contrastive", "rationalise", "socratic"]
     question: str
     right: str = ""
+    given: str = ""
 
 
 def read_prompt(prompt: str) -> Query | None:
-    """Find the query of a rendered prompt, or return None where it has none of the three layouts."""
+    """Find the query of a rendered prompt, or return None where it has none of the known layouts."""
     block = _QUERY.search(prompt)
     if block is None:
         return None
@@ -70,6 +81,10 @@ def read_prompt(prompt: str) -> Query | None:
         return Query("contrastive", found["question"], found["right"])
     if found := _HINT.match(query):
         return Query("answer_hint", found["question"])
+    if found := _RATIONALISE.match(query):
+        return Query("rationalise", found["question"], given=found["given"])
+    if found := _SOCRATIC.match(query):
+        return Query("socratic", found["question"])
     if found := _PLAIN.match(query):
         return Query("cot", found["question"])
     return None
@@ -89,7 +104,13 @@ class ProceduralTeacher:
         self.config = config
 
     async def complete(self, request: Request) -> Completion:
-        """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words."""
+        """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words.
+
+        Raises:
+            TeacherError: `fatal`, for a request that wants contrastive decoding or log-probabilities.
+        """
+        refuse_contrast(request, self.kind)
+        refuse_logprobs(request, "the procedural teacher")
         prompt = next((text for role, text in reversed(request.messages) if role == "user"), "")
         query = read_prompt(prompt)
         found = bank.read(query.question) if query else None
@@ -97,9 +118,9 @@ class ProceduralTeacher:
             return self._completion(request, UNREADABLE, {"read": False, "task": None, "mistake": None})
         family, facts = found
         chain = self._answer(query, partial(family.solve, facts), family.wordings, request.sample_index)
-        text = f"{chain.rationale} {answer_clause(chain.answer)}"
-        if self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index):
-            text = chain.rationale
+        text = numbered(chain) if query.kind == "socratic" else chain.rationale
+        if not self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index):
+            text += ("\n" if query.kind == "socratic" else " ") + answer_clause(chain.answer)
         label = {"read": True, "task": family.name, "mistake": chain.mistake}
         return self._completion(request, text, label)
 
@@ -116,11 +137,16 @@ class ProceduralTeacher:
             errs = not self._happens(self.config.corrupt_failure_rate, "corrupt", query.question, query.right, sample)
             rng = self._rng("corruption", query.question, query.right, sample)
         else:
-            rate = self.config.error_rate if query.kind == "cot" else self.config.hint_failure_rate
+            gives_away = query.kind in ("answer_hint", "rationalise")
+            rate = self.config.hint_failure_rate if gives_away else self.config.error_rate
             errs = self._happens(rate, query.kind, query.question, sample)
             rng = self._rng("attempt", query.question, sample)
+        right = write_chain(solve, wording)
+        if query.kind == "rationalise" and query.given != right.answer:
+            refuses = self._happens(self.config.corrupt_failure_rate, query.kind, query.question, query.given, sample)
+            return (None if refuses else write_chain_to(query.given, solve, wording)) or right
         wrong = write_wrong_chain(solve, wording, rng) if errs else None
-        return wrong or write_chain(solve, wording)
+        return wrong or right
 
     def _rng(self, *content: object) -> random.Random:
         return random.Random(repr((self.config.seed, *content)))
@@ -140,6 +166,11 @@ class ProceduralTeacher:
             completion_tokens=min(len(words), limit),
             raw={"procedural": label},
         )
+
+
+def numbered(chain: Chain) -> str:
+    """Return a chain as numbered sub-questions and answers, a line each."""
+    return "\n".join(f"Q{i}: {question}\nA{i}: {answer}" for i, (question, answer) in enumerate(chain.steps, 1))
 
 
 def closest_wording(right: str, solve: Solver, wordings: int) -> int:

@@ -19,6 +19,7 @@ class Sampling:
         max_tokens: Most tokens a completion may have.
         stop: Strings at which the teacher stops; not part of the completion.
         seed: Passed on to endpoints that honour one.
+        top_logprobs: Most likely tokens wanted at each place, with their log-probabilities; 0 for none.
     """
 
     temperature: float = 0.2
@@ -26,6 +27,11 @@ class Sampling:
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    top_logprobs: int = 0
+
+    def content(self) -> dict[str, Any]:
+        """Return what identifies these parameters; without `top_logprobs` where it is 0, as older stores have it."""
+        return {name: value for name, value in asdict(self).items() if name != "top_logprobs" or value}
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,8 @@ class Request:
         sampling: Sampling parameters.
         sample_index: Tells several samples of one prompt apart.
         template: Name and digest of the prompt template (`cot@1a2b3c4d`); provenance, not part of the identity.
+        contrast: A second user prompt, for contrastive decoding: what it makes likely is held against a token. Only a
+            teacher of kind `transformers` can do that, as it takes the probabilities of every token.
     """
 
     model: str
@@ -45,18 +53,24 @@ class Request:
     sampling: Sampling = field(default_factory=Sampling)
     sample_index: int = 0
     template: str = field(default="", compare=False)
+    contrast: str | None = None
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the content that identifies this request; the key of the store."""
-        content = [self.model, self.messages, asdict(self.sampling), self.sample_index]
+        content = [self.model, self.messages, self.sampling.content(), self.sample_index, *self._contrasted]
         return hashlib.sha256(json.dumps(content, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
     @cached_property
     def prompt_digest(self) -> str:
-        """SHA-256 (hex) of messages and sample index alone; by it a recorded teacher finds a completion."""
-        content = [self.messages, self.sample_index]
+        """SHA-256 (hex) of prompts and sample index alone; by it a recorded teacher finds a completion."""
+        content = [self.messages, self.sample_index, *self._contrasted]
         return hashlib.sha256(json.dumps(content, ensure_ascii=True).encode()).hexdigest()
+
+    @property
+    def _contrasted(self) -> list[str]:
+        """The contrast where there is one: stores made before there were any keep their digests."""
+        return [] if self.contrast is None else [self.contrast]
 
 
 @dataclass(frozen=True)
@@ -102,11 +116,37 @@ class TeacherError(Exception):
         self.retry_after = retry_after
 
 
+def refuse_contrast(request: Request, kind: str) -> None:
+    """Refuse a request for contrastive decoding, for teachers that cannot do it.
+
+    Raises:
+        TeacherError: `fatal`, where the request has a `contrast`.
+    """
+    if request.contrast is not None:
+        raise TeacherError(
+            "fatal",
+            f"`contrastive: true` wants contrastive decoding, which a teacher of kind {kind!r} cannot do; "
+            "set it to false, or take a teacher of kind 'transformers'",
+        )
+
+
+def refuse_logprobs(request: Request, whose: str) -> None:
+    """Refuse a request for log-probabilities, for teachers that have none.
+
+    Raises:
+        TeacherError: `fatal`, where the request wants some.
+    """
+    if request.sampling.top_logprobs:
+        raise TeacherError(
+            "fatal", f"`sampling.top_logprobs` wants log-probabilities, and {whose} gives none; set it to 0"
+        )
+
+
 class Teacher(Protocol):
     """Whoever writes completions.
 
     Attributes:
-        kind: `procedural`, `openai` or `recorded`; stands in every card and log line.
+        kind: `procedural`, `openai`, `transformers` or `recorded`; stands in every card and log line.
         model: Name sent in requests.
     """
 

@@ -7,7 +7,8 @@ from typing import Literal
 
 from toolkit.schema import Strict
 from toolkit.store import Store
-from toolkit.teachers.protocol import Completion, Request, TeacherError
+from toolkit.teachers.logprobs import logprobs_of
+from toolkit.teachers.protocol import Completion, Request, TeacherError, refuse_logprobs
 
 
 class RecordedConfig(Strict):
@@ -48,11 +49,14 @@ class RecordedTeacher:
         """Look a completion up; it comes back exactly as it was stored.
 
         Raises:
-            TeacherError: `permanent`, where it was never recorded.
+            TeacherError: `permanent`, where it was never recorded; `fatal`, where the request wants log-probabilities
+                that were not recorded with it.
         """
         completion = self._open().get_recorded(request, self._config.model)
         if completion is None:
             raise TeacherError("permanent", f"not recorded in {self._config.store}")
+        if logprobs_of(completion) is None:
+            refuse_logprobs(request, "this recording")
         return completion
 
     async def check(self) -> None:

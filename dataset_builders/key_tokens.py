@@ -1,0 +1,74 @@
+"""`key_tokens`: chains of thought whose every word has two scores that say how much it matters to the answer.
+
+What the key-token arms of "Investigating Mysteries of CoT-Augmented Distillation" (arXiv 2406.14511) are cut by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataset_builders.asking import Asker, Outcome, Rounds, Step
+from dataset_builders.attributions import ScoredChain, scored_chains
+from dataset_builders.chains import sft_record
+from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
+from dataset_builders.published import CotsBuilder
+from dataset_builders.settings import KeyTokensSettings
+from toolkit.problem import Problem
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class KeyTokens(CotsBuilder):
+    """One record per chain that was published before; see `KeyTokensSettings`."""
+
+    SETTINGS = KeyTokensSettings
+    WHAT = (
+        "Chains of thought whose every word has two scores, by integrated gradients of a student's answer and by "
+        "closeness to question and answer: data for the key-token arms of arXiv 2406.14511."
+    )
+    RECORD: ClassVar[Columns] = {
+        **QUESTION,
+        **REASON,
+        "correct": Column("bool", "Whether the chain's final answer is the gold one"),
+        "chain": {
+            **CHAIN,
+            "words": Column("list[string]", "Words of the rationale, as white space parts them"),
+            "gradient_scores": Column(
+                "list[float64]", "Integrated gradients of log p(gold answer), summed over each word's tokens"
+            ),
+            "embedding_scores": Column(
+                "list[float64]",
+                "Cosine of each word's mean input embedding with that of the words of question and gold answer",
+            ),
+            "completeness": Column(
+                "float64", "How far the integrated gradients miss the change that they add up to, relative to it"
+            ),
+            "provenance": PROVENANCE,
+        },
+    }
+    SFT_RECORD: ClassVar[Columns] = SFT
+    COLUMNS = text_paths(RECORD) - {"reason"}
+    CHAINS = ("chain",)
+    ROW_CODE = ("dataset_builders.attributions", "toolkit.attribution")
+
+    @classmethod
+    def inputs(cls, settings: KeyTokensSettings, hub_dir: Path) -> tuple[Sequence[ScoredChain], list[Problem]]:
+        """Return the chains with the scores of their words, and the held-out problems published beside them."""
+        return scored_chains(settings, hub_dir)
+
+    @staticmethod
+    def rounds(problems: Sequence[ScoredChain], asker: Asker, settings: KeyTokensSettings) -> Rounds:
+        """Ask nothing and return the records; see `dataset_builders.asking`."""
+        outcome = Outcome(steps=[Step("scores")])
+        for chain in problems:
+            outcome.steps[0].count(chain.reason, "right" if chain.row["correct"] else "wrong")
+            (outcome.rejected if chain.reason else outcome.train).append(chain.record())
+        yield from ()
+        return outcome
+
+    @staticmethod
+    def sft(record: dict[str, Any]) -> dict[str, Any]:
+        """Return a record's chain as prompt and completion."""
+        return sft_record(record, record["chain"])

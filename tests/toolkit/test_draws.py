@@ -1,0 +1,37 @@
+"""Draws are fair, and a function of their key alone."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.draws import number, numbers, order
+
+
+def test_a_number_is_the_digest_of_its_key() -> None:
+    digest = hashlib.shake_256(b'["mask", 3, "q\\u00e9#1"]').digest(16)
+    assert numbers(2, "mask", 3, "qé#1") == [int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")]
+
+
+def test_keys_of_other_parts_are_other_keys() -> None:
+    assert len({number("a", "b", 1), number("ab", 1), number("a", "b1"), number("a", "b", "1")}) == 4
+
+
+@given(st.integers(0, 40), st.text(max_size=5))
+def test_more_numbers_of_a_key_begin_with_the_fewer(count: int, name: str) -> None:
+    assert numbers(count + 3, name)[:count] == numbers(count, name)
+
+
+@given(st.integers(0, 200), st.integers())
+def test_an_order_holds_every_position_once(count: int, seed: int) -> None:
+    assert sorted(order(count, seed)) == list(range(count))
+
+
+def test_every_order_is_as_likely() -> None:
+    seen = Counter(tuple(order(3, "record", record)) for record in range(6000))
+    # Chi-square with 5 degrees of freedom: above 20.5 once in 1,000 keys, and these keys are fixed.
+    assert len(seen) == 6
+    assert sum((count - 1000) ** 2 / 1000 for count in seen.values()) < 20.5

@@ -1,0 +1,111 @@
+"""From the runs of several recipes to what may be said about them, as plain data.
+
+Every figure of the pages is in here, and every answer that the tests rest on; nothing is trained, read or written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import TYPE_CHECKING, Any
+
+from toolkit.significance import discordant, estimate, holm, mcnemar, solved_by_most
+
+if TYPE_CHECKING:
+    from toolkit.scores import Row
+
+
+@dataclass(frozen=True)
+class ArmRun:
+    """A recipe's student of one seed, trained and scored.
+
+    Attributes:
+        seed: Its seed.
+        digest: Digest of the recipe with this seed.
+        stages: Facts of its stages (`toolkit.stages.train_stage`), in order.
+        rows: By set, its judged completions (`toolkit.scores.judge`).
+    """
+
+    seed: int
+    digest: str
+    stages: Sequence[Mapping[str, Any]]
+    rows: Mapping[str, Sequence[Row]]
+
+
+def arms_compared(arms: Mapping[str, Sequence[ArmRun]], baseline: str) -> dict[str, dict[str, Any]]:
+    """Return what each recipe comes to.
+
+    Args:
+        arms: By recipe, its runs, all with the same seeds and on the same questions in the same order.
+        baseline: Recipe that the others are tested against; where it is none of `arms`, nothing is tested.
+
+    Returns:
+        By recipe: `sets` (by set, see `_on_set`), `training` and `runs`, ready for JSON.
+    """
+    sets = list(next(iter(arms.values()))[0].rows)
+    compared: dict[str, dict[str, Any]] = {
+        name: {
+            "sets": {on: _on_set([run.rows[on] for run in runs]) for on in sets},
+            "training": {key: fmean(_total(run, key) for run in runs) for key in ("tokens", "steps", "seconds")},
+            "runs": [_told(run) for run in runs],
+        }
+        for name, runs in arms.items()
+    }
+    for on in sets:
+        _test({name: arm["sets"][on] for name, arm in compared.items()}, baseline)
+    return compared
+
+
+def _on_set(seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
+    """Return what the seeds come to on one set.
+
+    `solved` holds a text for each seed, `1` for a question that was solved and `0` for one that was not, in the order
+    of the questions: all that the means and the tests rest on.
+    """
+    solved = [[bool(row["solved"]) for row in rows if row["sample"] == 0] for rows in seeds]
+    questions = len(solved[0])
+    return {
+        "accuracy": asdict(estimate([sum(one) / questions for one in solved], questions)),
+        "accuracy_by_seed": [sum(one) / questions for one in solved],
+        "parse_failure_rate": fmean(not row["parsed"] for rows in seeds for row in rows),
+        "truncated_rate": fmean(not row["stopped"] for rows in seeds for row in rows),
+        "generated_tokens_per_question": fmean(sum(row["tokens"] for row in rows) / questions for rows in seeds),
+        "solved": ["".join(str(int(question)) for question in one) for one in solved],
+        "against_baseline": None,
+    }
+
+
+def _test(arms: Mapping[str, dict[str, Any]], baseline: str) -> None:
+    """Put the paired test of every recipe against the baseline into `arms`, the scores on one set."""
+    if baseline not in arms:
+        return
+    most = {name: solved_by_most([[c == "1" for c in seed] for seed in arm["solved"]]) for name, arm in arms.items()}
+    others = [name for name in arms if name != baseline]
+    counts = {name: discordant(most[name], most[baseline]) for name in others}
+    adjusted = holm({name: mcnemar(*counts[name]) for name in others})
+    for name in others:
+        only_this, only_baseline = counts[name]
+        arms[name]["against_baseline"] = {
+            "only_this": only_this,
+            "only_baseline": only_baseline,
+            "p": mcnemar(only_this, only_baseline),
+            "p_holm": adjusted[name],
+        }
+
+
+def _total(run: ArmRun, key: str) -> float:
+    return float(sum(stage[key] for stage in run.stages))
+
+
+def _told(run: ArmRun) -> dict[str, Any]:
+    """Return a run without its completions; of the records that were left out only how many."""
+    kept = ("stage", "seconds", "resumed_from_step", "steps", "epochs", "tokens", "device")
+    stages = [
+        {
+            **{key: stage[key] for key in kept},
+            "encoding": {**stage["encoding"], "dropped": len(stage["encoding"]["dropped"])},
+        }
+        for stage in run.stages
+    ]
+    return {"seed": run.seed, "digest": run.digest, "stages": stages}

@@ -1,0 +1,368 @@
+"""A comparison as people read it: the same blocks as Markdown and as one self-contained HTML page, and the plain data.
+
+Everything shown comes from the data of `toolkit.compare`; nothing is computed here but differences and percentages.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from toolkit.plots import plot_comparison
+
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table.
+
+    Attributes:
+        header: Titles of the columns.
+        rows: Cells.
+        marked: Rows that stand out.
+        texts: So many columns from the left are text, the others are figures.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marked: frozenset[int] = frozenset()
+    texts: int = 1
+
+    def is_text(self, column: int) -> bool:
+        """Return whether a column is text, which is aligned to the left."""
+        return column < self.texts
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A section's title."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG file beside the page."""
+
+    file: Path
+    about: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """A text as it is typed."""
+
+    text: str
+
+
+Block = Table | Heading | Picture | Code | str | list[str]
+"""A table, a title, a picture, a command, a paragraph, or a list of sentences."""
+
+
+def write_pages(folder: Path, found: Found) -> list[Path]:
+    """Write `compare.md`, `compare.html`, `compare.json` and `compare.png` and return them.
+
+    Args:
+        folder: Made where it is missing.
+        found: As `toolkit.compare` puts it together.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    picture = folder / "compare.png"
+    plot_comparison(found, picture)
+    shown = blocks(found, picture)
+    pages = {
+        "compare.html": _html(_title(found), shown),
+        "compare.md": f"# {_title(found)}\n\n" + "\n\n".join(_markdown(block) for block in shown) + "\n",
+        "compare.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
+    }
+    for name, text in pages.items():
+        partial = folder / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, folder / name)
+    return [*(folder / name for name in pages), picture]
+
+
+def summary(found: Found) -> str:
+    """Return the first table as aligned text."""
+    table = _overview(found)
+    widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
+    lines = [
+        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(pairs))
+        for pairs in (list(zip(line, widths, strict=True)) for line in [table.header, *table.rows])
+    ]
+    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:], _error(found)])
+
+
+def blocks(found: Found, picture: Path) -> list[Block]:
+    """Return what the page shows, from top to bottom."""
+    names = list(found["sets"])
+    shown: list[Block] = [_setting(found)]
+    if notes := _notes(found):
+        shown += [Heading("Before you compare"), notes]
+    shown += [Heading("Accuracy and cost"), _overview(found), _error(found)]
+    shown += [Picture(picture, "accuracy of every recipe on every set")]
+    for name in names:
+        shown += [Heading(f"{name}, {found['sets'][name]['n']} questions"), _set_table(found, name)]
+    shown += [_columns(found)]
+    if found["failed"]:
+        failed = [f"{name}, seed {fault['seed']}: {fault['error']}" for name, fault in found["failed"].items()]
+        shown += [Heading("Failed, and left out above"), failed]
+    shown += [Heading("How it was made"), Code(found["command"]), _recipes(found), _surroundings(found)]
+    return shown
+
+
+def _title(found: Found) -> str:
+    recipes, seeds = len(found["recipes"]), len(found["seeds"])
+    return f"{recipes} recipe{'s' * (recipes > 1)} compared, {seeds} seed{'s' * (seeds > 1)} each"
+
+
+def _setting(found: Found) -> list[str]:
+    """Say what was held equal and what was not."""
+    students = list(dict.fromkeys(recipe["student"]["name"] for recipe in found["recipes"].values()))
+    said = [f"Student: {'; '.join(students)}."]
+    told = ", ".join(str(seed) for seed in found["seeds"])
+    said += [
+        f"Seeds: {told}. A seed sets the initial weights and the order of training; records and questions are the same."
+    ]
+    if found["tokens"] is None:
+        low, high = (_count(f(_tokens(found))) for f in (min, max))
+        same = f"every recipe trains as long as it says itself: {low} to {high} tokens are read"
+        said += [f"Training: {same}. Recipes that read more are not better for it alone."]
+    else:
+        said += [
+            f"Training: every recipe reads the same {_count(found['tokens'])} tokens. Counted is every token of every "
+            "sequence of all stages: prompt, target and end of sequence, whether it carries loss or not; padding is "
+            "not. The stages of a recipe share them in the proportion in which the recipe itself would. Optimizer "
+            "steps are whole, so what was read, shown below, is off by about a step for each stage."
+        ]
+    return [*said, f"Baseline of the tests: {found['baseline']}."]
+
+
+def _tokens(found: Found) -> list[float]:
+    return [recipe["training"]["tokens"] for recipe in found["recipes"].values()]
+
+
+def _overview(found: Found) -> Table:
+    header = ["recipe", *(f"{name}, %" for name in found["sets"]), "training tokens", "steps", "seconds"]
+    rows = [
+        [
+            name,
+            *(_accuracy(on) for on in recipe["sets"].values()),
+            _count(recipe["training"]["tokens"]),
+            _count(recipe["training"]["steps"]),
+            _count(recipe["training"]["seconds"]),
+        ]
+        for name, recipe in found["recipes"].items()
+    ]
+    return Table(header, rows, _baseline_row(found))
+
+
+def _set_table(found: Found, name: str) -> Table:
+    header = ["recipe", "accuracy, %", "difference", "only this", "only baseline", "p", "p (Holm)"]
+    header += ["unparsed, %", "cut off, %", "tokens per answer"]
+    baseline = found["recipes"].get(found["baseline"])
+    rows = []
+    for recipe_name, recipe in found["recipes"].items():
+        on = recipe["sets"][name]
+        test = on["against_baseline"]
+        cells = ["", "", "", "", ""]
+        if test and baseline:
+            difference = on["accuracy"]["mean"] - baseline["sets"][name]["accuracy"]["mean"]
+            counts = [str(test["only_this"]), str(test["only_baseline"])]
+            cells = [f"{100 * difference:+.1f}", *counts, _p(test["p"]), _p(test["p_holm"])]
+        rates = [f"{100 * on[key]:.1f}" for key in ("parse_failure_rate", "truncated_rate")]
+        rows.append([recipe_name, _accuracy(on), *cells, *rates, f"{on['generated_tokens_per_question']:.1f}"])
+    return Table(header, rows, _baseline_row(found))
+
+
+def _baseline_row(found: Found) -> frozenset[int]:
+    return frozenset(place for place, name in enumerate(found["recipes"]) if name == found["baseline"])
+
+
+def _accuracy(on: Mapping[str, Any]) -> str:
+    return f"{100 * on['accuracy']['mean']:.1f} ± {100 * on['accuracy']['standard_error']:.1f}"
+
+
+def _p(value: float) -> str:
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.0f}"
+
+
+def _error(found: Found) -> str:
+    seeds = len(found["seeds"])
+    if seeds == 1:
+        return (
+            "Accuracy ± standard error over questions, sqrt(p (1 - p) / n): one seed says nothing of how far another "
+            "seed would be."
+        )
+    return (
+        f"Accuracy: mean over {seeds} seeds ± standard error over seeds, s / sqrt({seeds}) with {seeds - 1} in the "
+        "denominator of s². It says how far other seeds would be on the same questions, not on other questions. "
+        "Tokens, steps and seconds of training: mean over seeds, all stages together."
+    )
+
+
+def _columns(found: Found) -> list[str]:
+    seeds = len(found["seeds"])
+    counted = "solved" if seeds == 1 else f"solved in more than half of the {seeds} seeds"
+    return [
+        "difference: of the accuracies, in points, against the baseline.",
+        f"only this, only baseline: questions that one of the two {counted} and the other did not.",
+        "p: McNemar's exact two-sided test on these two counts. p (Holm): corrected for all recipes tested here; "
+        "the chance that any of those below 0.05 is a false finding is less than 5 %.",
+        "unparsed: completions in which no answer was found, which count as wrong. cut off: completions that had not "
+        "ended at the longest length allowed. tokens per answer: generated for one question, all samples together.",
+    ]
+
+
+def _notes(found: Found) -> list[str]:
+    """Say where the recipes differ in what a comparison would hold equal."""
+    recipes = found["recipes"]
+    notes = []
+    if len({recipe["student"]["digest"] for recipe in recipes.values()}) > 1:
+        notes.append("The recipes train different students (`student` in them differs).")
+    if len({recipe["dataset"]["records"] for recipe in recipes.values()}) > 1:
+        data = "; ".join(
+            _grouped(found, lambda recipe: f"{recipe['dataset']['repo_id']} {recipe['dataset']['revision']}")
+        )
+        notes.append(f"The recipes train on different records: {data}.")
+    if len({recipe["vocabulary"] for recipe in recipes.values()}) > 1:
+        notes.append(
+            "The students read through different vocabularies: a token is not the same amount of text in all of them. "
+            "A tokenizer that is trained for a student sees only what its recipe's views show."
+        )
+    if left := [f"{name} ({', '.join(r['left_out_sets'])})" for name, r in recipes.items() if r["left_out_sets"]]:
+        notes.append(f"Sets that not all recipes have are left out: {'; '.join(left)}.")
+    if late := [f"{name} ({', '.join(r['still_warming_up'])})" for name, r in recipes.items() if r["still_warming_up"]]:
+        notes.append(
+            f"`warmup_steps` is no less than all steps, full learning rate is never reached: {'; '.join(late)}."
+        )
+    interrupted = [
+        name
+        for name, recipe in recipes.items()
+        if any(stage["resumed_from_step"] for run in recipe["runs"] for stage in run["stages"])
+    ]
+    if interrupted:
+        notes.append(f"Training was interrupted, and seconds count from the last start only: {', '.join(interrupted)}.")
+    return notes
+
+
+def _grouped(found: Found, key: Any) -> list[str]:
+    """Return `what: recipes` for each value that `key` has on them."""
+    groups: dict[str, list[str]] = {}
+    for name, recipe in found["recipes"].items():
+        groups.setdefault(key(recipe), []).append(name)
+    return [f"{what}: {', '.join(names)}" for what, names in groups.items()]
+
+
+def _recipes(found: Found) -> Table:
+    rows = [
+        [
+            name,
+            recipe["file"],
+            str(recipe["recipe"]["version"]),
+            recipe["digest"][:12],
+            ", ".join(f"{length['stage']} {length['epochs']:.2f}" for length in recipe["lengths"]),
+        ]
+        for name, recipe in found["recipes"].items()
+    ]
+    return Table(["recipe", "file", "version", "digest", "epochs"], rows, texts=5)
+
+
+def _surroundings(found: Found) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"{found['hardware']}. {versions}. All figures and every question's outcome are in `compare.json`."
+
+
+# --- Markdown and HTML
+
+
+def _markdown(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"## {block.text}"
+        case Table():
+            cells = [[_cell(cell) for cell in row] for row in [block.header, *block.rows]]
+            for place in block.marked:
+                cells[place + 1] = [f"**{cell}**" if cell else "" for cell in cells[place + 1]]
+            rule = ["---" if block.is_text(column) else "---:" for column in range(len(block.header))]
+            return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]])
+        case Picture():
+            return f"![{block.about}]({block.file.name})"
+        case Code():
+            return f"```text\n{block.text}\n```"
+        case list():
+            return "\n".join(_wrapped(f"- {line}", "  ") for line in block)
+        case str():
+            return _wrapped(block)
+
+
+def _wrapped(text: str, indent: str = "") -> str:
+    """Return text of any source as lines of a paragraph or a list's item, in which nothing is taken for markup."""
+    text = " ".join(text.split()).replace("<", "&lt;")
+    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+_STYLE = """<style>body{max-width:78rem}.wide{overflow-x:auto}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6rem 0;background:#fff}
+th,td{padding:.28rem .6rem;border-bottom:1px solid #e2e2e2;text-align:right;white-space:nowrap}
+th{border-bottom:2px solid #999;font-weight:600}.text{text-align:left}
+tr.marked td{font-weight:600;background:#eaf1f8}ul,p{max-width:60rem}li{margin:.25rem 0}
+img{max-width:100%}pre{background:#fff;border:1px solid #ddd;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere}
+</style>"""
+
+
+def _html(title: str, shown: Sequence[Block]) -> str:
+    from toolkit.explain import page
+
+    return page(title, _STYLE + "\n".join(_html_block(block) for block in shown))
+
+
+def _html_block(block: Block) -> str:
+    match block:
+        case Heading():
+            return f"<h2>{html.escape(block.text)}</h2>"
+        case Table():
+            head = _html_row("th", block, block.header)
+            body = "".join(
+                f"<tr{' class=marked' if place in block.marked else ''}>{_html_row('td', block, row)}</tr>"
+                for place, row in enumerate(block.rows)
+            )
+            return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+        case Picture():
+            data = base64.b64encode(block.file.read_bytes()).decode()
+            return f'<img alt="{html.escape(block.about)}" src="data:image/png;base64,{data}">'
+        case Code():
+            return f"<pre>{html.escape(block.text)}</pre>"
+        case list():
+            return "<ul>" + "".join(f"<li>{_sentence(line)}</li>" for line in block) + "</ul>"
+        case str():
+            return f"<p>{_sentence(block)}</p>"
+
+
+def _html_row(tag: str, table: Table, cells: Sequence[str]) -> str:
+    return "".join(
+        f"<{tag}{' class=text' if table.is_text(column) else ''}>{html.escape(cell)}</{tag}>"
+        for column, cell in enumerate(cells)
+    )
+
+
+def _sentence(text: str) -> str:
+    """Return text with what stands between backticks as code."""
+    pieces = html.escape(text).split("`")
+    return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))
