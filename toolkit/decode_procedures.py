@@ -250,7 +250,7 @@ def answer_part(turn: TurnPlan, completion: str) -> str:
 
     The view's target says where: behind the last of its markers (` --> `, `So the answer is: `), or at the very start
     of an answer-first target, up to where its rationale begins, in which a later answer is not the answer. A
-    completion that keeps to neither is searched as a whole.
+    completion that keeps to neither is searched as a whole; nothing in the answer's place is no answer.
     """
     pieces = _pieces(turn)
     place = next((index for index, (_, is_answer) in enumerate(pieces) if is_answer), None)
@@ -265,18 +265,21 @@ def answer_part(turn: TurnPlan, completion: str) -> str:
         said = completion
     else:
         return completion
-    if behind.strip(" .") and behind in said:
-        said = said.partition(behind)[0]
-    return f"{ANSWER_PHRASE} {said.strip()}"
+    if end := behind.strip(" ."):  # who forgets the full stop has still begun what follows
+        said = said.partition(end)[0]
+    return f"{ANSWER_PHRASE} {said.strip()}" if said.strip() else ""
 
 
 def _pieces(turn: TurnPlan) -> list[tuple[Piece, bool]]:
-    """Return the pieces of what the student writes, each with whether it is the answer's column."""
-    return [
-        (piece, piece.is_column and segment_role == "answer")
-        for template, segment_role, _ in turn.target[turn.forced :]
-        for piece in parse(template)
-    ]
+    """Return the pieces of what the student writes, neighbouring literals joined, and which is the answer's column."""
+    pieces: list[tuple[Piece, bool]] = []
+    for template, segment_role, _ in turn.target[turn.forced :]:
+        for piece in parse(template):
+            if pieces and not piece.is_column and not pieces[-1][0].is_column:
+                pieces[-1] = (Piece(pieces[-1][0].text + piece.text, False), False)
+            else:
+                pieces.append((piece, piece.is_column and segment_role == "answer"))
+    return pieces
 
 
 def plan(name: str, view: Any, turn: Any) -> TurnPlan:

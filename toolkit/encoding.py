@@ -156,7 +156,7 @@ def tokenize(
         raise UserError(
             "the student's tokenizer has no end-of-sequence token: a student trained without one never stops"
         )
-    if not views:
+    if not views:  # of records that no view selects; a tokenizer refuses to be given nothing
         return []
     prompts = [prompt_text(tokenizer, view.prompt, prompt_format) for view in views]
     texts = [

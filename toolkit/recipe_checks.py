@@ -90,8 +90,9 @@ def _student(data: Mapping[str, Any]) -> Found:
         yield ("student", "model_revision"), "found beside from_config, but there is nothing to load"
     if student.get("load_in_8bit") is True and student.get("load_in_4bit") is True:
         yield ("student", "load_in_8bit"), "found beside load_in_4bit, allowed is one of the two"
-    tokens = student.get("special_tokens")
-    for index, token in enumerate(tokens if isinstance(tokens, list) else []):
+    given = student.get("special_tokens")
+    tokens: list[Any] = given if isinstance(given, list) else []
+    for index, token in enumerate(tokens):
         if token in tokens[:index]:
             yield ("student", "special_tokens", index), f"found {token!r} a second time"
     if isinstance(config, Mapping):
@@ -169,6 +170,8 @@ def _view(path: Path, view: Mapping[str, Any], columns: Collection[str] | None) 
     # `steps[].question` of a builder is the column of a list: all of it, or with `each` that of one item.
     shown = None if columns is None else {column.replace("[]", "") for column in columns}
     item, listed = _each(view)
+    if not _each_is_known(view, columns):
+        shown = None  # what its items would have is not known, and one fault is enough
     if item is not None and columns is not None:
         fields = [column.removeprefix(f"{listed}[].") for column in columns if column.startswith(f"{listed}[].")]
         lists = sorted({column.partition("[].")[0] for column in columns if "[]." in column})
@@ -177,7 +180,7 @@ def _view(path: Path, view: Mapping[str, Any], columns: Collection[str] | None) 
         elif shown is not None:
             shown |= {f"{item}.{field}" for field in fields} | {"before"}
     if view.get("before") is not None:
-        if item is None:
+        if view.get("each") is None:
             yield (*path, "before"), "found without `each`: there are no earlier items to show"
         yield from _template((*path, "before"), view["before"], shown)
     yield from _template((*path, "prompt"), view.get("prompt"), shown)
@@ -204,6 +207,14 @@ def _each(view: Mapping[str, Any]) -> tuple[str | None, str | None]:
         return parse_each(str(view.get("each"))) if view.get("each") is not None else (None, None)
     except UserError:
         return None, None
+
+
+def _each_is_known(view: Mapping[str, Any], columns: Collection[str] | None) -> bool:
+    """Whether the view repeats over a list that records have, as far as that can be said, or over nothing."""
+    _, listed = _each(view)
+    if listed is None:
+        return view.get("each") is None
+    return columns is None or any(column.startswith(f"{listed}[].") for column in columns)
 
 
 def _transform(path: Path, piece: Mapping[str, Any], columns: Collection[str] | None) -> Found:
@@ -266,7 +277,7 @@ def _decode(path: Path, decode: Any, views: Mapping[str, Mapping[str, Any]], col
     decode = _mapping(decode)
     known = set(QUESTION_COLUMNS)
     # A column that no record has is a fault of its view's and told there.
-    of_records = None if columns is None else {column.replace("[]", "") for column in columns}
+    of_records: Collection[str] | None = None if columns is None else {column.replace("[]", "") for column in columns}
     repeats = False
     for number, turn in enumerate(_turns(decode)):
         where = path if not number else (*path, "then", number - 1)
@@ -276,7 +287,10 @@ def _decode(path: Path, decode: Any, views: Mapping[str, Mapping[str, Any]], col
         if name not in views:
             has = f"allowed {_listed(views)}{nearest(name, views)}" if views else "but no stage has views"
             yield (*where, "view"), f"found {name!r}, {has}"
+            of_records = frozenset()  # what it would have written is not known
             continue
+        if not _each_is_known(views[name], columns):
+            of_records = frozenset()
         repeats |= views[name].get("each") is not None
         yield from _turn(where, turn, views[name], known, of_records)
     if decode.get("until") is not None and not repeats:
@@ -304,6 +318,7 @@ def _turn(
             (*path, "forced"),
             f"found {forced}, allowed less than the {len(pieces)} segments of view {turn['view']!r}",
         )
+        forced = 0
     item, listed = _each(view)
     try:
         taken = columns_of(str(view.get("prompt")))
@@ -316,8 +331,8 @@ def _turn(
         known |= {f"{item}.{column.removeprefix(f'{listed}.')}" for column in known if column.startswith(f"{listed}.")}
         known.add("before")
     for column in dict.fromkeys(taken):
-        is_of_records = of_records is None or column in of_records or column.startswith(f"{item}.")
-        if column not in known and is_of_records:
+        in_records = f"{listed}.{column.removeprefix(f'{item}.')}" if column.startswith(f"{item}.") else column
+        if column not in known and (of_records is None or in_records in of_records):
             yield (
                 (*path, "view"),
                 f"found {turn['view']!r}, whose prompt takes {column!r}, but no earlier turn writes it, and a question "

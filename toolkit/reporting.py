@@ -181,7 +181,8 @@ def check_questions(
             procedure, settings = procedure_of(recipe, name), decoding_of(recipe, name)
             texts = [_first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
             encoded = tokenizer(texts, add_special_tokens=settings.add_special_tokens)["input_ids"]
-            require_room(config, encoded, settings.max_new_tokens)
+            # Options are compared as they stand there, nothing is written behind them.
+            require_room(config, encoded, settings.max_new_tokens if procedure.turns[0].option is None else 0)
 
 
 def _first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:

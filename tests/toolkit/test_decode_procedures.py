@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.chains import ANSWERS, COT, LABEL, POST, PROMPT, REASONS, STEP, chains, stage
 from tests.tiny_students import tiny_tokenizer
+from toolkit.answers import ANSWER_PHRASE
 from toolkit.decode_procedures import Answered, Ask, Compare, Procedure, answer_part, converse, plan
 from toolkit.decoding import Generation
 from toolkit.encoding import encode_record
@@ -41,6 +42,8 @@ VIEWS = {
     "hinted": {"each": "step in steps", "prompt": "{step.question}|{step.hint}:", "target": [" {step.answer}"]},
     "check": {"prompt": "{question} Is it {answer}?", "target": [" {verdict}"]},
     "marked": {"prompt": PROMPT, "target": [" Answer: {answer}", "\nBecause {chain.rationale}"]},
+    "stopped_post": {"prompt": PROMPT, "target": [" {answer}.", "\nBecause {chain.rationale}"]},
+    "marked_apart": {"prompt": PROMPT, "target": [" Answer:", " {answer}"]},
     "two_answers": {"prompt": PROMPT, "target": [" {answer}", " {chain.answer}"]},
 }
 
@@ -100,7 +103,9 @@ def test_a_single_turn_is_the_views_prompt_and_what_is_written_behind_it() -> No
     result, asked = answered(procedure(view="cot"), in_turn(" We add.\nTherefore, the answer is 9."))
     assert prompts(asked) == training_prompts(COT)
     (said,) = result.turns
-    assert (said.view, said.prompt, said.generation.text) == ("cot", prompts(asked)[0], result.answer)
+    assert (said.view, said.prompt) == ("cot", prompts(asked)[0])
+    assert said.generation.text == " We add.\nTherefore, the answer is 9."
+    assert result.answer == f"{ANSWER_PHRASE} 9."
 
 
 def test_a_turn_carries_its_own_length_and_stops() -> None:
@@ -113,7 +118,8 @@ def test_forced_segments_stand_behind_the_prompt_and_are_not_written() -> None:
     result, asked = answered(procedure(view="controlled", forced=1), in_turn(" We add.\nSo 9."))
     assert prompts(asked) == [f"Q: {ROW['question']}\nA: [factual]"]
     assert result.turns[0].prompt == prompts(asked)[0]
-    assert result.answer == " We add.\nSo 9."
+    assert result.turns[0].generation.text == " We add.\nSo 9."
+    assert result.answer == f"{ANSWER_PHRASE} 9."
 
 
 def test_a_forced_segment_takes_what_an_earlier_turn_wrote() -> None:
@@ -208,14 +214,14 @@ def test_an_answer_phrase_that_is_written_too_soon_is_cut_off() -> None:
     of = procedure(view="rationale", stop=[PHRASE], then=[{"view": "answer"}])
     result, asked = answered(of, in_turn(f" We add.{PHRASE} 8.", " 9."))
     assert prompts(asked)[1] == f"Q: {ROW['question']}\nA: We add.{PHRASE}"
-    assert result.answer == " 9."
+    assert result.answer == f"{ANSWER_PHRASE} 9."
 
 
 def test_only_the_last_turn_holds_the_answer_and_all_are_kept() -> None:
     of = procedure(view="rationale", then=[{"view": "answer"}])
     result, _ = answered(of, in_turn(" 1 + 1 = 2.", " 9."))
     assert [said.view for said in result.turns] == ["rationale", "answer"]
-    assert result.answer == " 9."
+    assert result.answer == f"{ANSWER_PHRASE} 9."
 
 
 def test_what_is_written_later_replaces_what_was_written_before() -> None:
@@ -234,14 +240,14 @@ def test_written_sub_questions_are_answered_one_by_one_as_in_training() -> None:
     plan_text = "\n" + "\n".join(step["question"] for step in steps)
     result, asked = answered(of, in_turn(plan_text, *(f" {step['answer']}" for step in steps)))
     assert prompts(asked) == training_prompts(PLAN) + training_prompts(STEP)
-    assert result.answer == f" {steps[-1]['answer']}"
+    assert result.answer == f"{ANSWER_PHRASE} {steps[-1]['answer']}"
 
 
 def test_a_last_turn_sees_all_that_was_written_in_the_repeated_ones() -> None:
     of = procedure(view="plan", then=[{"view": "solve"}, {"view": "sum_up"}])
     result, asked = answered(of, in_turn("\na?\nb?", " 1", " 2", " 3."))
     assert prompts(asked)[-1] == f"{ROW['question']}\na?\nb?\n1\n2\nSo"
-    assert result.answer == " 3."
+    assert result.answer == f"{ANSWER_PHRASE} 3."
 
 
 def test_alternating_turns_end_with_the_round_in_which_the_word_falls() -> None:
@@ -254,7 +260,7 @@ def test_alternating_turns_end_with_the_round_in_which_the_word_falls() -> None:
         f"{head}a? 1\nNext:",
         f"{head}a? 1\nfinal: b?",
     ]
-    assert result.answer == " 2"
+    assert result.answer == f"{ANSWER_PHRASE} 2"
 
 
 @pytest.mark.parametrize(
@@ -321,7 +327,7 @@ WRITTEN = st.text(alphabet="ab {}\n.", max_size=20) | st.sampled_from(
 def test_whatever_a_student_writes_is_taken(texts: list[str], name: str) -> None:
     result, asked = answered(PROCEDURES[name], in_turn(*texts), {**QUESTION, "choices": ["one", "two"]})
     assert len(result.turns) == len(asked) >= 1
-    assert result.answer in result.turns[-1].generation.text
+    assert result.answer.removeprefix(f"{ANSWER_PHRASE} ") in result.turns[-1].generation.text
 
 
 # --- where the answer stands
@@ -330,13 +336,32 @@ def test_whatever_a_student_writes_is_taken(texts: list[str], name: str) -> None
 @pytest.mark.parametrize(
     ("view", "completion", "part"),
     [
-        ("post", " 9\nBecause it is.\nTherefore, the answer is 7.", " 9"),
-        ("post", " 9", " 9"),
-        ("cot", " 1.\nTherefore, the answer is 9.", " 1.\nTherefore, the answer is 9."),
-        ("of_options", " We.\nSo 9. Done. So 7. Done.", " We.\nSo 9."),
+        ("post", " 9\nBecause it is.\nTherefore, the answer is 7.", f"{ANSWER_PHRASE} 9"),
+        ("post", " 9", f"{ANSWER_PHRASE} 9"),
+        ("post", "\nBecause it is 7.", ""),
+        ("cot", " 1.\nTherefore, the answer is 9.", f"{ANSWER_PHRASE} 9."),
+        ("cot", " No.\nTherefore, the answer is 1. No.\nTherefore, the answer is 9.", f"{ANSWER_PHRASE} 9."),
+        ("cot", " 1.\nTherefore, the answer is", ""),
+        ("cot", " I think it is 9.", " I think it is 9."),
+        ("of_options", " We.\nSo 9. Done. So 7. Done.", f"{ANSWER_PHRASE} 7."),
+        ("stopped_post", " 9.\nBecause it is. So 7.", f"{ANSWER_PHRASE} 9."),
+        ("stopped_post", " 9\nBecause it is. So 7.", f"{ANSWER_PHRASE} 9"),
+        ("marked_apart", " Answer: 9", f"{ANSWER_PHRASE} 9"),
         ("plan", "\na?", "\na?"),
+        ("label", "", ""),
     ],
-    ids=["answer first", "answer alone", "answer last", "a marker behind it", "no answer in it"],
+    ids=[
+        *("answer first", "answer alone", "no answer first", "answer last", "the marker twice", "the marker alone"),
+        *(
+            "no marker",
+            "a marker behind it",
+            "a full stop behind it",
+            "no full stop",
+            "a marker apart",
+            "a view without an answer",
+            "nothing",
+        ),
+    ],
 )
 def test_an_answer_is_read_from_its_own_part(view: str, completion: str, part: str) -> None:
     assert answer_part(procedure(view=view).turns[0], completion) == part
@@ -384,7 +409,7 @@ def test_forced_segments_are_told_as_given_where_options_are_compared() -> None:
     of = procedure(view="rationale", then=[{"view": "of_options", "forced": 1, "choices": {}}])
     result, asked = answered(of, in_turn(" We see."), CHOICES)
     assert prompts(asked)[1] == result.turns[1].prompt == f"Q: {ROW['question']}\nA: We see."
-    assert result.answer == "\nSo (A)."
+    assert result.answer == f"{ANSWER_PHRASE} (A)."
 
 
 def test_a_question_without_options_cannot_be_answered_by_comparing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ import pytest
 import torch
 
 from tests.chains import ANSWERS, PROMPT, REASONS
+from tests.records import saved_student
+from tests.tiny_recipe import EDIT, written
 from tests.tiny_students import tiny_llama, tiny_tokenizer
 from toolkit import evaluation
+from toolkit.cli import open_recipe
 from toolkit.decode_procedures import Procedure, TurnPlan, plan
 from toolkit.decoding import Decoding, generate
 from toolkit.errors import UserError
 from toolkit.evaluation import EvaluationResult, evaluate_student
 from toolkit.problem import Problem, question_columns
 from toolkit.recipe import Decode, View
+from toolkit.reporting import check_questions
 
 PROBLEMS = [
     Problem(id=f"sums/{number}", task="sums", question=f"Tom has {number} boxes. How many apples?", answer=str(number))
@@ -295,6 +300,27 @@ def test_a_first_prompt_without_room_is_the_users_mistake(tmp_path: Path) -> Non
     of = procedure_of({"view": "label", "choices": {}})
     with pytest.raises(UserError, match=r"decode\.choices: question 'colours/0' with its options has more tokens"):
         scored(narrow, tmp_path, procedure=of, problems=OF_COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "positions", "fits"),
+    [
+        (["decode.max_new_tokens=40"], 64, True),
+        (["decode.max_new_tokens=60"], 64, False),
+        (["decode.choices={}", "decode.max_new_tokens=60"], 64, True),
+        (["decode.choices={write: '{text}'}"], 32, False),
+    ],
+    ids=["written", "too long", "compared", "compared, too long"],
+)
+def test_room_for_the_first_turn_is_looked_after_before_training(
+    tmp_path: Path, overrides: list[str], positions: int, fits: bool
+) -> None:
+    view = ["stages.0.views.cot.target=[' {right.answer}']"]
+    recipe = open_recipe(str(written(tmp_path, EDIT)), [*view, *overrides])
+    start = saved_student(tmp_path / "start", max_position_embeddings=positions)
+    questions = nullcontext() if fits else pytest.raises(UserError, match="leave no room")
+    with questions:
+        check_questions(recipe, ["imitate"], start, {"colours": OF_COLOURS})
 
 
 # --- options that are compared

@@ -28,6 +28,7 @@ class Settings(Strict):
     sampling: Sampling = Sampling()
 
 
+STEPS = COLUMNS | {"correct", "weight", "right.scores", "wrong.scores", "steps[].question", "steps[].answer"}
 BUILDERS = Builders(
     ("dual_cots", "teacher_cots"), lambda name: (Settings, COLUMNS) if name in ("dual_cots", "teacher_cots") else None
 )
@@ -61,16 +62,16 @@ publish: {repo_id: someone/edit-student}
 """
 
 
-def load(folder: Path, text: str, *overrides: str) -> Recipe:
+def load(folder: Path, text: str, *overrides: str, builders: Builders = BUILDERS) -> Recipe:
     path = folder / "recipe.yaml"
     path.write_text(text)
-    return load_recipe(str(path), overrides, BUILDERS)
+    return load_recipe(str(path), overrides, builders)
 
 
-def told(folder: Path, text: str, *overrides: str) -> list[str]:
+def told(folder: Path, text: str, *overrides: str, builders: Builders = BUILDERS) -> list[str]:
     """Return the fault lines without the folder's name."""
     with pytest.raises(RecipeFaults) as caught:
-        load(folder, text, *overrides)
+        load(folder, text, *overrides, builders=builders)
     return str(caught.value).replace(f"{folder}/", "").splitlines()
 
 
@@ -459,6 +460,213 @@ def test_semantic_checks_run_beside_faults_of_shape(tmp_path: Path) -> None:
 def test_any_value_in_any_place_is_accepted_or_refused_by_faults(tmp_path: Path, key: str, value: str) -> None:
     with suppress(RecipeFaults):
         load(tmp_path, GOOD, f"{key}={value}")
+
+
+# --- views that select, repeat and transform, and answers in several turns
+
+IN_STEPS = Builders(("steps",), lambda name: (Settings, STEPS) if name == "steps" else None)
+
+SEVERAL_TURNS = r"""recipe: {name: turns, version: 1}
+dataset: {builder: steps, repo_id: steps, revision: v1.0.0, config: {n: 20}}
+student: {from_config: {model_type: llama}, special_tokens: ["<pause>", "<done>"]}
+stages:
+  - name: imitate
+    views:
+      cot:
+        select: {draw: balanced, where: correct}
+        row_weight: weight
+        prompt: "Q: {question}\nA:"
+        target:
+          - {text: " {right.rationale}", transform: [{kind: swap, among: same_label}, {kind: shuffle, unit: token}]}
+          - {text: "\nSo {answer}.", weight: 2}
+      plan: {prompt: "{question} Plan:", target: ["\n{steps.question}"]}
+      solve:
+        each: step in steps
+        before: "{step.question} {step.answer}\n"
+        prompt: "{question}\n{before}{step.question}"
+        target: [" {step.answer}"]
+      sum_up:
+        prompt: "{question}\n{steps.question}\n{steps.answer}\nSo"
+        target: [" {answer}."]
+    reduction: {by: view}
+decode:
+  view: plan
+  then:
+    - {view: solve, max_new_tokens: 32, stop: ["\n"]}
+    - {view: sum_up, forced: 0}
+  rounds: 5
+evaluation:
+  sets: {in_domain: {split: test}}
+"""
+
+
+def test_a_recipe_of_several_turns_is_taken_as_it_is_meant(tmp_path: Path) -> None:
+    recipe = load(tmp_path, SEVERAL_TURNS, builders=IN_STEPS)
+    assert recipe.decode is not None
+    assert [turn.view for turn in recipe.decode.turns] == ["plan", "solve", "sum_up"]
+    again = load(tmp_path, yaml.safe_dump(recipe.resolved(), sort_keys=False), builders=IN_STEPS)
+    assert again.digest == recipe.digest
+    origins = {key: origin.replace(f"{tmp_path}/", "") for key, origin in recipe.origins().items()}
+    assert origins["stages.0.views.cot.target.0.transform.1.unit"] == "recipe.yaml:12"
+    assert origins["decode.then.0.stop.0"] == "recipe.yaml:27"
+    assert origins["decode.then.1.max_new_tokens"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "fault"),
+    [
+        (
+            "each: step in steps",
+            "each: step in stesp",
+            "16 stages.0.views.solve.each: found the list 'stesp', allowed steps (did you mean 'steps'?)",
+        ),
+        (
+            "each: step in steps",
+            "each: steps",
+            "16 stages.0.views.solve.each: found 'steps', allowed 'ITEM in COLUMN', e.g. 'step in steps'",
+        ),
+        (
+            "plan: {prompt:",
+            "plan: {before: '{question}', prompt:",
+            "14 stages.0.views.plan.before: found without `each`: there are no earlier items to show",
+        ),
+        (
+            '"{step.question} {step.answer}\\n"',
+            '"{step.queston}"',
+            "17 stages.0.views.solve.before: found the column 'step.queston', allowed one of the builder's "
+            "(did you mean 'step.question'?)",
+        ),
+        (
+            'text: " {right.rationale}"',
+            'text: " {right.rationale} {answer}"',
+            "12 stages.0.views.cot.target.0.transform: found on a segment with the columns right.rationale, answer, "
+            "allowed on one with one column",
+        ),
+        (
+            'text: " {right.rationale}"',
+            'text: " Because."',
+            "12 stages.0.views.cot.target.0.transform: found on a segment with the columns nothing, allowed on one "
+            "with one column",
+        ),
+        (
+            "among: same_label",
+            "among: same_label, label: anser",
+            "12 stages.0.views.cot.target.0.transform: found the column 'anser', allowed one of the builder's "
+            "(did you mean 'answer'?)",
+        ),
+        (
+            "[{kind: swap, among: same_label}, {kind: shuffle, unit: token}]",
+            "[{kind: shuffle}, {kind: swap}]",
+            "12 stages.0.views.cot.target.0.transform: swap takes another row's text as the column holds it and "
+            "stands behind shuffle; it must come first",
+        ),
+        (
+            "{kind: shuffle, unit: token}",
+            "{kind: shuffel}",
+            "12 stages.0.views.cot.target.0.transform.1.kind: found 'shuffel', allowed 'shuffle',",
+        ),
+        (
+            "row_weight: weight",
+            "row_weight: wieght",
+            "9 stages.0.views.cot.row_weight: found the column 'wieght', allowed one of the builder's "
+            "(did you mean 'weight'?)",
+        ),
+        (
+            "where: correct",
+            "where: corect",
+            "8 stages.0.views.cot.select: found the column 'corect', allowed one of the builder's "
+            "(did you mean 'correct'?)",
+        ),
+        (
+            "draw: balanced",
+            "draw: random",
+            "8 stages.0.views.cot.select: draw: random needs 'k'",
+        ),
+        (
+            "  - name: imitate\n",
+            "  - name: imitate\n    training: {packing: true}\n",
+            "6 stages.0.training.packing: found beside a balanced view (cot), whose records change each epoch",
+        ),
+        (
+            "  - name: imitate\n",
+            "  - name: imitate\n    training: {train_sampling_strategy: sequential}\n",
+            "6 stages.0.training.train_sampling_strategy: found beside a balanced view (cot), whose records",
+        ),
+        (
+            "each: step in steps",
+            "each: step in steps\n        select: {draw: balanced}",
+            "17 stages.0.views.solve.select: found draw balanced beside `each`, allowed is one of the two",
+        ),
+        (
+            "forced: 0",
+            "forced: 1",
+            "28 decode.then.1.forced: found 1, allowed less than the 1 segments of view 'sum_up'",
+        ),
+        (
+            "    - {view: solve, max_new_tokens",
+            "    - {view: slove, max_new_tokens",
+            "27 decode.then.0.view: found 'slove', allowed cot, plan, solve, sum_up (did you mean 'solve'?)",
+        ),
+        (
+            '    - {view: solve, max_new_tokens: 32, stop: ["\\n"]}\n    - {view: sum_up, forced: 0}\n',
+            "    - {view: plan}\n  until: done\n",
+            "28 decode.until: found, but no turn's view has `each`, so that nothing is repeated",
+        ),
+        (
+            "  rounds: 5",
+            "  samples: 3",
+            "29 decode.samples: found 3, allowed 1 at temperature 0, where all samples are the same",
+        ),
+        (
+            '["<pause>", "<done>"]',
+            '["<pause>", "<pause>"]',
+            "3 student.special_tokens.1: found '<pause>' a second time",
+        ),
+        (
+            "max_new_tokens: 32",
+            "samples: 3",
+            "27 decode.then.0.samples: unknown key",
+        ),
+    ],
+)
+def test_one_mistake_about_turns_is_told_once_with_its_line(tmp_path: Path, old: str, new: str, fault: str) -> None:
+    assert SEVERAL_TURNS.count(old) == 1
+    lines = told(tmp_path, SEVERAL_TURNS.replace(old, new), builders=IN_STEPS)
+    assert [line.removeprefix("recipe.yaml:")[: len(fault)] for line in lines] == [fault]
+
+
+def test_every_column_that_no_earlier_turn_writes_is_told(tmp_path: Path) -> None:
+    lines = told(tmp_path, SEVERAL_TURNS.replace("  view: plan\n", "  view: sum_up\n"), builders=IN_STEPS)
+    assert [line[: line.index(", but no earlier turn writes it")] for line in lines] == [
+        "recipe.yaml:25 decode.view: found 'sum_up', whose prompt takes 'steps.question'",
+        "recipe.yaml:25 decode.view: found 'sum_up', whose prompt takes 'steps.answer'",
+        "recipe.yaml:27 decode.then.0.view: found 'solve', whose prompt takes 'step.question'",
+        "recipe.yaml:28 decode.then.1.view: found 'sum_up', whose prompt takes 'steps.question'",
+    ]
+
+
+def test_coefficients_that_are_all_zero_teach_nothing(tmp_path: Path) -> None:
+    off = [f"stages.0.views.{name}.coefficient=0" for name in ("plan", "solve", "sum_up")]
+    load(tmp_path, SEVERAL_TURNS, *off, builders=IN_STEPS)
+    (line,) = told(tmp_path, SEVERAL_TURNS, *off, "stages.0.views.cot.coefficient=0", builders=IN_STEPS)
+    assert line == "recipe.yaml:6 stages.0.views: found coefficient 0 on every view, nothing would be learnt"
+
+
+def test_aligned_views_select_the_same_records(tmp_path: Path) -> None:
+    fault = only_fault(tmp_path, "stages.1.views.wrong.select={draw: first}")
+    assert fault.startswith("stages.1.views.wrong.select: found other records than right has")
+
+
+def test_views_with_each_cannot_be_aligned(tmp_path: Path) -> None:
+    text = SEVERAL_TURNS.replace("      plan: {", "      plan: {token_weights: key_steps, ")
+    text = text.replace("each: step in steps", "each: step in steps\n        token_weights: key_steps")
+    (line,) = told(tmp_path, text, builders=IN_STEPS)
+    assert line.startswith("recipe.yaml:16 stages.0.views.solve.each: found beside token_weights key_steps")
+
+
+@pytest.mark.parametrize("until", ["until: done", "until: null"])
+def test_turns_that_repeat_may_be_ended_by_a_word(tmp_path: Path, until: str) -> None:
+    load(tmp_path, SEVERAL_TURNS.replace("  rounds: 5", f"  {until}"), builders=IN_STEPS)
 
 
 # --- fields read from the installed source

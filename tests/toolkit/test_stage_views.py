@@ -47,6 +47,14 @@ def test_rows_that_no_view_selects_show_nothing_and_are_not_left_out() -> None:
     assert len(columns["input_ids"]) == 6
 
 
+@pytest.mark.parametrize("batch_size", [1, 512])
+def test_records_that_no_view_selects_may_be_all_of_a_batch(batch_size: int) -> None:
+    rows = [row for row in ROWS if not row["correct"]]
+    of_stage = stage({"cot": {**COT, "select": {"where": "correct"}}})
+    assert encode_record(TOKENIZER, StageViews(of_stage, rows), 0) == []
+    assert encode(TOKENIZER, rows, of_stage, None, batch_size=batch_size)[1].sequences == 0
+
+
 @pytest.mark.parametrize(
     ("select", "ids"),
     [
