@@ -1,6 +1,6 @@
 """The procedural bank: seeded families of small problems that can be drawn, read back and solved step by step.
 
-A family's students learn from `in` families; `out` families need the same skills and share no template with them.
+Students learn from `in` families; questions of `out` families share no clause with theirs. `docs/bank.md` tells more.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from typing import Any
 from toolkit.bank.arithmetic import CHAINED_ARITHMETIC, SHOPPING
 from toolkit.bank.comparisons import COMPARISONS
 from toolkit.bank.dates import DATES
+from toolkit.bank.deliveries import DELIVERIES
 from toolkit.bank.family import Family
 from toolkit.bank.lookups import LOOKUPS
 from toolkit.bank.ordering import ORDERING, QUEUE
+from toolkit.bank.shows import SHOWS
 
-_ALL: tuple[Family[Any], ...] = (CHAINED_ARITHMETIC, ORDERING, DATES, LOOKUPS, SHOPPING, QUEUE, COMPARISONS)
+_ALL: tuple[Family[Any], ...] = (
+    *(CHAINED_ARITHMETIC, ORDERING, DATES, LOOKUPS),
+    *(SHOPPING, DELIVERIES, SHOWS, QUEUE, COMPARISONS),
+)
 FAMILIES: dict[str, Family[Any]] = {family.name: family for family in _ALL}
 IN_DOMAIN = tuple(family.name for family in _ALL if family.domain == "in")
 OUT_OF_DOMAIN = tuple(family.name for family in _ALL if family.domain == "out")

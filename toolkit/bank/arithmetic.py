@@ -164,25 +164,36 @@ class Arithmetic(Family[Moves]):
         return str(value)
 
 
+# A student that saw three phrasings reads these three; one that saw many frames with many styles reads others, too.
+FRAMES = (
+    "Start with {start}. {moves}. What is the result?",
+    "A counter shows {start}. {moves}. What does it show at the end?",
+    "{name} has {start} points. {moves}. How many points does {name} have now?",
+    "There are {start} coins in the box of {name}. {moves}. How many coins are left?",
+    "The score is {start} at first. {moves}. Tell us the score.",
+    "How many cards will {name} hold? {name} has {start} cards. {moves}.",
+    "Find the last number. The first number is {start}. {moves}.",
+    "We begin with {start} stamps. {moves}. Which number of stamps do we reach?",
+    "A game at the market goes from {start}. {moves}. Where does it end?",
+    "{name} walks with {start} apples. {moves}. Say what is in the basket of {name}.",
+)
+STYLES = (
+    ("Step {i}: add {n}", "Step {i}: subtract {n}", "Step {i}: double it"),
+    ("Key {i}: up {n}", "Key {i}: down {n}", "Key {i}: double"),
+    ("Card {i}: gain {n}", "Card {i}: lose {n}", "Card {i}: double them"),
+    ("Round {i}: plus {n}", "Round {i}: minus {n}", "Round {i}: double"),
+    ("At stop {i} add {n}", "At stop {i} subtract {n}", "At stop {i} double it"),
+    ("Turn {i} is {n} up", "Turn {i} is {n} down", "Turn {i} is double"),
+    ("Visit {i} brings {n} more", "Visit {i} brings {n} less", "Visit {i} brings double"),
+    ("Door {i} lets us gain {n}", "Door {i} lets us lose {n}", "Door {i} lets us double"),
+)
+
 CHAINED_ARITHMETIC = Arithmetic(
     name="chained_arithmetic",
     domain="in",
     description="Work out a number that is changed several times in a row.",
     steps=(4, 5),
-    stories=(
-        story(
-            *("Start with {start}. {moves}. What is the result?", ". "),
-            *("Step {i}: add {n}", "Step {i}: subtract {n}", "Step {i}: double it"),
-        ),
-        story(
-            *("A counter shows {start}. {moves}. What does it show at the end?", ". "),
-            *("Key {i}: up {n}", "Key {i}: down {n}", "Key {i}: double"),
-        ),
-        story(
-            *("{name} has {start} points. {moves}. How many points does {name} have now?", ". "),
-            *("Card {i}: gain {n}", "Card {i}: lose {n}", "Card {i}: double them"),
-        ),
-    ),
+    stories=tuple(story(frame, ". ", *style) for frame in FRAMES for style in STYLES),
     texts=(
         Wording(
             first="Start at {a}.",
@@ -212,12 +223,24 @@ SHOPPING = Arithmetic(
     steps=(3, 4),
     stories=(
         story(
-            *("How many coins will {name} hold after the market, with {start} at first? {moves}.", ". "),
-            *("Stall {i} lets {name} gain {n}", "Stall {i} lets {name} lose {n}", "Stall {i} lets {name} double"),
+            *("{name} goes to the market with {start} coins. {moves}. Say how many coins are left.", ". "),
+            *("Round {i} lets {name} gain {n}", "Round {i} lets {name} lose {n}", "Round {i} lets {name} double"),
         ),
         story(
-            *("Tell us what is left in the purse of {name}: {start} coins, {moves}.", ", "),
-            *("visit {i} add {n}", "visit {i} subtract {n}", "visit {i} double it"),
+            *("How many coins are in the box at the end? The box of {name} has {start} coins. {moves}.", ". "),
+            *("At stop {i} {name} has {n} more", "At stop {i} {name} has {n} less", "At stop {i} {name} has double"),
+        ),
+        story(
+            *("What is left of {start} coins? {moves}.", ". "),
+            *("Visit {i} is plus {n}", "Visit {i} is minus {n}", "Visit {i} is double"),
+        ),
+        story(
+            *("Tell us what {name} will hold with {start} coins at first and {moves}.", " and "),
+            *("{n} up at stop {i}", "{n} down at stop {i}", "double at stop {i}"),
+        ),
+        story(
+            *("{name} has {start} coins and {moves}. What is in the basket?", " and "),
+            *("visit {i} lets us add {n}", "visit {i} lets us subtract {n}", "visit {i} lets us double it"),
         ),
     ),
     texts=(

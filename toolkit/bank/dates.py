@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from toolkit.bank.chain import Pen
-from toolkit.bank.family import COUNTS, Family, Template, whole
+from toolkit.bank.family import COUNTS, NAMES, Family, Template, whole
 
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
 
 @dataclass(frozen=True)
 class Shifts:
-    """A day (0 is Monday) and by how many days it is moved; negative is back in time."""
+    """A day (0 is Monday), by how many days it is moved (negative is back in time), and who it concerns, if anybody."""
 
     day: int
     shifts: tuple[int, ...]
+    name: str
     phrasing: int
 
 
@@ -41,19 +43,26 @@ class Wording:
     ask_last: str
 
 
-CALENDARS = (
-    Calendar(
-        Template("A meeting is on {day}. {shifts}. On which day is it now?"),
-        *(Template("Change {i}: plus {n}"), Template("Change {i}: minus {n}")),
-    ),
-    Calendar(
-        Template("Today is {day}. {shifts}. Which day do you reach?"),
-        *(Template("Move {i}: forward {n}"), Template("Move {i}: back {n}")),
-    ),
-    Calendar(
-        Template("The plan says {day}. {shifts}. Which day does it say at the end?"),
-        *(Template("Note {i}: add {n}"), Template("Note {i}: subtract {n}")),
-    ),
+FRAMES = (
+    "A meeting is on {day}. {shifts}. On which day is it now?",
+    "Today is {day}. {shifts}. Which day do you reach?",
+    "The plan says {day}. {shifts}. Which day does it say at the end?",
+    "Which day will it be? {name} begins on {day}. {shifts}.",
+    "A visit was for {day}. {shifts}. Tell us the day of the visit.",
+    "Find the last day. The first day is {day}. {shifts}.",
+    "{name} comes with a card on {day}. {shifts}. Say when {name} comes now.",
+    "We start the game on {day}. {shifts}. Where in the week does it end?",
+)
+STYLES = (
+    ("Change {i}: plus {n}", "Change {i}: minus {n}"),
+    ("Move {i}: forward {n}", "Move {i}: back {n}"),
+    ("Note {i}: add {n}", "Note {i}: subtract {n}"),
+    ("Call {i} is {n} days later", "Call {i} is {n} days earlier"),
+    ("At stop {i} go forward {n}", "At stop {i} go back {n}"),
+    ("Visit {i} brings plus {n}", "Visit {i} brings minus {n}"),
+)
+CALENDARS = tuple(
+    Calendar(Template(frame), Template(later), Template(earlier)) for frame in FRAMES for later, earlier in STYLES
 )
 TEXTS = (
     Wording(
@@ -76,35 +85,42 @@ TEXTS = (
 
 
 class Dates(Family[Shifts]):
-    """Which day of the week is it after some shifts of less than a week?"""
+    """Which day of the week is it after some shifts of less than a week?
+
+    Attributes:
+        calendars: Phrasings of the question.
+    """
 
     name = "dates"
-    domain = "in"
+    domain: Literal["in", "out"] = "in"
     kind = "text"
     description = "Find the day of the week after some moves through the calendar."
     steps = (4, 5)
     limits = (2, 5)
     wordings = len(TEXTS)
+    calendars: tuple[Calendar, ...] = CALENDARS
 
     def draw(self, rng: random.Random, steps: int) -> Shifts:
         """Draw a day and `steps` shifts of 2 to 6 days, all of different length."""
         shifts = tuple(n * rng.choice((1, -1)) for n in rng.sample(range(2, 7), steps))
-        return Shifts(rng.randrange(7), shifts, rng.randrange(len(CALENDARS)))
+        phrasing = rng.randrange(len(self.calendars))
+        named = "{name}" in self.calendars[phrasing].question.text
+        return Shifts(rng.randrange(7), shifts, rng.choice(NAMES) if named else "", phrasing)
 
     def ask(self, facts: Shifts) -> str:
         """State the day and the shifts."""
-        calendar = CALENDARS[facts.phrasing]
-        return calendar.question.fill(day=DAYS[facts.day], shifts=tell(calendar, facts.shifts))
+        calendar = self.calendars[facts.phrasing]
+        return calendar.question.fill(day=DAYS[facts.day], shifts=tell(calendar, facts.shifts), name=facts.name)
 
     def read(self, question: str) -> Shifts | None:
         """Read day and shifts back."""
-        for phrasing, calendar in enumerate(CALENDARS):
+        for phrasing, calendar in enumerate(self.calendars):
             slots = calendar.question.read(question)
             if slots is None or slots["day"] not in DAYS:
                 continue
             shifts = hear(calendar, slots["shifts"])
             if shifts:
-                return Shifts(DAYS.index(slots["day"]), shifts, phrasing)
+                return Shifts(DAYS.index(slots["day"]), shifts, slots.get("name", ""), phrasing)
         return None
 
     def solve(self, facts: Shifts, pen: Pen) -> str:

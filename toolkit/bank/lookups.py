@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from typing import Literal
 
 from toolkit.bank.chain import Pen
-from toolkit.bank.family import Family, Template, whole
+from toolkit.bank.family import NAMES, Family, Template, whole
 
 # What is counted -> thing -> how many of it one thing has. Nouns here take a plain -s in the plural.
 KNOWN: dict[str, dict[str, int]] = {
@@ -19,10 +20,11 @@ TOP = 50
 
 @dataclass(frozen=True)
 class Things:
-    """What is counted, and of which things there are how many."""
+    """What is counted, of which things there are how many, and whose they are, if anybody's."""
 
     part: str
     items: tuple[tuple[str, int], ...]
+    name: str
     phrasing: int
 
 
@@ -45,6 +47,11 @@ PHRASINGS = (
     Template("How many {part} do {items} have together?"),
     Template("A picture shows {items}. Count all the {part}. How many are there?"),
     Template("Take {items}. What is their number of {part} in all?"),
+    Template("{name} has {items}. How many {part} are there?"),
+    Template("There are {items} in the box. Tell us the number of {part}."),
+    Template("How many {part} will {name} find? The game has {items}."),
+    Template("Find the number of {part}. We start with {items}."),
+    Template("{name} takes {items} to the market. Say how many {part} go there."),
 )
 TEXTS = (
     Wording(
@@ -67,15 +74,20 @@ TEXTS = (
 
 
 class Lookups(Family[Things]):
-    """How many legs, wheels or sides do some things have together? The facts are not in the question."""
+    """How many legs, wheels or sides do some things have together? The facts are not in the question.
+
+    Attributes:
+        phrasings: Templates of the question.
+    """
 
     name = "lookups"
-    domain = "in"
+    domain: Literal["in", "out"] = "in"
     kind = "number"
     description = "Count the parts that some things have together."
     steps = (2, 3)
     limits = (2, 4)
     wordings = len(TEXTS)
+    phrasings: tuple[Template, ...] = PHRASINGS
 
     def draw(self, rng: random.Random, steps: int) -> Things:
         """Draw `steps` different things, two to four of each, with at most `TOP` parts in all."""
@@ -84,23 +96,25 @@ class Lookups(Family[Things]):
             things = rng.sample(sorted(KNOWN[part]), steps)
             items = tuple((thing, rng.randint(2, 4)) for thing in things)
             if sum(KNOWN[part][thing] * n for thing, n in items) <= TOP:
-                return Things(part, items, rng.randrange(len(PHRASINGS)))
+                phrasing = rng.randrange(len(self.phrasings))
+                named = "{name}" in self.phrasings[phrasing].text
+                return Things(part, items, rng.choice(NAMES) if named else "", phrasing)
 
     def ask(self, facts: Things) -> str:
         """Name the things."""
         items = " and ".join(f"{n} {thing}s" for thing, n in facts.items)
-        return PHRASINGS[facts.phrasing].fill(part=facts.part, items=items)
+        return self.phrasings[facts.phrasing].fill(part=facts.part, items=items, name=facts.name)
 
     def read(self, question: str) -> Things | None:
         """Read the things back."""
-        for phrasing, template in enumerate(PHRASINGS):
+        for phrasing, template in enumerate(self.phrasings):
             slots = template.read(question)
             if slots is None or slots["part"] not in KNOWN:
                 continue
             pairs = [item.partition(" ") for item in slots["items"].split(" and ")]
             items = tuple((thing.removesuffix("s"), whole(n) or 0) for n, _, thing in pairs)
             if all(n and thing in KNOWN[slots["part"]] for thing, n in items):
-                return Things(slots["part"], items, phrasing)
+                return Things(slots["part"], items, slots.get("name", ""), phrasing)
         return None
 
     def solve(self, facts: Things, pen: Pen) -> str:

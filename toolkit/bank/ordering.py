@@ -156,6 +156,9 @@ ORDERING = Ordering(
         Template("{clues} Who is the {ordinal} {top}?"),
         Template("Some friends compare. {clues} Which one is the {ordinal} {top}?"),
         Template("We know this. {clues} Name the {ordinal} {top} of them."),
+        Template("Find the {ordinal} {top}. {clues}"),
+        Template("Who is the {ordinal} {top} here? {clues}"),
+        Template("Here is a game of friends. {clues} Tell us who is the {ordinal} {top}."),
     ),
     texts=(
         Wording(
