@@ -6,7 +6,7 @@ meant: training prompts, decoding prompts, templates read backwards and the read
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,13 @@ from toolkit.reporting import procedure_of
 from toolkit.scores import judge
 from toolkit.stage_views import StageViews
 
-RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
+# All but those whose dataset takes a student that another recipe has trained.
+RECIPES = [
+    str(path.relative_to(ROOT / "recipes"))
+    for pattern in ("*.yaml", "mysteries/*.yaml")
+    for path in sorted((ROOT / "recipes").glob(pattern))
+    if "builder: key_tokens" not in path.read_text()
+]
 Learnt = dict[tuple[str, str], str]  # what a view goes on with behind a text
 
 
@@ -32,12 +38,12 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("hub")
 
 
-def learnt(stages: Sequence[Any], rows: Sequence[Mapping[str, Any]], index: int) -> Learnt:
+def learnt(stages: Sequence[StageViews], index: int) -> Learnt:
     """Return how a record's sequences go on behind their prompt, and behind every segment of theirs."""
     known: Learnt = {}
-    for stage in stages:
-        names = list(stage.views)
-        for position, view in StageViews(stage, rows).show(index).sequences:
+    for views in stages:
+        names = list(views.stage.views)
+        for position, view in views.show(index).sequences:
             texts = [segment.text for segment in view.target]
             for given in range(len(texts)):
                 read = view.prompt + "".join(texts[:given])
@@ -70,21 +76,24 @@ def students(recipe: Any) -> Iterator[tuple[str, list[Any]]]:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_learnt_by_heart_is_asked_for_and_read_as_the_answer(name: str, hub: Path) -> None:
-    problems = ["dataset.config.problems.n=24", "dataset.config.problems.n_test=4"]
-    recipe = open_recipe(str(ROOT / "recipes" / f"{name}.yaml"), [f"hub_dir={hub}", *problems])
+    problems = ["dataset.config.problems.n=40", "dataset.config.problems.n_test=4"]
+    recipe = open_recipe(str(ROOT / "recipes" / name), [f"hub_dir={hub}", *problems])
     rows = training_rows(recipe)
     assert recipe.decode is not None
     for student, stages in students(recipe):
+        views = [StageViews(stage, rows) for stage in stages]
         procedure = procedure_of(recipe, student)
         asked = {turn.view for turn in procedure.turns}
+        answers = any(piece_role == "answer" for _, piece_role, _ in procedure.turns[-1].target)
         seen = 0
         for index, row in enumerate(rows):
-            known = learnt(stages, rows, index)
+            known = learnt(views, index)
             if asked <= {view for view, _ in known}:
                 columns = {column: row[column] for column in QUESTION_COLUMNS} | {"choices": tuple(row["choices"])}
                 problem = Problem(answer=row["answer"], **columns)
                 (judged,) = judge([problem], [[answered(procedure, problem, known)]])
-                assert judged["correct"], (student, judged["turns"] or (judged["prompt"], judged["completion"]), judged["predicted"])
+                # A view of rationales alone leaves the answer to whoever reads their last sentence.
+                assert judged["correct"] or not answers, (student, judged)
                 seen += 1
             if seen == 6:
                 break
