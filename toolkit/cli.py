@@ -172,6 +172,15 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
+def check_words(argv: Sequence[str]) -> None:
+    """Check the words of a command about one recipe, and the recipe, without doing anything.
+
+    Raises:
+        RecipeFaults: Anything is wrong with the recipe.
+    """
+    _one_recipe(_parsed(argv))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return 0, 2 after a user's mistake or where the disk refuses, or 130 after an interruption."""
     if isinstance(sys.stdout, TextIOWrapper):

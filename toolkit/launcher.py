@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -18,12 +18,13 @@ _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 _FROM_CONFIG = ("num_processes", "num_machines", "machine_rank", "main_process_ip", "main_process_port")
 
 
-def heed_launcher(script: str, words: Sequence[str]) -> None:
+def heed_launcher(script: str, words: Sequence[str], check: Callable[[], object] | None = None) -> None:
     """Do what `accelerate launch` was asked and leaves to its child; may put other processes in this one's place.
 
     Args:
         script: File of the program that was launched.
         words: The words after it.
+        check: Called before this process becomes several, each of which would tell of the same mistake.
 
     Raises:
         UserError: Several machines were asked for without a GPU, which accelerate cannot start.
@@ -32,6 +33,8 @@ def heed_launcher(script: str, words: Sequence[str]) -> None:
     if _asks_for_several():
         command = several_processes(_command_of_the_launcher(), script, words)
         if command:
+            if check is not None:
+                check()
             os.execv(command[0], command)
     # One thread is what `accelerate launch` gives a process unless told otherwise: right for several on one machine,
     # half the speed and worse for a single one on a CPU.

@@ -6,12 +6,12 @@ from pathlib import Path
 if __name__ == "__main__":
     # The launcher puts this folder in front of the path; its modules are to be found as `toolkit.x` only.
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
-    from toolkit.cli import main
+    from toolkit.cli import check_words, main
     from toolkit.errors import UserError
     from toolkit.launcher import heed_launcher
 
     try:
-        heed_launcher(__file__, sys.argv[1:])
+        heed_launcher(__file__, sys.argv[1:], lambda: check_words(["train", *sys.argv[1:]]))
     except UserError as error:
         print(error, file=sys.stderr)
         sys.exit(2)

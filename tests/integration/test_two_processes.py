@@ -82,6 +82,13 @@ def test_the_loss_on_held_out_records_is_that_of_one_process(student: str, toget
     assert together["held out"] == pytest.approx(held_out_losses(student, batch=64), rel=1e-5)
 
 
+def test_a_recipes_mistake_is_told_once(tmp_path: Path) -> None:
+    file = tmp_path / "wrong.yaml"
+    file.write_text("recipe: {name: x, versoin: 1}\n")
+    ran = run(*TWO, ROOT / "toolkit" / "train.py", file)
+    assert ran.stderr.count("versoin") == 1
+
+
 def test_a_recipe_is_trained_by_both_together(tmp_path: Path) -> None:
     recipe = training_alone(max_steps=2)
     del recipe["stages"][0]["training"]["use_cpu"]  # nobody needs to say so where there is nothing else
