@@ -206,12 +206,12 @@ def _merged(known: Mapping[str, Any], written: Mapping[str, str]) -> dict[str, A
 
 
 def _as_list(written: Any) -> list[dict[str, str]] | None:
-    """Return what an earlier turn wrote under a list's path as its items, None where nothing was written.
+    """Return what earlier turns wrote of a list as its items, None where nothing was written.
 
     `{steps.question}` is written one per line, so each line of it is the question of one step.
     """
-    if written is None:
-        return None
+    if written is None or isinstance(written, list):  # of repeated turns before these
+        return written
     lines = {name: [line for line in text.splitlines() if line.strip()] for name, text in written.items()}
     return [
         {name: of_name[number] if number < len(of_name) else "" for name, of_name in lines.items()}
