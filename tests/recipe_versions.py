@@ -1,0 +1,39 @@
+"""What each recipe's version stands for: digests of what its results come from, in `tests/recipe_versions.json`.
+
+python -m tests.recipe_versions          # after a recipe's version has been raised
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from toolkit.cli import open_recipe
+
+ROOT = Path(__file__).parents[1]
+FILE = Path(__file__).with_suffix(".json")
+# What a result does not come from: names, places, and what cards say.
+_OUTSIDE = ("recipe", "publish", "output_dir", "hub_dir")
+_ON_CARDS = ("title", "summary", "license", "source_terms", "language", "check_against", "tokenizer")
+
+
+def recipes() -> list[Path]:
+    """Return every recipe that is scored."""
+    return [path for folder in ("", "mysteries", "paper") for path in sorted((ROOT / "recipes" / folder).glob("*.yaml"))]
+
+
+def identity(path: Path) -> dict[str, Any]:
+    """Return a recipe's version, and the digest of everything in it that its results come from."""
+    recipe = open_recipe(str(path))
+    content = {key: value for key, value in recipe.resolved().items() if key not in _OUTSIDE}
+    settings = content["dataset"]["config"] or {}
+    content["dataset"]["config"] = {key: value for key, value in settings.items() if key not in _ON_CARDS}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return {"version": recipe.recipe.version, "digest": digest[:16]}
+
+
+if __name__ == "__main__":
+    known = {str(path.relative_to(ROOT)): identity(path) for path in recipes()}
+    FILE.write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
