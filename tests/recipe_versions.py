@@ -21,7 +21,9 @@ _ON_CARDS = ("title", "summary", "license", "source_terms", "language", "check_a
 
 def recipes() -> list[Path]:
     """Return every recipe that is scored."""
-    return [path for folder in ("", "mysteries", "paper") for path in sorted((ROOT / "recipes" / folder).glob("*.yaml"))]
+    return [
+        path for folder in ("", "mysteries", "paper") for path in sorted((ROOT / "recipes" / folder).glob("*.yaml"))
+    ]
 
 
 def identity(path: Path) -> dict[str, Any]:

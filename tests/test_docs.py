@@ -18,6 +18,7 @@ from toolkit.cli import _parsed, open_recipe
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
 README = ROOT / "README.md"
+METHODS = ROOT / "docs" / "methods.md"
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -96,6 +97,35 @@ def test_the_recipe_shown_for_a_dataset_is_valid(builder: str, tmp_path: Path) -
     (recipe,) = blocks(ROOT / "docs" / "datasets" / f"{builder}.md", "yaml")
     (tmp_path / "recipe.yaml").write_text(recipe)
     assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == builder
+
+
+def test_the_method_of_three_views_is_valid(tmp_path: Path) -> None:
+    (shown,) = blocks(METHODS, "yaml")
+    (tmp_path / "recipe.yaml").write_text(shown.replace("extends: ", f"extends: {ROOT}/"))
+    (stage,) = open_recipe(str(tmp_path / "recipe.yaml")).stages
+    assert len(stage.views) == 3
+
+
+def method_rows() -> list[Any]:
+    """Return name, reduction and weights of each row of the table of methods that links a recipe."""
+    rows = re.findall(
+        r"\]\(\.\./recipes/(\w+)\.yaml\) \|.*\| ([^|]+) \| [^|]+ \| ([^|]+) \|$", METHODS.read_text(), re.M
+    )
+    return [pytest.param(*row, id=row[0]) for row in rows]
+
+
+@pytest.mark.parametrize(("name", "reduction", "weights"), method_rows())
+def test_the_table_of_methods_says_what_the_recipes_say(name: str, reduction: str, weights: str) -> None:
+    embedded, _, paper = weights.partition(" / ")
+    for folder, said in (("recipes", embedded), ("recipes/paper", paper or embedded)):
+        recipe = open_recipe(str(ROOT / folder / f"{name}.yaml"))
+        assert reduction.split("; ") == [stage.reduction.by for stage in recipe.stages]
+        coefficients = [view.coefficient for stage in recipe.stages for view in stage.views.values()]
+        assert [float(weight) for weight in said.split("; ")] == coefficients
+
+
+def test_every_method_is_in_the_table_of_methods() -> None:
+    assert {path.stem for path in (ROOT / "recipes").glob("*.yaml")} == {row.id for row in method_rows()}
 
 
 def test_the_teachers_shown_are_valid() -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.problem import QUESTION_COLUMNS
 from toolkit.selection import selected
 from toolkit.transforms import Unusable, by_token, prepare, rearrange
-from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, lookup, role
+from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, lookup, parse, role
 
 if TYPE_CHECKING:
     from toolkit.recipe import Stage, View
@@ -101,7 +103,8 @@ class _ViewOfRows:
     def _show(self, row: Row) -> RenderedView:
         instead: dict[str, str] = {}
         segments = tuple(segment.show(row, instead) for segment in self._segments)
-        if fault := ambiguity([piece.text for piece in self.view.target], row, instead):
+        fault = ambiguity([piece.text for piece in self.view.target], row, instead)
+        if fault := fault or _prompt_fault(self.view.prompt, row):
             raise Unusable(fault)
         return RenderedView(fill(self.view.prompt, row), segments, self._row_weight(row))
 
@@ -113,6 +116,18 @@ class _ViewOfRows:
         if isinstance(weight, bool) or not isinstance(weight, (int, float)) or not math.isfinite(weight):
             raise UserError(f"row_weight: found {weight!r} in record {row.get('id', '?')!r}, allowed a finite number")
         return float(weight)
+
+
+def _prompt_fault(prompt: str, row: Row) -> str | None:
+    """Return why a student's own text would not end in this prompt where the record's does, None where it would.
+
+    CasCoD's second prompt says "Therefore, the answer is" behind the rationale, which a student is stopped at.
+    """
+    for piece, behind in pairwise(parse(prompt)):
+        is_written = piece.is_column and piece.text not in (*QUESTION_COLUMNS, "before")
+        if is_written and not behind.is_column and behind.text.strip() and behind.text in str(lookup(row, piece.text)):
+            return f"{piece.text} holds the text that ends it in the prompt, {behind.text!r}"
+    return None
 
 
 class _SegmentOfRows:

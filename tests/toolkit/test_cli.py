@@ -124,7 +124,9 @@ def test_validate_takes_overrides(recipe: str, capsys: pytest.CaptureFixture[str
     )
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: str(path.relative_to(ROOT))
+)
 def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
     assert cli.open_recipe(str(path)).recipe.version >= 1
 
