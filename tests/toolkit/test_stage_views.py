@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.chains import ANSWER, COT, LABEL, PROMPT, RATIONALE, REASONS, STEP, chains, stage
+from tests.chains import ANSWER, ANSWERS, COT, LABEL, PROMPT, RATIONALE, REASONS, STEP, chains, stage
 from tests.tiny_students import tiny_tokenizer
 from toolkit.encoding import encode, encode_record
 from toolkit.errors import UserError
@@ -304,6 +304,24 @@ def test_row_weights_enter_the_loss_as_the_design_says(by: str, over: str) -> No
         below,
     )
     assert shares.sum().item() == pytest.approx(loss_by_hand(ROWS, losses, by, over), rel=1e-6)
+
+
+# --- a rationale that says what is to follow it
+
+
+def test_a_rationale_that_holds_the_phrase_behind_it_in_a_prompt_is_left_out() -> None:
+    # A student is stopped at that phrase: what it is asked second would be another prompt than the one it learnt.
+    rows = chains(2)
+    rows[1]["chain"]["rationale"] += "\nTherefore, the answer is 9, or not."
+    views = StageViews(stage({"rationale": REASONS, "answer": ANSWERS}), rows)
+    assert views.show(0).reason is None
+    assert "holds the text that ends it in the prompt" in str(views.show(1).reason)
+
+
+def test_a_question_may_hold_what_stands_behind_it() -> None:
+    rows = chains(1)
+    rows[0]["question"] += "\nA: a sum"
+    assert StageViews(stage({"cot": COT}), rows).show(0).reason is None
 
 
 # --- order
