@@ -45,7 +45,7 @@ class Step:
     """One filter: what came in, what came out, and why the rest didn't.
 
     Attributes:
-        name: The prompt's kind, the side that was asked for, or what came ready-made (`pairs`, `decomposed`).
+        name: The prompt's kind, the side that was asked for, or what came ready-made (`pairs`, `chains`, `decomposed`).
         records: Records that reached this step.
         accepted: Records that passed it.
         completions: Completions it took.

@@ -42,6 +42,7 @@ _ROW_CODE = (
     "dataset_builders.other_answers",
     "dataset_builders.pairs",
     "dataset_builders.published",
+    "dataset_builders.written",
     "toolkit.alignment",
     "toolkit.answer_readings",
     "toolkit.answers",

@@ -25,6 +25,7 @@ _ASKED_FOR = {
     "answer_hint": "the same with the gold answer as a hint, where the chain came out wrong",
     "contrastive": "a wrong chain close to the right one, where the chain came out right",
     "pairs": "nothing: right and wrong chains came ready-made",
+    "chains": "nothing: chains came ready-made",
     "scores": "nothing: chains that were published before, whose words are scored",
     "other_answer": "nothing: a wrong answer is drawn for every question",
     "factual": "the reasoning that leads to the gold answer, which is given",
@@ -140,8 +141,9 @@ def dataset_card(
         versions={name: version(name) for name in (*_LIBRARIES, *(_SCORING if attribution else ()))},
         origin=origin,
     )
-    # Ready-made steps come from a source of which people may have written a part.
-    creators = "found" if any(writer.teacher == "decomposed" for writer in writers) else "machine-generated"
+    # Ready-made steps and chains come from a source of which people may have written a part.
+    ready_made = any(writer.teacher in ("decomposed", "written") for writer in writers)
+    creators = "found" if ready_made else "machine-generated"
     metadata = {
         "pretty_name": title,
         "language": list(settings.language),

@@ -26,7 +26,7 @@ class Chain:
         rationale: The chain without its answer clause; None where nothing could be parsed.
         answer: Final answer; None where there is none.
         fault: Why the chain can't be used, e.g. `no answer clause`; None for a usable one.
-        origin: `teacher`, `rectified`, `corrupted` or `paired`.
+        origin: `teacher`, `rectified`, `corrupted`, or what it came as ready-made: `paired`, `written`, `decomposed`.
         mistake: Pattern of its mistake, where the teacher labels it.
         provenance: The provenance columns.
     """
@@ -129,7 +129,7 @@ def ready_made(origin: str, model: str, text: str) -> dict[str, Any]:
     """Return the provenance columns of a chain that nobody was asked for.
 
     Args:
-        origin: What stands for the teacher: `paired` or `decomposed`.
+        origin: What stands for the teacher: `paired`, `written` or `decomposed`.
         model: Who wrote it, as far as its source says.
         text: The chain as it stood there.
     """

@@ -30,8 +30,8 @@ Columns = dict[str, "Column | Columns"]
 PROVENANCE: Columns = {
     "teacher": Column(
         "string",
-        "Kind of teacher: `procedural`, `openai`, `transformers`, `recorded`; `paired`, `decomposed` for what came "
-        "ready-made",
+        "Kind of teacher: `procedural`, `openai`, `transformers`, `recorded`; `paired`, `written`, `decomposed` for "
+        "what came ready-made",
     ),
     "model": Column("string", "Model as the endpoint (or the recording) reported it"),
     "template": Column("string", "Prompt template and digest of its text"),

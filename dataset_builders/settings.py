@@ -87,18 +87,16 @@ class Pairs(Strict):
     kinds: dict[str, str] = Field(default_factory=dict)
 
 
-class Decomposed(Strict):
-    """Ready-made sub-questions and answers, as GSM8K's socratic files have them.
-
-    A row's answer holds a line `sub-question ** sub-answer` per step, then `#### ` and the gold answer.
+class ReadyMade(Strict):
+    """A file of questions whose reasoning is there already, a row each.
 
     Attributes:
         path: File or glob pattern, as for problems of source `jsonl`.
-        question: Column of the question.
-        answer: Column of the steps and the gold answer.
+        question: Column of the question, or a template over several.
+        answer: Column of the gold answer.
         task: Task name; `{stem}` is the name of the file.
         kind: How answers are compared.
-        model: Who wrote the steps, as far as the source says.
+        model: Who wrote the reasoning, as far as the source says.
     """
 
     path: str
@@ -107,6 +105,38 @@ class Decomposed(Strict):
     task: str = "{stem}"
     kind: Kind = "auto"
     model: str = "unknown"
+
+
+class WrittenChains(ReadyMade):
+    """Ready-made chains, a row each; a question may have several.
+
+    Attributes:
+        chain: Column of the chain with its final answer, as a teacher would have written it, or a template over several
+            columns: `{rationale} The answer is {label}.`
+        choices: Column of the answer options, as in `columns.choices` of problems.
+    """
+
+    chain: str = "chain"
+    choices: str | None = None
+
+    @field_validator("question", "chain")
+    @classmethod
+    def _is_a_template(cls, template: str) -> str:
+        try:
+            columns(template)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return template
+
+
+class Decomposed(ReadyMade):
+    """Ready-made sub-questions and answers, as GSM8K's socratic files have them.
+
+    A row's answer holds a line `sub-question ** sub-answer` per step, then `#### ` and the gold answer.
+
+    Attributes:
+        answer: Column of the steps and the gold answer.
+    """
 
 
 class BuilderSettings(Strict):
@@ -187,22 +217,26 @@ class DualCotsSettings(BuilderSettings):
 
 
 class TeacherCotsSettings(BuilderSettings):
-    """Settings of `teacher_cots`.
+    """Settings of `teacher_cots`; either `problems` and `teacher`, or `chains`.
 
     Attributes:
         samples: Chains asked per problem; each becomes a record.
         keep: `right` publishes chains whose final answer is gold and rejects the others; `all` keeps wrong ones
             too, told apart by the column `correct`.
+        chains: Ready-made chains instead of a teacher; `problems` then gives the held-out questions alone.
     """
 
     sampling: LogprobSampling = LogprobSampling()
     samples: Positive = 1
     keep: Literal["right", "all"] = "right"
+    chains: WrittenChains | None = None
 
     @model_validator(mode="after")
-    def _has_an_origin(self) -> Self:
-        if self.problems is None or self.teacher is None:
-            raise ValueError("name problems and a teacher")
+    def _one_origin(self) -> Self:
+        if self.chains is not None and self.teacher is not None:
+            raise ValueError("chains names chains that are there already: leave out either chains or teacher")
+        if self.chains is None and (self.problems is None or self.teacher is None):
+            raise ValueError("name problems and a teacher, or a file of ready-made chains in chains")
         return self
 
     def knobs(self) -> dict[str, Any]:

@@ -5,15 +5,38 @@ What Std-CoT, Fine-tune-CoT and SCoTD train on: n samples per question, kept if 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of
-from dataset_builders.chains import is_right, question_columns, sft_record
+from dataset_builders.chains import Chain, is_right, question_columns, sft_record
 from dataset_builders.columns import CHAIN, LOGPROBS, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
 from dataset_builders.published import CotsBuilder
-from dataset_builders.settings import TeacherCotsSettings
+from dataset_builders.settings import TeacherCotsSettings, WrittenChains
+from dataset_builders.written import written_chains
 from toolkit.problem import Problem
+from toolkit.problem_rows import digest
+from toolkit.teachers.protocol import Request
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One chain as it came.
+
+    Attributes:
+        id: The record's id.
+        question: What the samples of one question have in common and no other has.
+        problem: What the chain answers.
+        chain: The chain.
+        logprobs: The column of this name, where it was asked for.
+    """
+
+    id: str
+    question: str
+    problem: Problem
+    chain: Chain
+    logprobs: dict[str, Any] = field(default_factory=dict)
 
 
 class TeacherCots(CotsBuilder):
@@ -43,33 +66,35 @@ class TeacherCots(CotsBuilder):
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: TeacherCotsSettings) -> Rounds:
-        """Yield the one round of requests and return the records; see `dataset_builders.asking`."""
-        wanted = samples_of(problems, settings.samples)
-        requests = [asker.request("cot", problem, index) for _, problem, index in wanted]
-        yield requests
-        outcome = Outcome(steps=[Step("cot")])
+        """Yield the one round of requests, none for ready-made chains, and return the records."""
+        if settings.chains is not None:
+            step, samples = Step("chains"), _ready_made(settings.chains, settings.max_characters)
+        else:
+            step = Step("cot")
+            samples = yield from _asked(problems, asker, settings)
+        outcome = Outcome(steps=[step])
         seen: set[tuple[str, str | None]] = set()
-        for (name, problem, _), request in zip(wanted, requests, strict=True):
-            chain = asker.chain(request, problem, "teacher")
+        for sample in samples:
+            chain, problem = sample.chain, sample.problem
             correct = is_right(chain, problem)
             reason = chain.fault
-            if reason is None and (problem.id, chain.rationale) in seen:
+            if reason is None and (sample.question, chain.rationale) in seen:
                 reason = "the same chain as another sample"
             if reason is None and not correct and settings.keep == "right":
                 reason = "final answer is wrong"
-            seen.add((problem.id, chain.rationale))
-            outcome.steps[0].count(reason, "right" if correct else "wrong")
-            outcome.steps[0].completions += not is_unanswered(reason)
+            seen.add((sample.question, chain.rationale))
+            step.count(reason, "right" if correct else "wrong")
+            step.completions += not is_unanswered(reason)
             (outcome.rejected if reason else outcome.train).append(
                 {
-                    **question_columns(problem, name),
+                    **question_columns(problem, sample.id),
                     "reason": reason,
                     "correct": correct,
                     "chain": {
                         "rationale": chain.rationale,
                         "answer": chain.answer,
                         "provenance": chain.provenance,
-                        **({"logprobs": asker.logprobs(request)} if settings.sampling.top_logprobs else {}),
+                        **sample.logprobs,
                     },
                 }
             )
@@ -79,3 +104,31 @@ class TeacherCots(CotsBuilder):
     def sft(record: dict[str, Any]) -> dict[str, Any]:
         """Return a record's chain as prompt and completion."""
         return sft_record(record, record["chain"])
+
+
+def _asked(
+    problems: Sequence[Problem], asker: Asker, settings: TeacherCotsSettings
+) -> Generator[list[Request], None, list[Sample]]:
+    """Ask for the samples of every problem."""
+    wanted = samples_of(problems, settings.samples)
+    requests = [asker.request("cot", problem, index) for _, problem, index in wanted]
+    yield requests
+    return [
+        Sample(
+            name,
+            problem.id,
+            problem,
+            asker.chain(request, problem, "teacher"),
+            {"logprobs": asker.logprobs(request)} if settings.sampling.top_logprobs else {},
+        )
+        for (name, problem, _), request in zip(wanted, requests, strict=True)
+    ]
+
+
+def _ready_made(written: WrittenChains, max_characters: int) -> list[Sample]:
+    """Read chains that are there already, to be judged by the rules that a teacher's are judged by."""
+    return [
+        # Every row is a problem with an id of its own; rows of one question are told by their text.
+        Sample(problem.id, digest(problem.task, problem.question, problem.answer), problem, chain)
+        for problem, chain in written_chains(written, max_characters)
+    ]

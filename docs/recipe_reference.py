@@ -28,6 +28,7 @@ from dataset_builders.settings import (
     SamplingSettings,
     SocraticStepsSettings,
     TeacherCotsSettings,
+    WrittenChains,
 )
 from toolkit import recipe_sections as sections
 from toolkit.collect import CollectSettings
@@ -54,7 +55,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config` of `dual_cots`": DualCotsSettings,
     "`dataset.config` of `teacher_cots`": TeacherCotsSettings,
     "`dataset.config` of `key_tokens`": KeyTokensSettings,
-    "`dataset.config.chains`": PublishedChains,
+    "`dataset.config.chains` of `key_tokens`": PublishedChains,
     "`dataset.config.attributor`": Attributor,
     "`dataset.config` of `counterfactual_rationales`": CounterfactualRationalesSettings,
     "`dataset.config` of `socratic_steps`": SocraticStepsSettings,
@@ -64,6 +65,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config.collect`": CollectSettings,
     "`dataset.config.recordings[]`": Recording,
     "`dataset.config.pairs`": Pairs,
+    "`dataset.config.chains` of `teacher_cots`": WrittenChains,
     "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,

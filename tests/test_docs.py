@@ -92,11 +92,14 @@ def test_readme_opens_with_the_two_commands() -> None:
     assert blocks(README, "bash")[0].split("\n")[:2] == ["make quickstart", "make test"]
 
 
-@pytest.mark.parametrize("builder", ["key_tokens", "teacher_cots"])
-def test_the_recipe_shown_for_a_dataset_is_valid(builder: str, tmp_path: Path) -> None:
-    (recipe,) = blocks(ROOT / "docs" / "datasets" / f"{builder}.md", "yaml")
-    (tmp_path / "recipe.yaml").write_text(recipe)
-    assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == builder
+@pytest.mark.parametrize(("builder", "shown"), [("key_tokens", 1), ("teacher_cots", 2)])
+def test_the_recipes_shown_for_a_dataset_are_valid(builder: str, shown: int, tmp_path: Path) -> None:
+    recipes = blocks(ROOT / "docs" / "datasets" / f"{builder}.md", "yaml")
+    assert len(recipes) == shown
+    (tmp_path / "recipes").symlink_to(ROOT / "recipes")  # what they extend lies beside them
+    for recipe in recipes:
+        (tmp_path / "recipe.yaml").write_text(recipe)
+        assert open_recipe(str(tmp_path / "recipe.yaml")).dataset.builder == builder
 
 
 def test_the_method_of_three_views_is_valid(tmp_path: Path) -> None:

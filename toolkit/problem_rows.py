@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -101,6 +101,18 @@ def problems_of_rows(
         more = [f"... and {len(faults) - MOST_FAULTS} more rows"] if len(faults) > MOST_FAULTS else []
         raise UserError("\n".join([*faults[:MOST_FAULTS], *more]))
     return problems
+
+
+def rows_with_problems(
+    path: str, columns: Columns, answer_pattern: str | None, kind: Kind, task: str
+) -> Iterator[tuple[Row, Problem]]:
+    """Yield every row of some files with its problem, for who takes more from a row than the problem.
+
+    Raises:
+        UserError: No such file, or rows as `problems_of_rows` refuses them.
+    """
+    rows = list(read_rows(path))
+    yield from zip(rows, problems_of_rows(rows, columns, answer_pattern, kind, task), strict=True)
 
 
 def digest(*content: object) -> str:

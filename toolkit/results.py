@@ -154,7 +154,7 @@ def student_facts(
     shown = next(iter(samples[own].values()))[0]
     first = shown["turns"][0] if shown["turns"] else shown
     settings = recipe.dataset.config
-    teacher = getattr(getattr(settings, "teacher", None), "kind", "published elsewhere")
+    teacher = getattr(getattr(settings, "teacher", None), "kind", "")
     publish = recipe.publish
     return StudentFacts(
         repo_id=publish.repo_id if publish else recipe.recipe.name,

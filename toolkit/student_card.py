@@ -30,7 +30,7 @@ class DatasetFacts:
         repo_id: Dataset's name.
         revision: Its version or, better, full commit.
         digest: Of the records that were trained on.
-        teacher: Who wrote the chains: `procedural`, `openai`, `recorded`.
+        teacher: Who wrote the chains: `procedural`, `openai`, `recorded`; empty where nobody was asked for them.
         teacher_model: Model as the teacher reported it.
     """
 

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import gzip
+import json
+from pathlib import Path
 from typing import Any
+
+import pytest
+from pydantic import ValidationError
 
 from dataset_builders.asking import Outcome
 from dataset_builders.columns import leaves
 from dataset_builders.teacher_cots import TeacherCots
 from tests.scripted_answers import build, chain, problem
+from toolkit.errors import UserError
 from toolkit.teachers.protocol import Completion, Request
 
 
@@ -68,3 +75,106 @@ def test_nobody_gets_a_column_of_log_probabilities_that_were_not_asked_for() -> 
 
     assert "logprobs" not in outcome.train[0]["chain"]
     assert TeacherCots.tables(outcome) == TeacherCots.tables(Outcome())
+
+
+# --- ready-made chains ---------------------------------------------------------------------------------------------
+
+
+def row(chain: object = "3 + 4 = 7. So the answer is 7.", **more: object) -> dict[str, object]:
+    return {"question": "3 + 4?", "chain": chain, "answer": 7, **more}
+
+
+def built(path: Path, *rows: object, keep: str = "all", **columns: object) -> Outcome:
+    lines = "\n".join(one if isinstance(one, str) else json.dumps(one) for one in rows).encode()
+    path.write_bytes(gzip.compress(lines) if path.suffix == ".gz" else lines)
+    chains = {"path": str(path), **columns}
+    of_chains = TeacherCots.SETTINGS.model_validate({"chains": chains, "keep": keep})
+    outcome, requests = build(TeacherCots, of_chains, [], lambda *_: None)
+    assert requests == []
+    return outcome
+
+
+def test_a_ready_made_chain_becomes_a_record_with_its_writer(tmp_path: Path) -> None:
+    text = "3 + 4 = 7. So the answer is 7.\n\nQ: 4 + 5?\nA: The answer is 9."
+
+    (made,) = built(tmp_path / "sums.jsonl.gz", row(text), model="palm").train
+
+    assert (made["task"], made["question"], made["answer"]) == ("sums", "3 + 4?", "7")
+    assert (made["chain"]["rationale"], made["chain"]["answer"], made["correct"]) == ("3 + 4 = 7.", "7", True)
+    assert made["chain"]["provenance"]["teacher"] == "written"
+    assert made["chain"]["provenance"]["model"] == "palm"
+    assert made["chain"]["provenance"]["completion"] == text
+    assert TeacherCots.sft(made)["completion"] == "3 + 4 = 7.\nTherefore, the answer is 7."
+
+
+@pytest.mark.parametrize(("keep", "kept"), [("all", [True, False]), ("right", [True])])
+def test_wrong_ready_made_chains_are_kept_or_rejected_as_a_teachers_are(
+    tmp_path: Path, keep: str, kept: list[bool]
+) -> None:
+    outcome = built(tmp_path / "sums.jsonl", row(), row("3 + 4 = 8. The answer is 8."), keep=keep)
+
+    assert [made["correct"] for made in outcome.train] == kept
+    assert [made["reason"] for made in outcome.rejected] == ["final answer is wrong"] * (2 - len(kept))
+    assert (outcome.steps[0].name, outcome.steps[0].records, outcome.steps[0].accepted) == ("chains", 2, len(kept))
+
+
+@pytest.mark.parametrize(
+    ("chain", "reason"),
+    [
+        ("3 + 4 = 7.", "no answer clause"),
+        ("", "empty completion"),
+        (None, "empty completion"),
+        ("x" * 30_000 + " The answer is 7.", "longer than 20000 characters"),
+    ],
+)
+def test_a_ready_made_chain_that_cannot_be_read_is_rejected_with_its_reason(
+    tmp_path: Path, chain: object, reason: str
+) -> None:
+    assert [made["reason"] for made in built(tmp_path / "sums.jsonl", row(chain)).rejected] == [reason]
+
+
+def test_several_chains_of_a_question_are_records_of_their_own_and_repeats_are_none(tmp_path: Path) -> None:
+    other = row("4 + 3 = 7. So the answer is 7.")
+
+    outcome = built(tmp_path / "sums.jsonl", row(), other, row(), row(question="4 + 3?"))
+
+    assert [made["question"] for made in outcome.train] == ["3 + 4?", "3 + 4?", "4 + 3?"]
+    assert len({made["id"] for made in [*outcome.train, *outcome.rejected]}) == 4
+    assert [made["reason"] for made in outcome.rejected] == ["the same chain as another sample"]
+
+
+def test_a_chain_may_be_put_together_from_columns_and_its_options_be_lettered(tmp_path: Path) -> None:
+    made = row(None, question="Which?", choices=["left", "right"], answer="right", why={"text": "It is."}, label="(b)")
+
+    (right,) = built(
+        tmp_path / "sides.jsonl", made, chain="{why.text} The answer is {label}.", choices="choices", task="sides"
+    ).train
+
+    assert right["question"] == "Which?\nOptions:\n(A) left\n(B) right"
+    assert (right["chain"]["rationale"], right["chain"]["answer"], right["answer"]) == ("It is.", "(B)", "(B)")
+    assert right["correct"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([row(), {"question": "?", "answer": 7, "chian": ""}], r"sums\.jsonl:2: no column 'chain'.*mean 'chian'"),
+        ([row(), row(answer=None)], r"sums\.jsonl:2: no gold answer: column 'answer' has no value"),
+        ([{"chain": "", "answer": 7}], r"sums\.jsonl:1: no column 'question'"),
+        ([row({"text": "3"})], r"sums\.jsonl:1: column 'chain' is a dict, not a text"),
+        ([row(), "{not json"], r"sums\.jsonl:2: is not JSON"),
+        ([], r"sums\.jsonl: the file is empty"),
+    ],
+)
+def test_a_faulty_file_of_chains_is_named_with_its_line(tmp_path: Path, rows: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        built(tmp_path / "sums.jsonl", *rows)
+
+
+def test_settings_want_a_teacher_or_ready_made_chains_but_not_both() -> None:
+    with pytest.raises(ValidationError, match="leave out either chains or teacher"):
+        settings(chains={"path": "x.jsonl"})
+    with pytest.raises(ValidationError, match="problems and a teacher, or a file"):
+        TeacherCots.SETTINGS.model_validate({})
+    with pytest.raises(ValidationError, match="template has a stray"):
+        TeacherCots.SETTINGS.model_validate({"chains": {"path": "x.jsonl", "chain": "{rationale"}})

@@ -199,6 +199,12 @@ def test_a_procedural_teacher_is_told_apart() -> None:
     assert warning not in build_student_card(facts(dataset=bought))
 
 
+def test_chains_that_nobody_was_asked_for_have_no_teacher() -> None:
+    given = DatasetFacts("org/dual-cots", "v1.0.0", "9f" * 32, "")
+    assert "written by the" in build_student_card(facts())
+    assert "written by the" not in build_student_card(facts(dataset=given))
+
+
 def test_the_references_stand_beside_the_student() -> None:
     card = build_student_card(facts())
     for student in ("untrained", "answer_only", "imitate", "key_steps"):
