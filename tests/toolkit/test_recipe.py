@@ -14,7 +14,9 @@ from toolkit.recipe import Builders, OwnSplit, Recipe, RecipeFaults, load_recipe
 from toolkit.schema import Strict
 from toolkit.training_fields import OWNED, configuration_model, model_config_fields, model_types, training_model
 
-COLUMNS = frozenset({"id", "question", "answer", "right.rationale", "right.answer", "wrong.rationale", "wrong.answer"})
+COLUMNS = dict.fromkeys(
+    ["id", "question", "answer", "right.rationale", "right.answer", "wrong.rationale", "wrong.answer"], ""
+)
 
 
 class Sampling(Strict):

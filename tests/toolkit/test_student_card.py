@@ -73,6 +73,7 @@ def stage(name: str, views: dict[str, Any], steps: int, start: float) -> StageFa
         "tokens": dict.fromkeys(views, 398421),
         "scored": dict.fromkeys(views, 221933),
         "weighted": dict.fromkeys(views, 31922),
+        "softened": {},
         "dropped": {"ordering/17": "too long", "dates/3": "too long"},
         "longest": 530,
         "held_out": None,
