@@ -17,7 +17,6 @@ from toolkit.trl_seams import DataCollatorForLanguageModeling, pack_dataset, pad
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from torch import Tensor
 
 _FILLED_WITH_ZERO = ("weights", "counts", "views")
 
@@ -55,9 +54,11 @@ class WeightedCollator:
             ]
         batch: dict[str, Any] = self._tokens(examples)
         soft = [name for name in SOFT_COLUMNS if name in examples[0]]
+        longest = max((len(row) for name in soft for example in examples for row in example[name]), default=0)
         for name in (*_FILLED_WITH_ZERO, *soft):
             tensors = [
-                _filled_rows(example[name]) if name in soft else torch.tensor(example[name]) for example in examples
+                torch.tensor(_filled_rows(example[name], longest) if name in soft else example[name])
+                for example in examples
             ]
             if self.flat:
                 tensors = [torch.cat(tensors)]
@@ -67,10 +68,9 @@ class WeightedCollator:
         return batch
 
 
-def _filled_rows(rows: list[list[float]]) -> Tensor:
-    """Return rows of unlike lengths as one tensor of shape (T, K), filled up with 0."""
-    longest = max(map(len, rows))
-    return torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+def _filled_rows(rows: list[list[float]], length: int) -> list[list[float]]:
+    """Return rows filled up with 0 to one length."""
+    return [[*row, *[0] * (length - len(row))] for row in rows]
 
 
 def filled(columns: Mapping[str, list[Any]], multiple: int) -> dict[str, list[Any]]:

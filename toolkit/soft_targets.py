@@ -59,8 +59,8 @@ class SoftTarget:
 def place(tokens: Sequence[Mapping[str, Any]], column: str, text: str, start: int) -> tuple[TeacherToken, ...]:
     """Find the teacher's tokens in a text that holds a part of what it wrote.
 
-    A token at the border is there as well where the text around the column goes on as the teacher did: mostly the space
-    before the first word.
+    Tokens around the column are there as well as far as the text reads as the teacher wrote: mostly the space before
+    the first word.
 
     Args:
         tokens: All tokens of the teacher's completion in order, each with `token` and its `top`: list of `token` and
@@ -88,14 +88,17 @@ def place(tokens: Sequence[Mapping[str, Any]], column: str, text: str, start: in
     found = whole.find(column, whole.rfind(_THINKING_END) + 1) if column else -1
     if found < 0:
         return ()
-    placed = []
+    placed: list[TeacherToken] = []
     begin = start - found
-    for token, top in written:
+    for token, top in filter(lambda one: one[0], written):
         end = begin + len(token)
-        if token and begin >= 0 and text[begin:end] == token and begin < start + len(column) and end > start:
-            placed.append(
-                TeacherToken(begin, end, tuple((other, math.exp(min(logprob, 0.0))) for other, logprob in top))
-            )
+        if begin >= 0 and text[begin:end] == token:
+            likely = tuple((other, math.exp(min(logprob, 0.0))) for other, logprob in top)
+            placed.append(TeacherToken(begin, end, likely))
+        elif begin < start:
+            placed.clear()  # nothing before this one stands where it stood for the teacher
+        else:
+            break
         begin = end
     return tuple(placed)
 
