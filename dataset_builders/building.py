@@ -216,11 +216,11 @@ def _model_asked(config: Any, teacher: Teacher) -> str:
 
     Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
     a digest of them is part of the name; else other settings would be answered from the store with what the old ones
-    gave. Where a model runs and how many prompts it takes at once decide nothing.
+    gave. Where a model runs, how many prompts it takes at once and what trained it decide nothing.
     """
     if teacher.kind not in ("procedural", "transformers"):
         return teacher.model
-    settings = config.model_dump(mode="json", exclude={"device", "batch_size"})
+    settings = config.model_dump(mode="json", exclude={"device", "batch_size", "recipe"})
     return f"{teacher.model}@{_digest(settings)[:8]}"
 
 

@@ -32,6 +32,7 @@ _ASKED_FOR = {
     "counterfactual": "the reasoning that leads to the wrong answer, given as if it were right",
     "socratic": "sub-questions with their answers, down to the final one",
     "decomposed": "nothing: sub-questions and answers came ready-made",
+    "demonstrations": "nothing: chains of other questions are shown with each one",
 }
 _LIBRARIES = ("cot-distillery", "datasets", "pyarrow", "rapidfuzz")
 _SCORING = ("captum", "torch", "transformers")

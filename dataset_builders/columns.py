@@ -108,6 +108,15 @@ LOGPROBS = Column(
     },
 )
 
+DEMONSTRATIONS: Columns = {
+    "answers": Column(
+        "string", "Other questions of the task with their answers, each `Q: ...`, `A: ...` and an empty line"
+    ),
+    "chains": Column(
+        "string", "The same questions with right chains: `Q: ...`, `A: ...`, the answer clause and an empty line"
+    ),
+}
+
 SFT: Columns = {
     "id": QUESTION["id"],
     "task": QUESTION["task"],

@@ -15,7 +15,7 @@ import datasets
 
 from dataset_builders.asking import Asker, Outcome, Rounds
 from dataset_builders.chains import question_columns
-from dataset_builders.columns import QUESTION, Columns, features
+from dataset_builders.columns import QUESTION, Columns, features, text_paths
 from dataset_builders.settings import BuilderSettings
 from toolkit.problem import Problem
 from toolkit.problem_sources import load_problems
@@ -67,6 +67,8 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     RECORD: ClassVar[Columns]
     SFT_RECORD: ClassVar[Columns]
     COLUMNS: ClassVar[set[str]]
+    # Further columns that are published where a setting asks for them, by the setting's dotted name.
+    OPTIONAL: ClassVar[dict[str, Columns]] = {}
     CHAINS: ClassVar[tuple[str, ...]]
     # Further modules whose code decides what is in the rows of this builder alone.
     ROW_CODE: ClassVar[tuple[str, ...]] = ()
@@ -92,6 +94,12 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
             hub_dir: Root of the local hub, for a builder that starts from what was published before.
         """
         return problems_to_ask(settings)
+
+    @classmethod
+    def view_columns(cls) -> dict[str, str]:
+        """Return the columns that views may take, each with the setting that it needs, or none where it needs none."""
+        asked = {path: setting for setting, columns in cls.OPTIONAL.items() for path in text_paths(columns)}
+        return dict.fromkeys(cls.COLUMNS, "") | asked
 
     @classmethod
     def tables(cls, outcome: Outcome) -> dict[str, Columns]:

@@ -224,12 +224,18 @@ class TeacherCotsSettings(BuilderSettings):
         keep: `right` publishes chains whose final answer is gold and rejects the others; `all` keeps wrong ones
             too, told apart by the column `correct`.
         chains: Ready-made chains instead of a teacher; `problems` then gives the held-out questions alone.
+        demonstrations: Other training questions of the task shown with each one, in the columns
+            `demonstrations.answers` (with their answers) and `demonstrations.chains` (with right chains); 0 for
+            no such columns. A record has fewer where there are no more, and is rejected without any.
+        seed: Draws the demonstrations, together with the record's id.
     """
 
     sampling: LogprobSampling = LogprobSampling()
     samples: Positive = 1
     keep: Literal["right", "all"] = "right"
     chains: WrittenChains | None = None
+    demonstrations: int = Field(default=0, ge=0)
+    seed: int = 0
 
     @model_validator(mode="after")
     def _one_origin(self) -> Self:
@@ -241,7 +247,8 @@ class TeacherCotsSettings(BuilderSettings):
 
     def knobs(self) -> dict[str, Any]:
         """See `BuilderSettings.knobs`."""
-        return {**super().knobs(), **self.model_dump(mode="json", include={"samples", "keep"})}
+        names = {"samples", "keep", *(("demonstrations", "seed") if self.demonstrations else ())}
+        return {**super().knobs(), **self.model_dump(mode="json", include=names)}
 
 
 class CounterfactualRationalesSettings(BuilderSettings):

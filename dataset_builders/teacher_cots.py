@@ -10,11 +10,23 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of
-from dataset_builders.chains import Chain, is_right, question_columns, sft_record
-from dataset_builders.columns import CHAIN, LOGPROBS, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
+from dataset_builders.chains import Chain, is_right, question_columns, sft_record, whole
+from dataset_builders.columns import (
+    CHAIN,
+    DEMONSTRATIONS,
+    LOGPROBS,
+    PROVENANCE,
+    QUESTION,
+    REASON,
+    SFT,
+    Column,
+    Columns,
+    text_paths,
+)
 from dataset_builders.published import CotsBuilder
 from dataset_builders.settings import TeacherCotsSettings, WrittenChains
 from dataset_builders.written import written_chains
+from toolkit.draws import some
 from toolkit.problem import Problem
 from toolkit.problem_rows import digest
 from toolkit.teachers.protocol import Request
@@ -52,16 +64,24 @@ class TeacherCots(CotsBuilder):
     }
     SFT_RECORD: ClassVar[Columns] = SFT
     COLUMNS = text_paths(RECORD) - {"reason"}
+    OPTIONAL: ClassVar[dict[str, Columns]] = {
+        "sampling.top_logprobs": {"chain": {"logprobs": LOGPROBS}},
+        "demonstrations": {"demonstrations": DEMONSTRATIONS},
+    }
     CHAINS = ("chain",)
+    ROW_CODE = ("toolkit.draws",)
 
     @classmethod
     def tables(cls, outcome: Outcome) -> dict[str, Columns]:
-        """Return the columns of each config; chains have `logprobs` where the teacher was asked for them."""
+        """Return the columns of each config, with those that were asked for: log-probabilities, demonstrations."""
         tables = super().tables(outcome)
         chain = cls.RECORD["chain"]
         assert isinstance(chain, dict)
-        if any("logprobs" in record["chain"] for record in (*outcome.train, *outcome.rejected)):
-            tables["default"] = {**cls.RECORD, "chain": {**chain, "logprobs": LOGPROBS}}
+        records = (*outcome.train, *outcome.rejected)
+        if any("logprobs" in record["chain"] for record in records):
+            tables["default"] = {**tables["default"], "chain": {**chain, "logprobs": LOGPROBS}}
+        if any("demonstrations" in record for record in records):
+            tables["default"] = {**tables["default"], "demonstrations": DEMONSTRATIONS}
         return tables
 
     @staticmethod
@@ -98,7 +118,7 @@ class TeacherCots(CotsBuilder):
                     },
                 }
             )
-        return outcome
+        return _demonstrated(outcome, settings) if settings.demonstrations else outcome
 
     @staticmethod
     def sft(record: dict[str, Any]) -> dict[str, Any]:
@@ -132,3 +152,44 @@ def _ready_made(written: WrittenChains, max_characters: int) -> list[Sample]:
         Sample(problem.id, digest(problem.task, problem.question, problem.answer), problem, chain)
         for problem, chain in written_chains(written, max_characters)
     ]
+
+
+def _demonstrated(outcome: Outcome, settings: TeacherCotsSettings) -> Outcome:
+    """Give every record its demonstrations, and reject those for which there are none.
+
+    One chain demonstrates a question, its first right one, so that the questions shown with a record all differ.
+    """
+    step = Step("demonstrations")
+    pools: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in outcome.train:
+        if record["correct"]:
+            pools.setdefault(record["task"], {}).setdefault(record["question"], record)
+    # By id: whom a record is shown with does not depend on the order of the problems.
+    ordered = {task: sorted(pool.values(), key=lambda record: str(record["id"])) for task, pool in pools.items()}
+    train = []
+    for record in outcome.train:
+        shown = _partners(record, ordered.get(record["task"], []), settings)
+        reason = None if shown else "no right chain of another question of the task to demonstrate"
+        step.count(reason)
+        if reason:
+            outcome.rejected.append({**record, "reason": reason})
+            continue
+        asked = [f"Q: {other['question']}\nA: " for other in shown]
+        chains = [whole(other["chain"]["rationale"], other["answer"]) for other in shown]
+        columns = {
+            "answers": "".join(f"{ask}{other['answer']}\n\n" for ask, other in zip(asked, shown, strict=True)),
+            "chains": "".join(f"{ask}{chain}\n\n" for ask, chain in zip(asked, chains, strict=True)),
+        }
+        train.append({**record, "demonstrations": columns})
+    rejected = [{**record, "demonstrations": None} for record in outcome.rejected]
+    return Outcome(train, rejected, [*outcome.steps, step])
+
+
+def _partners(
+    record: dict[str, Any], pool: list[dict[str, Any]], settings: TeacherCotsSettings
+) -> list[dict[str, Any]]:
+    """Draw the records that demonstrate for one: of other questions, a function of (seed, its id) and of the pool."""
+    # One more than is wanted: the record's own question may be among them.
+    drawn = some(settings.demonstrations + 1, len(pool), "demonstrations", settings.seed, record["id"])
+    others = [pool[position] for position in drawn if pool[position]["question"] != record["question"]]
+    return others[: settings.demonstrations]

@@ -24,11 +24,11 @@ def known_builders() -> Builders:
     from dataset_builders import BUILDERS, load_builder
     from toolkit.recipe import Builders
 
-    def find(name: str) -> tuple[type, frozenset[str]] | None:
+    def find(name: str) -> tuple[type, dict[str, str]] | None:
         if name not in BUILDERS:
             return None
         builder = load_builder(name)
-        return builder.SETTINGS, frozenset(builder.COLUMNS)
+        return builder.SETTINGS, builder.view_columns()
 
     return Builders(tuple(BUILDERS), find)
 

@@ -24,6 +24,17 @@ def number(*key: str | int) -> int:
     return numbers(1, *key)[0]
 
 
+def some(wanted: int, count: int, *key: str | int) -> list[int]:
+    """Return `wanted` of the positions 0 to `count` - 1, or all where there are fewer, in a uniformly drawn order."""
+    moved: dict[int, int] = {}
+    drawn = []
+    for first, number_ in enumerate(numbers(min(wanted, count), *key)):
+        taken = first + number_ % (count - first)
+        drawn.append(moved.get(taken, taken))
+        moved[taken] = moved.get(first, first)
+    return drawn
+
+
 def order(count: int, *key: str | int) -> list[int]:
     """Return a uniformly drawn order of the positions 0 to `count` - 1."""
     drawn = numbers(count, *key)

@@ -19,6 +19,7 @@ import numpy as np
 
 from toolkit.alignment import key_steps
 from toolkit.errors import UserError
+from toolkit.soft_targets import SoftTarget, align, single_tokens
 from toolkit.stage_views import StageViews
 from toolkit.transforms import Unusable
 from toolkit.views import RenderedView
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # Columns of an encoded dataset: one list per sequence, all of its length.
 COLUMNS = ("input_ids", "weights", "counts", "views")
+# What each token is to be, in datasets of a stage that has soft targets: a list of ids, and of their probabilities.
+SOFT_COLUMNS = ("soft_ids", "soft_probs")
 # What a sampler knows a sequence by, in datasets of a stage that has a balanced view.
 SAMPLED_BY = ("question", "record")
 _PROMPT = -1
@@ -45,12 +48,14 @@ class TokenizedView:
         segments: Index of the target segment each token belongs to, -1 for the prompt, shape (T,). The end of
             the sequence belongs to the last scored segment.
         view: What was tokenised.
+        soft: What each token is to be where a teacher says so, None where it is itself; length T.
         fault: Why a transform of tokens cannot be applied to it, None where nothing stands in the way.
     """
 
     input_ids: np.ndarray
     segments: np.ndarray
     view: RenderedView
+    soft: list[SoftTarget | None]
     fault: str | None = None
 
     @property
@@ -85,6 +90,32 @@ class EncodedSequence:
 
 
 @dataclass(slots=True)
+class Softened:
+    """How much of a view's segments with soft targets has them.
+
+    Attributes:
+        tokens: Tokens of these segments, the end of sequence aside.
+        aligned: Those that got a teacher's distribution; the others are to be themselves.
+        mass: Probability that these got, added up: a teacher that told its most likely tokens told less than 1 each.
+        unmapped: Probability of what the teacher told beside it, which is no token of the student, added up.
+    """
+
+    tokens: int = 0
+    aligned: int = 0
+    mass: float = 0.0
+    unmapped: float = 0.0
+
+    def add(self, tokenized: TokenizedView) -> None:
+        """Count a view's tokens."""
+        numbers = [number for number, segment in enumerate(tokenized.view.target) if segment.teacher is not None]
+        self.tokens += int(np.isin(tokenized.segments[:-1], numbers).sum())
+        for target in filter(None, tokenized.soft):
+            self.aligned += 1
+            self.mass += sum(target.probs)
+            self.unmapped += target.unmapped
+
+
+@dataclass(slots=True)
 class EncodingReport:
     """What became of a stage's records.
 
@@ -94,6 +125,7 @@ class EncodingReport:
         tokens: Tokens encoded, per view.
         scored: Tokens in scored segments, per view.
         weighted: Tokens with a weight other than 0, per view.
+        softened: Soft targets, per view that has some.
         dropped: Records left out, with the reason.
         longest: Tokens of the longest sequence seen, dropped ones included.
         held_out: What became of the records held out of training, which none of the others counts; None without any.
@@ -104,6 +136,7 @@ class EncodingReport:
     tokens: dict[str, int] = field(default_factory=dict)
     scored: dict[str, int] = field(default_factory=dict)
     weighted: dict[str, int] = field(default_factory=dict)
+    softened: dict[str, Softened] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     longest: int = 0
     held_out: EncodingReport | None = None
@@ -170,24 +203,53 @@ def tokenize(
         if ids and ids[-1] == tokenizer.eos_token_id:  # tokenizers that close every text themselves
             ids, offsets = ids[:-1], offsets[:-1]
         segments = _segments(text, len(prompt), view, offsets)
+        soft = _soft(tokenizer, ids, segments, len(prompt), view, offsets)
         scored = [number for number, segment in enumerate(view.target) if segment.weight]
         closing = scored[-1] if scored else len(view.target) - 1
         fault = None
         try:
-            ids, segments = _rearranged(tokenizer, ids, segments, view)
+            ids, segments, soft = _rearranged(tokenizer, ids, segments, soft, view)
         except Unusable as unusable:
             fault = unusable.reason
         tokenized.append(
             TokenizedView(
-                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64), np.append(segments, closing), view, fault
+                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64),
+                np.append(segments, closing),
+                view,
+                [*soft, None],
+                fault,
             )
         )
     return tokenized
 
 
+def _soft(
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    segments: np.ndarray,
+    prompt_length: int,
+    view: RenderedView,
+    offsets: np.ndarray,
+) -> list[SoftTarget | None]:
+    """Return what each token is to be, by the teacher's tokens of the segments that have some."""
+    soft: list[SoftTarget | None] = [None] * len(ids)
+    begin = prompt_length
+    for number, segment in enumerate(view.target):
+        if segment.teacher:
+            first, end = np.searchsorted(segments, [number, number + 1])
+            spans = [(int(start), int(stop)) for start, stop in offsets[first:end] - begin]
+            soft[first:end] = align(spans, ids[first:end], segment.teacher, segment.text, single_tokens(tokenizer))
+        begin += len(segment.text)
+    return soft
+
+
 def _rearranged(
-    tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], segments: np.ndarray, view: RenderedView
-) -> tuple[Sequence[int], np.ndarray]:
+    tokenizer: PreTrainedTokenizerBase,
+    ids: Sequence[int],
+    segments: np.ndarray,
+    soft: list[SoftTarget | None],
+    view: RenderedView,
+) -> tuple[Sequence[int], np.ndarray, list[SoftTarget | None]]:
     """Apply the transforms whose unit is the token; a text that is shuffled and tokenised again has other tokens."""
     for number, segment in enumerate(view.target):
         if segment.rearrange is not None:
@@ -197,7 +259,8 @@ def _rearranged(
             )
             ids = [*ids[:first], *changed, *ids[end:]]
             segments = np.concatenate([segments[:first], np.full(len(changed), number), segments[end:]])
-    return ids, segments
+            soft = [*soft[:first], *[None] * len(changed), *soft[end:]]
+    return ids, segments, soft
 
 
 def _segments(text: str, prompt_length: int, view: RenderedView, offsets: np.ndarray) -> np.ndarray:
@@ -324,11 +387,16 @@ def encode(
     views = StageViews(stage, rows)
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     sampled = is_sampled(stage)
+    softened = {
+        name: Softened() for name, view in stage.views.items() if any(piece.soft_targets for piece in view.target)
+    }
+    if softened:
+        columns |= {name: [] for name in SOFT_COLUMNS}
     if sampled:
         columns |= {name: [] for name in SAMPLED_BY}
     names = list(stage.views)
     tokens_of, scored_of, weighted_of = (dict.fromkeys(names, 0) for _ in range(3))
-    report = EncodingReport(tokens=tokens_of, scored=scored_of, weighted=weighted_of)
+    report = EncodingReport(tokens=tokens_of, scored=scored_of, weighted=weighted_of, softened=softened)
     for start in range(0, len(rows), batch_size):
         batch = range(start, min(start + batch_size, len(rows)))
         shown = [views.show(index) for index in batch]
@@ -350,10 +418,24 @@ def encode(
                 report.weighted[name] += sum(weight != 0 for weight in sequence.weights)
                 for column in COLUMNS:
                     columns[column].append(getattr(sequence, column))
+                if softened:
+                    ids, probs = _target_rows(tokens)
+                    columns["soft_ids"].append(ids)
+                    columns["soft_probs"].append(probs)
+                if name in softened:
+                    softened[name].add(tokens)
                 if sampled:
                     columns["question"].append(str(row["question"]))
                     columns["record"].append(str(row["id"]))
     return columns, report
+
+
+def _target_rows(tokens: TokenizedView) -> tuple[list[list[int]], list[list[float]]]:
+    """Return what each token is to be, as ids and as probabilities; a token without soft target is itself."""
+    rows = [
+        target or SoftTarget((int(own),), (1.0,)) for own, target in zip(tokens.input_ids, tokens.soft, strict=True)
+    ]
+    return [list(row.ids) for row in rows], [list(row.probs) for row in rows]
 
 
 def is_sampled(stage: Stage) -> bool:

@@ -1,19 +1,19 @@
 """`distill explain`: a few records as the loss sees them, every token coloured by its weight.
 
-Green is made likelier, red less likely, grey is seen and not scored; the deeper, the heavier. What is shown is what
-`encoding` gives the trainer, not a second rendering.
+Green is made likelier, red less likely, grey is seen and not scored; the deeper, the heavier. What is underlined is to
+be what a teacher thought likely there. What is shown is what `encoding` gives the trainer, not a second rendering.
 """
 
 from __future__ import annotations
 
 import html
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.encoding import encode_record
+from toolkit.encoding import Softened, TokenizedView, encode_record
 from toolkit.stage_views import StageViews
 
 if TYPE_CHECKING:
@@ -30,11 +30,13 @@ class ShownView:
         title: Stage, view and record.
         about: Coefficient, reduction and counts, in words.
         tokens: (text, weight, is in the prompt) of each token.
+        soft: By position what a teacher thought likely in a token's place: (text, probability), the likeliest first.
     """
 
     title: str
     about: str
     tokens: list[tuple[str, float, bool]]
+    soft: dict[int, list[tuple[str, float]]] = field(default_factory=dict)
 
     @property
     def scale(self) -> float:
@@ -63,7 +65,7 @@ def shown_views(
                 about = (
                     f"coefficient {view.coefficient:g}, token weights {view.token_weights}, reduction by "
                     f"{stage.reduction.by} over {stage.reduction.over}; {len(sequence.input_ids)} tokens, "
-                    f"{target} in the target, {weighted} weighted"
+                    f"{target} in the target, {weighted} weighted{_softened(tokenized)}"
                 )
                 yield ShownView(
                     f"stage {stage.name} / view {name} / record {row.get('id', '?')}",
@@ -77,7 +79,31 @@ def shown_views(
                             strict=True,
                         )
                     ],
+                    _soft_texts(tokenizer, tokenized),
                 )
+
+
+def _softened(tokenized: TokenizedView) -> str:
+    """Return how many tokens have a teacher's distribution, in words; nothing where none was to have one."""
+    counted = Softened()
+    counted.add(tokenized)
+    if not counted.tokens:
+        return ""
+    return (
+        f"; {counted.aligned} of {counted.tokens} tokens with soft targets are the teacher's too, and keep "
+        f"{counted.mass:.2f} of its probability ({counted.unmapped:.2f} has no token)"
+    )
+
+
+def _soft_texts(tokenizer: PreTrainedTokenizerBase, tokenized: TokenizedView) -> dict[int, list[tuple[str, float]]]:
+    return {
+        position: sorted(
+            ((str(tokenizer.decode([token])), prob) for token, prob in zip(target.ids, target.probs, strict=True)),
+            key=lambda one: -one[1],
+        )
+        for position, target in enumerate(tokenized.soft)
+        if target is not None
+    }
 
 
 def _token_texts(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> list[str]:
@@ -99,12 +125,13 @@ def as_terminal_text(view: ShownView) -> Any:
     from rich.text import Text
 
     text = Text(f"{view.title}\n", style="bold").append(f"{view.about}\n", style="dim not bold")
-    for token, weight, in_prompt in view.tokens:
+    for position, (token, weight, in_prompt) in enumerate(view.tokens):
         shown = token.replace("\n", "↵\n")
+        line = " underline" if position in view.soft else ""
         if weight:
             strength = 60 + int(140 * abs(weight) / view.scale)
             colour = f"rgb(0,{strength},0)" if weight > 0 else f"rgb({strength},0,0)"
-            text.append(shown, style=f"white on {colour} not bold")
+            text.append(shown, style=f"white on {colour} not bold{line}")
         else:
             text.append(shown, style="dim italic not bold" if in_prompt else "bright_black not bold")
     return text.append("\n")
@@ -115,13 +142,17 @@ def as_html(views: Sequence[ShownView]) -> str:
     parts = [_STYLE, _LEGEND]
     for view in views:
         parts.append(f'<section class="view"><h3>{html.escape(view.title)}</h3><p>{html.escape(view.about)}</p><pre>')
-        for token, weight, in_prompt in view.tokens:
+        for position, (token, weight, in_prompt) in enumerate(view.tokens):
             shown = html.escape(token).replace("\n", "<i>↵</i>\n")
             if weight:
                 share = 0.25 + 0.75 * abs(weight) / view.scale
                 hue = 130 if weight > 0 else 5
+                likely = view.soft.get(position, [])
+                told = "".join(f", {html.escape(repr(text))} {prob:.3f}" for text, prob in likely)
+                mark = ' class="soft"' if likely else ""
                 parts.append(
-                    f'<b title="weight {weight:.6g}" style="background:hsla({hue},65%,45%,{share:.2f})">{shown}</b>'
+                    f'<b title="weight {weight:.6g}{told}" style="background:hsla({hue},65%,45%,{share:.2f})"{mark}>'
+                    f"{shown}</b>"
                 )
             else:
                 parts.append(f'<span class="{"prompt" if in_prompt else "context"}">{shown}</span>')
@@ -133,13 +164,14 @@ _STYLE = """<style>
 .view pre{white-space:pre-wrap;overflow-wrap:anywhere;font:14px/1.7 ui-monospace,Menlo,Consolas,monospace;
 background:#fff;border:1px solid #ddd;border-radius:6px;padding:.8em}
 .view b{font-weight:inherit;border-radius:2px;padding:1px 0}.view i{opacity:.45;font-style:normal}
-.view p{color:#555;margin:.2em 0}.view h3{margin:1.4em 0 .2em;font-size:1.05em}
+.view .soft{text-decoration:underline}.view p{color:#555;margin:.2em 0}.view h3{margin:1.4em 0 .2em;font-size:1.05em}
 .prompt{color:#888;font-style:italic}.context{color:#666}
 .key span,.key b{padding:1px 6px;border-radius:3px;margin-right:1em;font-weight:normal}
 </style>"""
 _LEGEND = """<p class="key"><span class="prompt">prompt</span><span class="context">target without weight</span>
 <b style="background:hsla(130,65%,45%,.8)">made likelier</b><b style="background:hsla(5,65%,45%,.8)">made less
-likely</b> the deeper, the heavier within its view; the weight stands under the pointer</p>"""
+likely</b> the deeper, the heavier within its view; the weight stands under the pointer, and where a token is underlined
+what the teacher thought likely in its place</p>"""
 
 
 def page(title: str, body: str) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from toolkit.encoding import COLUMNS
+from toolkit.encoding import COLUMNS, SOFT_COLUMNS
 from toolkit.trl_seams import DataCollatorForLanguageModeling, pack_dataset, pad
 
 if TYPE_CHECKING:
@@ -43,21 +43,34 @@ class WeightedCollator:
         )
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return `input_ids`, `labels`, `weights`, `counts`, `views` of shape (B, T), and attention or positions."""
+        """Return `input_ids`, `labels`, `weights`, `counts`, `views` of shape (B, T), and attention or positions.
+
+        Of a stage with soft targets also `soft_ids` and `soft_probs` of shape (B, T, K), filled up with probability 0.
+        """
         for example in examples:
             example["labels"] = [
                 token if weight else -100
                 for token, weight in zip(example["input_ids"], example["weights"], strict=True)
             ]
         batch: dict[str, Any] = self._tokens(examples)
-        for name in _FILLED_WITH_ZERO:
-            tensors = [torch.tensor(example[name]) for example in examples]
+        soft = [name for name in SOFT_COLUMNS if name in examples[0]]
+        longest = max((len(row) for name in soft for example in examples for row in example[name]), default=0)
+        for name in (*_FILLED_WITH_ZERO, *soft):
+            tensors = [
+                torch.tensor(_filled_rows(example[name], longest) if name in soft else example[name])
+                for example in examples
+            ]
             if self.flat:
                 tensors = [torch.cat(tensors)]
             batch[name] = pad(
                 tensors, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
             )
         return batch
+
+
+def _filled_rows(rows: list[list[float]], length: int) -> list[list[float]]:
+    """Return rows filled up with 0 to one length."""
+    return [[*row, *[0] * (length - len(row))] for row in rows]
 
 
 def filled(columns: Mapping[str, list[Any]], multiple: int) -> dict[str, list[Any]]:
@@ -80,5 +93,6 @@ def pack(dataset: Dataset, max_length: int, seed: int) -> Dataset:
 
     Shuffled before packing, so that what shares a row is not what stood together in the dataset.
     """
-    shuffled = dataset.select_columns(list(COLUMNS)).shuffle(seed=seed).flatten_indices()
+    names = [name for name in (*COLUMNS, *SOFT_COLUMNS) if name in dataset.column_names]
+    shuffled = dataset.select_columns(names).shuffle(seed=seed).flatten_indices()
     return pack_dataset(shuffled, max_length, "bfd", {"desc": "Packing"})

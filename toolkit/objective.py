@@ -29,6 +29,25 @@ def denominators(counts: Tensor, views: Tensor, number_of_views: int, by: str) -
     return sums.sum().expand_as(sums).clone() if by == "token" else sums
 
 
+def soft_cross_entropy(logits: Tensor, ids: Tensor, probs: Tensor) -> Tensor:
+    """Return the cross-entropy of each token against the distribution that it is to have.
+
+    Equation: `sum over k of  p_k * -log q_k`; its gradient is that of KL(p || q), which differs by a constant (Fu et
+    al., arXiv 2301.12726). One id of probability 1 is the plain cross-entropy.
+
+    Args:
+        logits: Shape (B, T, vocabulary), float32.
+        ids: Ids k of each token, shape (B, T, K).
+        probs: Their probabilities p, not negative, shape (B, T, K); a row need not add up to 1.
+
+    Returns:
+        Shape (B, T), differentiable.
+    """
+    surprise = logits.logsumexp(dim=-1, keepdim=True) - logits.gather(-1, ids)
+    # Ids that only fill a row may be impossible to the model, and 0 times infinity is not 0.
+    return torch.where(probs > 0, probs * surprise, torch.zeros_like(surprise)).sum(dim=-1)
+
+
 def weighted_loss(losses: Tensor, weights: Tensor, views: Tensor, denominators: Tensor) -> Tensor:
     """Return each view's share of the loss; their sum is the loss.
 

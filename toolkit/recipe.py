@@ -152,11 +152,12 @@ class Builders:
 
     Attributes:
         names: All of them.
-        find: Settings model and dotted column paths of a builder, or None for an unknown name.
+        find: Settings model of a builder, and by dotted path the columns that views may use, each with the setting that
+            must ask for it, empty where it is always there; or None for an unknown name.
     """
 
     names: tuple[str, ...]
-    find: Callable[[str], tuple[type[BaseModel], frozenset[str]] | None]
+    find: Callable[[str], tuple[type[BaseModel], Mapping[str, str]] | None]
 
 
 def load_recipe(path: str, overrides: Sequence[str], builders: Builders) -> Recipe:
@@ -189,8 +190,10 @@ def load_recipe(path: str, overrides: Sequence[str], builders: Builders) -> Reci
     return recipe
 
 
-def _bound(data: dict[str, Any], builders: Builders) -> tuple[type[Recipe], frozenset[str] | None]:
-    """Return the model whose `dataset.config` is the named builder's, and the columns views may use, where known.
+def _bound(data: dict[str, Any], builders: Builders) -> tuple[type[Recipe], dict[str, str] | None]:
+    """Return the model whose `dataset.config` is the named builder's, and the columns of its records, where known.
+
+    With each column stands the setting that it is missing for, or nothing where it is there.
 
     A missing `dataset.config` becomes an empty one in `data`, so that the builder says what it needs.
     """
@@ -203,7 +206,17 @@ def _bound(data: dict[str, Any], builders: Builders) -> tuple[type[Recipe], froz
     if dataset.get("config") is None:
         dataset["config"] = {}
     section = create_model("DatasetSection", __base__=DatasetSection, config=(settings, ...))
-    return create_model("Recipe", __base__=Recipe, dataset=(section, ...)), columns
+    missing = {
+        path: "" if setting and _is_set(dataset["config"], setting) else setting for path, setting in columns.items()
+    }
+    return create_model("Recipe", __base__=Recipe, dataset=(section, ...)), missing
+
+
+def _is_set(config: Any, setting: str) -> bool:
+    """Whether a setting of a builder, given by its dotted name, is there and neither null, nor false, nor 0."""
+    for part in setting.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return bool(config)
 
 
 def _views_in_order(value: Any) -> Any:

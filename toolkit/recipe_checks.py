@@ -25,13 +25,14 @@ _TRANSFORMS = TypeAdapter(list[Transform])
 Found = Iterator[tuple[Path, str]]
 
 
-def meaning_faults(data: Mapping[str, Any], builders: Collection[str], columns: Collection[str] | None) -> Found:
+def meaning_faults(data: Mapping[str, Any], builders: Collection[str], columns: Mapping[str, str] | None) -> Found:
     """Give path and text of everything that is well-formed and still cannot be meant.
 
     Args:
         data: The recipe as plain data.
         builders: Names of the dataset builders.
-        columns: Dotted paths of the columns that views may use, or None where they are not known.
+        columns: Dotted paths of the columns that views may use, each with the builder's setting that would have to ask
+            for it, empty where the column is there; or None where they are not known.
     """
     yield from _dataset(_mapping(data.get("dataset")), builders)
     yield from _student(data)
@@ -116,7 +117,7 @@ def _configuration(config: Mapping[str, Any]) -> Found:
 # --- stages
 
 
-def _stages(path: Path, stages: Any, columns: Collection[str] | None) -> Found:
+def _stages(path: Path, stages: Any, columns: Mapping[str, str] | None) -> Found:
     seen: dict[str, int] = {}
     for index, stage in enumerate(stages if isinstance(stages, list) else []):
         if not isinstance(stage, Mapping):
@@ -148,7 +149,7 @@ def _balanced(path: Path, views: Mapping[str, Any], training: Mapping[str, Any])
                 )
 
 
-def _views(path: Path, views: Mapping[str, Any], columns: Collection[str] | None) -> Found:
+def _views(path: Path, views: Mapping[str, Any], columns: Mapping[str, str] | None) -> Found:
     keyed = [name for name, view in views.items() if _mapping(view).get("token_weights") == "key_steps"]
     if len(keyed) not in (0, 2):
         yield path, f"found token_weights key_steps on {_listed(keyed)}, allowed on two views of a stage or on none"
@@ -166,9 +167,9 @@ def _views(path: Path, views: Mapping[str, Any], columns: Collection[str] | None
         yield from _view((*path, name), _mapping(view), columns)
 
 
-def _view(path: Path, view: Mapping[str, Any], columns: Collection[str] | None) -> Found:
+def _view(path: Path, view: Mapping[str, Any], columns: Mapping[str, str] | None) -> Found:
     # `steps[].question` of a builder is the column of a list: all of it, or with `each` that of one item.
-    shown = None if columns is None else {column.replace("[]", "") for column in columns}
+    shown = None if columns is None else {column.replace("[]", ""): needs for column, needs in columns.items()}
     item, listed = _each(view)
     if not _each_is_known(view, columns):
         shown = None  # what its items would have is not known, and one fault is enough
@@ -178,7 +179,7 @@ def _view(path: Path, view: Mapping[str, Any], columns: Collection[str] | None) 
         if not fields:
             yield (*path, "each"), f"found the list {listed!r}, allowed {_listed(lists)}{nearest(str(listed), lists)}"
         elif shown is not None:
-            shown |= {f"{item}.{field}" for field in fields} | {"before"}
+            shown |= dict.fromkeys([*(f"{item}.{field}" for field in fields), "before"], "")
     if view.get("before") is not None:
         if view.get("each") is None:
             yield (*path, "before"), "found without `each`: there are no earlier items to show"
@@ -198,6 +199,8 @@ def _view(path: Path, view: Mapping[str, Any], columns: Collection[str] | None) 
         yield from _template((*path, "target", index, "text"), piece.get("text"), shown)
         if piece.get("transform"):
             yield from _transform((*path, "target", index), piece, shown)
+        if piece.get("soft_targets") is not None:
+            yield from _soft_targets((*path, "target", index, "soft_targets"), piece, columns)
     if all(isinstance(piece, Mapping) and piece.get("weight", 1) == 0 for piece in target):
         yield (*path, "target"), "found no segment with a weight other than 0, nothing of it would be learnt"
 
@@ -217,7 +220,7 @@ def _each_is_known(view: Mapping[str, Any], columns: Collection[str] | None) -> 
     return columns is None or any(column.startswith(f"{listed}[].") for column in columns)
 
 
-def _transform(path: Path, piece: Mapping[str, Any], columns: Collection[str] | None) -> Found:
+def _transform(path: Path, piece: Mapping[str, Any], columns: Mapping[str, str] | None) -> Found:
     try:
         held = columns_of(str(piece.get("text")))
     except UserError:
@@ -242,7 +245,34 @@ def _transform(path: Path, piece: Mapping[str, Any], columns: Collection[str] | 
                 yield from _template((*path, "transform"), "{" + column + "}", columns)
 
 
-def _template(path: Path, template: Any, columns: Collection[str] | None) -> Found:
+def _soft_targets(path: Path, piece: Mapping[str, Any], columns: Mapping[str, str] | None) -> Found:
+    try:
+        held = columns_of(str(piece.get("text")))
+    except UserError:
+        return
+    if len(held) != 1:
+        yield path, f"found on a segment with the columns {_listed(held)}, allowed on one with one column"
+    if piece.get("transform"):
+        yield path, "found beside transform: the teacher's tokens are those of the text as it wrote it"
+    if piece.get("weight", 1) == 0:
+        yield path, "found on a segment of weight 0, which the student is never scored on"
+    if columns is None:
+        return
+    # What marks the log-probabilities of a text among the lists: tokens with what was likely in their place.
+    mark = "[].top[].token"
+    named = piece["soft_targets"]
+    known = {column.removesuffix(mark): needs for column, needs in columns.items() if column.endswith(mark)}
+    if named not in known:
+        yield path, f"found the column {named!r}, allowed {_listed(known)}{nearest(str(named), known)}"
+    elif known[named]:
+        yield path, _unasked(named, known[named])
+
+
+def _unasked(column: str, setting: str) -> str:
+    return f"found the column {column!r}, which the dataset has only with dataset.config.{setting}"
+
+
+def _template(path: Path, template: Any, columns: Mapping[str, str] | None) -> Found:
     if not isinstance(template, str):
         return
     try:
@@ -254,6 +284,8 @@ def _template(path: Path, template: Any, columns: Collection[str] | None) -> Fou
         if column not in columns:  # type: ignore[operator]
             some = _listed(sorted(columns)) if len(columns) <= 12 else "one of the builder's"  # type: ignore[arg-type]
             yield path, f"found the column {column!r}, allowed {some}{nearest(column, columns)}"  # type: ignore[arg-type]
+        elif setting := columns[column]:  # type: ignore[index]
+            yield path, _unasked(column, setting)
 
 
 # --- decode
@@ -273,7 +305,9 @@ def _turns(decode: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [decode, *(_mapping(turn) for turn in (then if isinstance(then, list) else []))]
 
 
-def _decode(path: Path, decode: Any, views: Mapping[str, Mapping[str, Any]], columns: Collection[str] | None) -> Found:
+def _decode(
+    path: Path, decode: Any, views: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str] | None
+) -> Found:
     decode = _mapping(decode)
     known = set(QUESTION_COLUMNS)
     # A column that no record has is a fault of its view's and told there.

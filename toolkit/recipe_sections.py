@@ -157,12 +157,16 @@ class TargetSegment(Section):
         role: What the piece is; by default the last part of its first column's path.
         transform: What is done to the column's text first, one transform or several in order (`toolkit.transforms`).
             The segment then holds one column.
+        soft_targets: Column of a teacher's log-probabilities, such as `chain.logprobs`. Where a token of the student is
+            one of the teacher's too, it is to be what the teacher thought likely there, and not the one token of the
+            text. The segment then holds one column, without a transform.
     """
 
     text: str
     weight: float = Field(default=1.0, ge=0)
     role: str | None = None
     transform: Annotated[list[Transform], BeforeValidator(_listed)] = Field(default_factory=list)
+    soft_targets: str | None = None
 
 
 def _segment(value: Any) -> Any:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import UserError
 from toolkit.problem import QUESTION_COLUMNS
 from toolkit.selection import selected
+from toolkit.soft_targets import TeacherToken, place
 from toolkit.transforms import Unusable, by_token, prepare, rearrange
 from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, lookup, parse, role
 
@@ -138,8 +139,9 @@ class _SegmentOfRows:
         self._role = piece.role or role(piece.text)
         self._apply: Callable[[Row, str], str] | None = None
         self._by_token = [transform for transform in piece.transform if by_token(transform)]
-        if piece.transform:
+        if piece.transform or piece.soft_targets:
             (self._path,) = columns(piece.text)
+        if piece.transform:
             self._apply = prepare(piece.transform, self._path, rows)
 
     def show(self, row: Row, instead: dict[str, str]) -> Segment:
@@ -153,4 +155,18 @@ class _SegmentOfRows:
             instead.update(own)
         tokens = self._by_token
         change = (lambda ids, of: rearrange(tokens, ids, of, str(row["id"]))) if tokens else None
-        return Segment(fill(self._piece.text, row, own), self._role, self._piece.weight, change)
+        text = fill(self._piece.text, row, own)
+        return Segment(text, self._role, self._piece.weight, change, self._teacher(row, text))
+
+    def _teacher(self, row: Row, text: str) -> tuple[TeacherToken, ...] | None:
+        """Return the teacher's tokens in the segment's text; none where the teacher gave no log-probabilities."""
+        path = self._piece.soft_targets
+        if path is None:
+            return None
+        pieces = parse(self._piece.text)
+        before = sum(len(piece.text) for piece in pieces[: [piece.is_column for piece in pieces].index(True)])
+        tokens = lookup(row, path)
+        try:
+            return () if tokens is None else place(tokens, fill("{" + self._path + "}", row), text, before)
+        except UserError as error:
+            raise UserError(f"soft_targets: column {path!r} of record {row.get('id', '?')!r}: {error}") from None

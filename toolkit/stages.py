@@ -83,6 +83,13 @@ def encode_stage(
         )
     if not sum(report.weighted.values()):
         raise UserError(f"stage {stage.name!r}: no token of any record carries weight, there is nothing to learn")
+    for name, soft in report.softened.items():
+        if soft.tokens and not soft.aligned:
+            raise UserError(
+                f"stages.{stage.name}.views.{name}: none of {soft.tokens} tokens with soft_targets is one of the "
+                "teacher's too: the column of log-probabilities is null or is that of another text, or the two "
+                "tokenizers have nothing in common"
+            )
     return Dataset.from_dict(columns), report
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -167,6 +167,7 @@ def build_student_card(facts: StudentFacts) -> str:
         minutes=sum(stage.outcome["seconds"] for stage in facts.stages) / 60,
         last_losses={stage.name: losses[-1][1] for stage in facts.stages if (losses := _logged(stage, "loss"))},
         held_out=[_held_out(stage) for stage in facts.stages if stage.outcome["encoding"]["held_out"]],
+        softened={(stage.name, name): told for stage in facts.stages for name, told in _softened(stage)},
         procedural=facts.dataset.teacher == "procedural",
         loss_plot=LOSS_PLOT if _logs(facts) else None,
         accuracy_plot=ACCURACY_PLOT,
@@ -282,6 +283,19 @@ def _held_out(stage: StageFacts) -> str:
     if kept < stage.outcome["steps"]:
         told += f" The weights kept are those of step {kept}, with a loss of {dict(losses)[kept]:.4g} on them."
     return told
+
+
+def _softened(stage: StageFacts) -> Iterator[tuple[str, str]]:
+    """Say of each view with soft targets how many tokens have one, and what is left of the teacher's probability."""
+    for name, soft in stage.outcome["encoding"]["softened"].items():
+        if soft["aligned"]:
+            share = soft["aligned"] / soft["tokens"]
+            mass, unmapped = (soft[key] / soft["aligned"] for key in ("mass", "unmapped"))
+            yield (
+                name,
+                f"{soft['aligned']} of {soft['tokens']} ({share:.1%}); each keeps {mass:.3f} of the teacher's "
+                f"probability, {unmapped:.3f} has no token",
+            )
 
 
 def _amount(number: int) -> str:

@@ -33,9 +33,9 @@ from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantiz
 from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
 from trl.trainer.utils import pad
 
-from toolkit.encoding import COLUMNS
+from toolkit.encoding import COLUMNS, SOFT_COLUMNS
 from toolkit.errors import UserError
-from toolkit.objective import denominators, weighted_loss
+from toolkit.objective import denominators, soft_cross_entropy, weighted_loss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +54,7 @@ __all__ = [
     "trl_arguments",
 ]
 
-_OURS = ("weights", "counts", "views", "labels")
+_OURS = ("weights", "counts", "views", "labels", *SOFT_COLUMNS)
 
 
 def trl_arguments(
@@ -101,9 +101,9 @@ _SFTTrainer: Any = SFTTrainer
 class WeightedSFTTrainer(_SFTTrainer):
     """TRL's `SFTTrainer` on the loss `sum_v sum_t w_t CE_t / D_v` (DESIGN, section 3).
 
-    The dataset has the columns of `toolkit.encoding.COLUMNS` and is not prepared again. Each view's share of the loss
-    is logged apart as `loss/<view>`. Evaluation gives the same loss over the whole evaluation set, as if it were the
-    batch of one optimizer step.
+    The dataset has the columns of `toolkit.encoding.COLUMNS`, with soft targets also `SOFT_COLUMNS`, and is not
+    prepared again. Each view's share of the loss is logged apart as `loss/<view>`. Evaluation gives the same loss over
+    the whole evaluation set, as if it were the batch of one optimizer step.
 
     Args:
         view_names: Names of the stage's views, in order.
@@ -145,7 +145,9 @@ class WeightedSFTTrainer(_SFTTrainer):
             )
         # The fused head projects on GPU only what is scored; on CPU it projects every position, in tiles, and is
         # slower than plain logits at the scored positions (docs/results/train_step.md).
-        self.head = "fused" if self.accelerator.device.type in ("cuda", "xpu") else "plain"
+        # Nor does it tell the probability of more than one token.
+        is_soft = SOFT_COLUMNS[0] in self.train_dataset.column_names
+        self.head = "fused" if self.accelerator.device.type in ("cuda", "xpu") and not is_soft else "plain"
 
     def _send_telemetry(self) -> None:
         """TRL reports each run to the Hub; this toolkit sends nothing that nobody asked for."""
@@ -157,7 +159,7 @@ class WeightedSFTTrainer(_SFTTrainer):
         return self._sampler or super()._get_train_sampler(train_dataset)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = [*COLUMNS, "seq_lengths"]
+        self._signature_columns = [*COLUMNS, *SOFT_COLUMNS, "seq_lengths"]
 
     def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor | None:
         """Return the denominators of the whole optimizer step, shape (V,), and count the tokens it reads."""
@@ -188,7 +190,8 @@ class WeightedSFTTrainer(_SFTTrainer):
         # The prediction of token t comes from position t - 1.
         weights, counts, views = (inputs[name][:, 1:] for name in ("weights", "counts", "views"))
         model_inputs = {name: value for name, value in inputs.items() if name not in _OURS}
-        losses = token_losses(model, model_inputs, inputs["labels"], self.head)
+        soft = tuple(inputs[name] for name in SOFT_COLUMNS if name in inputs)
+        losses = token_losses(model, model_inputs, inputs["labels"], self.head, *soft)
         if num_items_in_batch is None:  # evaluation: what to divide by is known at its end
             counted = denominators(counts, views, len(self.view_names), self.reduce_by)
             sums = weighted_loss(losses, weights, views, torch.ones_like(counted))
@@ -222,14 +225,24 @@ class WeightedSFTTrainer(_SFTTrainer):
         super().log(logs, start_time)
 
 
-def token_losses(model: torch.nn.Module, inputs: dict[str, Any], labels: Tensor, head: str) -> Tensor:
+def token_losses(
+    model: torch.nn.Module,
+    inputs: dict[str, Any],
+    labels: Tensor,
+    head: str,
+    soft_ids: Tensor | None = None,
+    soft_probs: Tensor | None = None,
+) -> Tensor:
     """Return the cross-entropy of every scored token, 0 elsewhere.
 
     Args:
         model: Causal language model; for the fused head, one that `add_fused_lm_head` has patched.
         inputs: Model inputs without labels.
         labels: Shape (B, T), -100 where nothing is to be projected.
-        head: `fused` (TRL's, no logits) or `plain` (logits at the positions where any row is scored).
+        head: `fused` (TRL's, no logits) or `plain` (logits at the positions where any row is scored); soft targets
+            need the latter.
+        soft_ids: What scored tokens are to be in place of their labels, shape (B, T, K).
+        soft_probs: Probabilities of these ids, shape (B, T, K).
 
     Returns:
         Shape (B, T - 1), float32, differentiable: entry t is the loss of token t + 1.
@@ -239,10 +252,12 @@ def token_losses(model: torch.nn.Module, inputs: dict[str, Any], labels: Tensor,
         return -model(**inputs, labels=labels, fused_lm_head=True).log_probs
     targets = labels[:, 1:]
     kept = (targets != -100).any(dim=0).nonzero().flatten()
-    logits = _logits_at(model, inputs, kept)
-    losses = functional.cross_entropy(
-        logits.float().transpose(1, 2), targets[:, kept], ignore_index=-100, reduction="none"
-    )
+    logits = _logits_at(model, inputs, kept).float()
+    if soft_ids is not None and soft_probs is not None:
+        losses = soft_cross_entropy(logits, soft_ids[:, 1:][:, kept], soft_probs[:, 1:][:, kept])
+        losses = losses.masked_fill(targets[:, kept] == -100, 0.0)
+    else:
+        losses = functional.cross_entropy(logits.transpose(1, 2), targets[:, kept], ignore_index=-100, reduction="none")
     return torch.zeros(targets.shape, dtype=losses.dtype, device=losses.device).index_copy(1, kept, losses)
 
 

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.soft_targets import TeacherToken
 
 _PATH = r"[A-Za-z_]\w*(?:\.\w+)*"
 _BARE = re.compile(_PATH)
@@ -225,12 +226,15 @@ class Segment:
         weight: Factor of its tokens' weights; 0 is context that is never scored.
         rearrange: What is done to its token ids, for transforms whose unit is the student's token: (ids, function from
             a text to its ids) to ids.
+        teacher: What a teacher thought likely at its tokens, in characters of the text; None where every token is to be
+            just what the text says.
     """
 
     text: str
     role: str
     weight: float = 1.0
     rearrange: Callable[[Sequence[int], Callable[[str], Sequence[int]]], list[int]] | None = None
+    teacher: tuple[TeacherToken, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -178,3 +179,83 @@ def test_settings_want_a_teacher_or_ready_made_chains_but_not_both() -> None:
         TeacherCots.SETTINGS.model_validate({})
     with pytest.raises(ValidationError, match="template has a stray"):
         TeacherCots.SETTINGS.model_validate({"chains": {"path": "x.jsonl", "chain": "{rationale"}})
+
+
+# --- demonstrations
+
+
+def demonstrated(names: str, demonstrations: int = 2, **more: Any) -> Outcome:
+    """Build records of the problems called by these letters; of capital letters the chains are wrong."""
+    wrong = {f"What is {name}?" for name in names if name.isupper()}
+
+    def script(_: str, request: Request) -> str:
+        name = next(name for name in names if f"What is {name}?" in request.messages[0][1])
+        return chain(8 if f"What is {name}?" in wrong else 7, f"Way {request.sample_index} of {name}.")
+
+    asked = [problem(name, task="sums" if name != "z" else "dates") for name in names]
+    return build(TeacherCots, settings(keep="all", demonstrations=demonstrations, **more), asked, script)[0]
+
+
+def shown(record: dict[str, Any]) -> list[str]:
+    """Return the questions that are shown with a record, as its chains have them."""
+    return re.findall(r"Q: What is (.)\?", record["demonstrations"]["chains"])
+
+
+def test_demonstrations_are_text_that_a_question_can_follow() -> None:
+    first, second = demonstrated("ab").train
+    assert first["demonstrations"] == {
+        "answers": "Q: What is b?\nA: 7\n\n",
+        "chains": "Q: What is b?\nA: Way 0 of b.\nTherefore, the answer is 7.\n\n",
+    }
+    assert shown(second) == ["a"]
+
+
+@pytest.mark.parametrize("samples", [1, 3])
+def test_as_many_others_are_shown_as_are_wanted_each_once_and_right(samples: int) -> None:
+    train = demonstrated("abcdEFg", 3, samples=samples).train
+    assert len(train) == 7 * samples
+    for record in train:
+        assert len(shown(record)) == len(set(shown(record))) == 3
+        assert set(shown(record)) <= set("abcdg") - {record["question"][8]}
+
+
+def test_answers_and_chains_are_of_the_same_questions() -> None:
+    for record in demonstrated("abcdefg", 4).train:
+        assert re.findall(r"Q: What is (.)\?", record["demonstrations"]["answers"]) == shown(record)
+
+
+def test_a_record_has_the_demonstrations_that_there_are() -> None:
+    assert [set(shown(record)) for record in demonstrated("abcD", 5).train] == [
+        set("bc"),
+        set("ac"),
+        set("ab"),
+        set("abc"),
+    ]
+
+
+def test_a_question_alone_in_its_task_is_rejected() -> None:
+    outcome = demonstrated("abz")
+    (rejected,) = outcome.rejected
+    assert rejected["question"] == "What is z?"
+    assert rejected["reason"] == "no right chain of another question of the task to demonstrate"
+    assert rejected["demonstrations"] is None
+    assert [(step.name, step.records, step.accepted) for step in outcome.steps] == [
+        ("cot", 3, 3),
+        ("demonstrations", 3, 2),
+    ]
+
+
+def test_what_is_shown_depends_on_the_seed_and_on_no_order() -> None:
+    def by_question(names: str, **more: Any) -> dict[str, list[str]]:
+        return {record["question"]: shown(record) for record in demonstrated(names, **more).train}
+
+    assert by_question("abcdefgh") == by_question("hfdbgeca")
+    assert by_question("abcdefgh") != by_question("abcdefgh", seed=1)
+
+
+def test_columns_of_demonstrations_are_there_where_they_were_asked_for() -> None:
+    columns = dict(leaves(TeacherCots.tables(demonstrated("abz"))["default"]))
+    assert {"demonstrations.answers", "demonstrations.chains"} <= set(columns)
+    assert "demonstrations" not in build(TeacherCots, settings(), [problem()], lambda *_: chain(7))[0].train[0]
+    assert TeacherCots.view_columns()["demonstrations.chains"] == "demonstrations"
+    assert TeacherCots.view_columns()["chain.rationale"] == ""

@@ -1,4 +1,4 @@
-"""One optimizer step of EDIT's second stage under every reduction, and the loss on held-out records.
+"""One optimizer step of EDIT's second stage under every reduction, one of soft targets, the loss on held-out records.
 
 A script for `accelerate launch`, and a function for the test: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
 """
@@ -15,16 +15,19 @@ from accelerate import PartialState
 
 from tests.gradients import Gradients
 from tests.records import duals, edit
+from tests.soft_chains import soft_chains, soft_stage
 from toolkit.launcher import heed_launcher
 from toolkit.stages import make_trainer
 
 ROWS = duals(4)  # eight sequences: one optimizer step of eight
+SOFT_ROWS = soft_chains(4)  # as many
 REDUCTIONS = ("token", "view", "example")
+CASES = (*REDUCTIONS, "soft targets")
 BETA = 0.3
 
 
 def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
-    """Return gradient, loss, tokens read and number of processes for every reduction.
+    """Return gradient, loss, tokens read and number of processes for every case.
 
     Args:
         student: Folder of the student.
@@ -32,21 +35,19 @@ def probe(student: str, batch: int, steps: int) -> dict[str, dict[str, Any]]:
         steps: Micro-batches accumulated.
     """
     found = {}
-    for by in REDUCTIONS:
-        stage = edit(
-            beta=BETA,
-            reduction={"by": by, "over": "all"},
-            max_grad_norm=0.0,
-            per_device_train_batch_size=batch,
-            gradient_accumulation_steps=steps,
-        )
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
+    for case in CASES:
+        if case == "soft targets":
+            stage, rows = soft_stage(**sizes), SOFT_ROWS
+        else:
+            stage, rows = edit(beta=BETA, reduction={"by": case, "over": "all"}, max_grad_norm=0.0, **sizes), ROWS
         with tempfile.TemporaryDirectory() as folder:
-            trainer, _ = make_trainer(stage, ROWS, student, Path(folder), {}, "plain")
+            trainer, _ = make_trainer(stage, rows, student, Path(folder), {}, "plain")
             gradients = Gradients()
             trainer.add_callback(gradients)
             trainer.train()
         (gradient,) = gradients.steps
-        found[by] = {
+        found[case] = {
             "gradient": gradient,
             "loss": next(entry["loss"] for entry in trainer.state.log_history if "loss" in entry),
             "tokens": trainer.state.num_input_tokens_seen,

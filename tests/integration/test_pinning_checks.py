@@ -1,6 +1,6 @@
 """Checks that pin what methods of the literature mean here, numbered as in the notes on their common primitives.
 
-Numbers 4 (soft targets) and 8 (a contrastive teacher) concern other modules.
+Number 8 (a contrastive teacher) concerns other modules.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 from tests.chains import ANSWERS, COT, LABEL, POST, PROMPT, RATIONALE, REASONS, chains, stage
 from tests.gradients import Gradients, difference
 from tests.records import saved_student
+from tests.soft_chains import SOFT, soft_chains
 from tests.tiny_students import tiny_tokenizer
 from toolkit.answers import extract
 from toolkit.decode_procedures import Procedure, converse, plan
@@ -138,6 +139,18 @@ def test_3_another_counterfactual_rationale_changes_the_loss_as_context(trained:
     ]
     one, other = (trained({"k": COUNTERFACTUAL}, rows=which)[0] for which in (ROWS, rows))
     assert abs(one - other) > 1e-3
+
+
+# --- 4: soft targets
+
+
+def test_4_a_soft_target_of_one_token_is_the_token(trained: Any) -> None:
+    rows = soft_chains(4)
+    for token in (token for row in rows for token in row["chain"]["logprobs"]):
+        token["top"] = [{"token": token["token"], "logprob": 0.0}]
+    hard, soft = trained({"cot": COT}, rows=rows), trained({"cot": SOFT}, rows=rows)
+    assert soft[0] == pytest.approx(hard[0], rel=1e-6)
+    assert difference(soft[2], hard[2]) < 1e-6
 
 
 # --- 5: transforms

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests.gradients import difference, edit_by_hand
-from tests.integration.gradient_probe import BETA, REDUCTIONS, ROWS, held_out_losses, probe
+from tests.integration.gradient_probe import BETA, CASES, ROWS, held_out_losses, probe
 from tests.records import saved_student
 from tests.tiny_recipe import ROOT, environment, training_alone, written
 
@@ -55,20 +55,20 @@ def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("by", REDUCTIONS)
-def test_the_gradient_is_that_of_one_process(alone: Any, together: Any, by: str, size: str) -> None:
-    assert difference(together[size][by]["gradient"], alone[by]["gradient"]) < 1e-5
+@pytest.mark.parametrize("case", CASES)
+def test_the_gradient_is_that_of_one_process(alone: Any, together: Any, case: str, size: str) -> None:
+    assert difference(together[size][case]["gradient"], alone[case]["gradient"]) < 1e-5
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("by", REDUCTIONS)
-def test_the_logged_loss_is_that_of_one_process(alone: Any, together: Any, by: str, size: str) -> None:
-    assert together[size][by]["loss"] == pytest.approx(alone[by]["loss"], rel=1e-5)
+@pytest.mark.parametrize("case", CASES)
+def test_the_logged_loss_is_that_of_one_process(alone: Any, together: Any, case: str, size: str) -> None:
+    assert together[size][case]["loss"] == pytest.approx(alone[case]["loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_the_tokens_read_are_those_of_all_processes(alone: Any, together: Any, size: str) -> None:
-    assert [together[size][by]["tokens"] for by in REDUCTIONS] == [alone[by]["tokens"] for by in REDUCTIONS]
+    assert [together[size][case]["tokens"] for case in CASES] == [alone[case]["tokens"] for case in CASES]
 
 
 @pytest.mark.parametrize("size", SIZES)

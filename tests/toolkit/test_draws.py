@@ -8,7 +8,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.draws import number, numbers, order
+from toolkit.draws import number, numbers, order, some
 
 
 def test_a_number_is_the_digest_of_its_key() -> None:
@@ -35,3 +35,17 @@ def test_every_order_is_as_likely() -> None:
     # Chi-square with 5 degrees of freedom: above 20.5 once in 1,000 keys, and these keys are fixed.
     assert len(seen) == 6
     assert sum((count - 1000) ** 2 / 1000 for count in seen.values()) < 20.5
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers())
+def test_some_positions_are_drawn_once_each(wanted: int, count: int, seed: int) -> None:
+    drawn = some(wanted, count, seed)
+    assert len(drawn) == len(set(drawn)) == min(wanted, count)
+    assert set(drawn) <= set(range(count))
+
+
+def test_every_draw_of_some_is_as_likely() -> None:
+    seen = Counter(tuple(some(2, 4, "record", record)) for record in range(6000))
+    # Chi-square with 11 degrees of freedom: above 31.3 once in 1,000 keys, and these keys are fixed.
+    assert len(seen) == 12
+    assert sum((count - 500) ** 2 / 500 for count in seen.values()) < 31.3

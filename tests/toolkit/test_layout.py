@@ -11,7 +11,7 @@ from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.encoding import COLUMNS
+from toolkit.encoding import COLUMNS, SOFT_COLUMNS
 from toolkit.layout import WeightedCollator, pack
 
 PAD = 0
@@ -129,3 +129,32 @@ def test_positions_of_a_flat_batch_start_anew_with_every_sequence(packed: bool) 
     by_sequence = {5: [0, 1], 6: [0, 1, 2]}
     for token, positions in by_sequence.items():
         assert batch["position_ids"][batch["input_ids"] == token].tolist() == positions
+
+
+# --- soft targets
+
+
+def softened(sequences: list[Tokens]) -> Dataset:
+    """Return the sequences with soft targets of one to three ids, which a token's id gives away."""
+    rows = dataset(sequences).to_dict()
+    rows["soft_ids"] = [[[token + k for k in range(1 + token % 3)] for token in ids] for ids in rows["input_ids"]]
+    rows["soft_probs"] = [
+        [[0.5 ** (k + 1) for k in range(1 + token % 3)] for token in ids] for ids in rows["input_ids"]
+    ]
+    return Dataset.from_dict(rows)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences, st.booleans(), st.booleans(), st.sampled_from([None, 8]))
+def test_soft_targets_stay_with_their_tokens(
+    sequences: list[Tokens], packed: bool, flat: bool, multiple: int | None
+) -> None:
+    rows = softened(sequences)
+    batch = collated(pack(rows, 16, seed=0) if packed else rows, flat=packed or flat, pad_to_multiple_of=multiple)
+    ids, probs = (batch[name] for name in SOFT_COLUMNS)
+    for token, of_token, chances in zip(
+        batch["input_ids"].flatten(), ids.flatten(0, 1), probs.flatten(0, 1), strict=True
+    ):
+        length = 1 + int(token) % 3 if token != PAD else 0
+        assert of_token[:length].tolist() == [int(token) + k for k in range(length)]
+        assert chances.tolist() == [0.5 ** (k + 1) for k in range(length)] + [0.0] * (len(chances) - length)

@@ -326,3 +326,20 @@ def test_a_model_that_is_not_there_ends_the_run_before_anything_is_asked(tmp_pat
     (tmp_path / "empty").mkdir()
     with Store(tmp_path / "s.sqlite") as store, pytest.raises(TeacherUnavailable, match="'empty' cannot be loaded"):
         asyncio.run(collect([ask("Q:")], make(str(tmp_path / "empty")), store, CollectSettings()))
+
+
+# --- students as teachers
+
+
+def test_a_student_that_is_missing_is_told_with_the_command_that_trains_it() -> None:
+    teacher = make("hub/models/nobody/v1.0.0", recipe="recipes/std_cot.yaml")
+    assert str(failure(teacher, ask("Q:"))) == (
+        "`teacher.model` 'hub/models/nobody/v1.0.0' is not there. Train it first: "
+        "accelerate launch toolkit/train.py recipes/std_cot.yaml"
+    )
+
+
+def test_a_version_in_a_local_hub_is_called_by_its_students_name(tmp_path: Path) -> None:
+    (tmp_path / "models" / "std-cot-student" / "v1.0.0").mkdir(parents=True)
+    assert make(str(tmp_path / "models" / "std-cot-student" / "v1.0.0")).model == "std-cot-student@v1.0.0"
+    assert make(str(tmp_path / "models" / "std-cot-student")).model == "std-cot-student"

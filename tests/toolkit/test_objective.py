@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
+from torch.nn import functional
 
-from toolkit.objective import denominators, weighted_loss
+from toolkit.objective import denominators, soft_cross_entropy, weighted_loss
 
 LOSSES = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
 WEIGHTS = torch.tensor([[0.0, 1.0, 1.0], [-0.5, 0.0, 2.0]])
@@ -44,3 +47,39 @@ def test_views_may_share_a_row() -> None:
     terms = weighted_loss(LOSSES, WEIGHTS, views, d)
     assert d.tolist() == [2.0, 3.0]
     assert terms.tolist() == pytest.approx([(0 + 0 + 64) / 2, (2 + 4 - 4) / 3])
+
+
+LOGITS = torch.tensor([[[0.0, math.log(2), math.log(5)], [math.log(3), 0.0, math.log(4)]]])  # q is n/8
+
+
+def test_a_soft_row_is_the_sum_of_its_probabilities_times_the_surprise() -> None:
+    ids = torch.tensor([[[2, 0], [1, 2]]])
+    probs = torch.tensor([[[0.5, 0.25], [1.0, 0.0]]])
+    expected = [0.5 * math.log(8 / 5) + 0.25 * math.log(8 / 1), math.log(8 / 1)]
+    assert soft_cross_entropy(LOGITS, ids, probs)[0].tolist() == pytest.approx(expected)
+
+
+def test_one_token_of_probability_one_is_the_plain_cross_entropy() -> None:
+    logits = torch.randn(3, 7, 50, generator=torch.Generator().manual_seed(0)) * 4
+    labels = torch.randint(50, (3, 7), generator=torch.Generator().manual_seed(1))
+    ids = torch.stack([labels, torch.zeros_like(labels)], dim=-1)
+    probs = torch.tensor([1.0, 0.0]).expand(3, 7, 2)
+    plain = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none")
+    assert torch.allclose(soft_cross_entropy(logits, ids, probs), plain, atol=1e-6, rtol=1e-6)
+
+
+def test_the_gradient_is_that_of_the_divergence_from_the_teacher() -> None:
+    p = torch.tensor([0.5, 0.3, 0.2])
+    of_soft, of_divergence = (LOGITS[:, :1].clone().requires_grad_() for _ in range(2))
+    soft_cross_entropy(of_soft, torch.tensor([[[1, 0, 2]]]), p[[1, 0, 2]].expand(1, 1, 3)).sum().backward()
+    functional.kl_div(of_divergence.log_softmax(-1), p.expand(1, 1, 3), reduction="sum").backward()
+    assert torch.allclose(of_soft.grad, of_divergence.grad, atol=1e-6)  # type: ignore[arg-type]
+
+
+def test_an_impossible_token_that_fills_a_row_costs_nothing() -> None:
+    logits = torch.tensor([[[-math.inf, 0.0, 0.0]]], requires_grad=True)
+    loss = soft_cross_entropy(logits, torch.tensor([[[1, 0]]]), torch.tensor([[[1.0, 0.0]]]))
+    loss.sum().backward()
+    assert loss.item() == pytest.approx(math.log(2))
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()

@@ -14,7 +14,9 @@ from toolkit.recipe import Builders, OwnSplit, Recipe, RecipeFaults, load_recipe
 from toolkit.schema import Strict
 from toolkit.training_fields import OWNED, configuration_model, model_config_fields, model_types, training_model
 
-COLUMNS = frozenset({"id", "question", "answer", "right.rationale", "right.answer", "wrong.rationale", "wrong.answer"})
+COLUMNS = dict.fromkeys(
+    ["id", "question", "answer", "right.rationale", "right.answer", "wrong.rationale", "wrong.answer"], ""
+)
 
 
 class Sampling(Strict):
@@ -713,3 +715,74 @@ def test_the_command_that_builds_the_dataset_again_names_no_folder_of_this_machi
 
 def test_a_prompt_holds_something(tmp_path: Path) -> None:
     assert "found ''" in only_fault(tmp_path, "stages.0.views.cot.prompt=''")
+
+
+# --- columns that a setting asks for, and soft targets
+
+CHAINS = r"""
+recipe: {name: soft, version: 1}
+dataset: {builder: chains, repo_id: chains, revision: v1.0.0, config: {n: 1, sampling: {top: 5}}}
+student: {from_config: {model_type: llama}}
+stages:
+  - name: train
+    views:
+      cot: {prompt: question, target: [{text: " {chain.text}", soft_targets: chain.logprobs}, " {answer}"]}
+"""
+
+
+class TopSampling(Strict):
+    top: int = 0
+
+
+class TopSettings(Strict):
+    n: int
+    sampling: TopSampling = TopSampling()
+
+
+OPTIONAL = {
+    **dict.fromkeys(["question", "answer", "chain.text", "steps[].question"], ""),
+    **dict.fromkeys(["chain.logprobs[].token", "chain.logprobs[].top[].token", "hint"], "sampling.top"),
+}
+
+
+def chain_faults(folder: Path, *overrides: str) -> list[str]:
+    """Return keys and texts of what is wrong with the recipe of chains under overrides."""
+    path = folder / "recipe.yaml"
+    path.write_text(CHAINS)
+    try:
+        load_recipe(str(path), overrides, Builders(("chains",), lambda name: (TopSettings, OPTIONAL)))
+    except RecipeFaults as found:
+        return [f"{fault.key}: {fault.text}" for fault in found.faults]
+    return []
+
+
+VIEW = "stages.0.views.cot"
+
+
+def test_a_column_that_a_setting_asks_for_may_be_used(tmp_path: Path) -> None:
+    assert chain_faults(tmp_path, f"{VIEW}.prompt=hint") == []
+
+
+def test_a_column_that_nothing_asks_for_is_told_with_its_setting(tmp_path: Path) -> None:
+    needs = "which the dataset has only with dataset.config.sampling.top"
+    assert set(chain_faults(tmp_path, "dataset.config.sampling.top=0", f"{VIEW}.prompt=hint")) == {
+        f"{VIEW}.prompt: found the column 'hint', {needs}",
+        f"{VIEW}.target.0.soft_targets: found the column 'chain.logprobs', {needs}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("target.0.soft_targets=chain.logprob", "found the column 'chain.logprob', allowed chain.logprobs"),
+        ("target.0.soft_targets=steps", "found the column 'steps', allowed chain.logprobs"),
+        ("target.0.text='{chain.text} {answer}'", "found on a segment with the columns chain.text, answer, allowed on"),
+        ("target.0.text='So.'", "found on a segment with the columns nothing, allowed"),
+        ("target.0.transform={kind: shuffle}", "found beside transform"),
+        ("target.0.weight=0", "found on a segment of weight 0"),
+    ],
+)
+def test_soft_targets_belong_to_the_text_of_one_column(tmp_path: Path, override: str, fault: str) -> None:
+    told = [text for text in chain_faults(tmp_path, f"{VIEW}.{override}") if ".soft_targets: " in text]
+    assert len(told) == 1
+    assert told[0].startswith(f"{VIEW}.target.0.soft_targets: {fault}")

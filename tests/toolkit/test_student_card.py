@@ -73,6 +73,7 @@ def stage(name: str, views: dict[str, Any], steps: int, start: float) -> StageFa
         "tokens": dict.fromkeys(views, 398421),
         "scored": dict.fromkeys(views, 221933),
         "weighted": dict.fromkeys(views, 31922),
+        "softened": {},
         "dropped": {"ordering/17": "too long", "dates/3": "too long"},
         "longest": 530,
         "held_out": None,
@@ -216,6 +217,18 @@ def test_what_was_dropped_and_what_a_view_weighs_is_told() -> None:
     card = build_student_card(facts())
     assert "| imitate | 2841 | 2 | 540 |" in card
     assert "| key_steps | wrong | -0.025 | key_steps | 398421 | 221933 | 31922 |" in card
+
+
+def test_soft_targets_are_told_where_there_are_some() -> None:
+    assert "soft targets" not in build_student_card(facts()).lower()
+    stages = list(facts().stages)
+    soft = {"right": {"tokens": 1000, "aligned": 800, "mass": 720.0, "unmapped": 8.0}}
+    told = {**stages[1].outcome, "encoding": stages[1].outcome["encoding"] | {"softened": soft}}
+    card = build_student_card(facts(stages=[stages[0], dataclasses.replace(stages[1], outcome=told)]))
+    kept = "800 of 1000 (80.0%); each keeps 0.900 of the teacher's probability, 0.010 has no token"
+    assert "| token weights | tokens | scored | with weight | soft targets |\n| --- " in card
+    assert f"| key_steps | right | 1 | key_steps | 398421 | 221933 | 31922 | {kept} |\n" in card
+    assert "| key_steps | wrong | -0.025 | key_steps | 398421 | 221933 | 31922 | – |\n" in card
 
 
 def with_held_out(name: str, **outcome: Any) -> StudentFacts:

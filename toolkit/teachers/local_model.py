@@ -7,6 +7,7 @@ model are loaded when the first request is to be answered, and stay for the roun
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,6 +31,7 @@ class LocalModelConfig(Strict):
         kind: Tells this teacher from the others.
         model: Model of the Hub, or a folder.
         revision: Branch, tag or commit on the Hub.
+        recipe: Recipe that trains the model, where it is a student; named where the model is missing.
         prompt_format: Prompts as they are written, or as a user's turn in the model's chat template.
         device: `auto` is the accelerator where there is one, or else the CPU; otherwise as torch names it (`cuda:1`).
         dtype: `auto` is that of the checkpoint.
@@ -41,6 +43,7 @@ class LocalModelConfig(Strict):
     kind: Literal["transformers"] = "transformers"
     model: str = Field(min_length=1)
     revision: str | None = None
+    recipe: str | None = None
     prompt_format: Literal["plain", "chat"] = "plain"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -56,13 +59,14 @@ class LocalModelTeacher:
 
     Attributes:
         kind: `transformers`.
-        model: The model's name; of a folder its last part, as folders belong to a machine.
+        model: The model's name; of a folder its last part, as folders belong to a machine, and of a version in a local
+            hub the one before too.
     """
 
     kind = "transformers"
 
     def __init__(self, config: LocalModelConfig) -> None:
-        self.model = Path(config.model).name if Path(config.model).is_dir() else config.model
+        self.model = _name_of(Path(config.model)) if Path(config.model).is_dir() else config.model
         self._config = config
         self._loaded: tuple[Any, Any] | None = None
         self._waiting: list[tuple[Request, asyncio.Future[Completion]]] = []
@@ -238,8 +242,18 @@ class LocalModelTeacher:
                 self._loaded = model.to(device).eval(), tokenizer
             except (OSError, ValueError, RuntimeError, AssertionError) as error:
                 reason = f"`teacher.model` {self.model!r} cannot be loaded: {error}"
+                if config.recipe and not Path(config.model).exists():
+                    reason = (
+                        f"`teacher.model` {config.model!r} is not there. Train it first: "
+                        f"accelerate launch toolkit/train.py {config.recipe}"
+                    )
                 raise TeacherError("fatal", " ".join(reason.split())) from None
         return self._loaded
+
+
+def _name_of(folder: Path) -> str:
+    """Return how a folder's model is called: `name`, or `name@v1.2.3`."""
+    return f"{folder.parent.name}@{folder.name}" if re.fullmatch(r"v\d+\.\d+\.\d+", folder.name) else folder.name
 
 
 def _kind_of(request: Request) -> tuple[Any, ...]:
