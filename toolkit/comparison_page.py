@@ -240,7 +240,7 @@ def _notes(found: Found) -> list[str]:
     if len({recipe["vocabulary"] for recipe in recipes.values()}) > 1:
         notes.append(
             "The students read through different vocabularies: a token is not the same amount of text in all of them. "
-            "A tokenizer that is trained for a student sees only what its recipe's views show."
+            "A tokenizer that is made for a student is trained on its recipe's dataset."
         )
     if left := [f"{name} ({', '.join(r['left_out_sets'])})" for name, r in recipes.items() if r["left_out_sets"]]:
         notes.append(f"Sets that not all recipes have are left out: {'; '.join(left)}.")
