@@ -45,8 +45,11 @@ def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False
     folder, store = dataset_folder(recipe), store_path(recipe)
     if dry_run:
         asked, known = first_round(dataset.builder, dataset.config, store)
-        print(f"first round: {asked} requests, {known} of them answered already in {store}")
-        print("later rounds depend on the answers: at most `tries` requests for each problem")
+        if asked:
+            print(f"first round: {asked} requests, {known} of them answered already in {store}")
+            print("later rounds depend on the answers: at most `tries` requests for each problem")
+        else:
+            print("nobody is asked: the chains are there already")
         print(f"would write {folder}" + (", which exists" if folder.exists() else ""))
         return
     store.parent.mkdir(parents=True, exist_ok=True)
