@@ -13,7 +13,6 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
-from toolkit.problem import QUESTION_COLUMNS
 from toolkit.selection import selected
 from toolkit.soft_targets import TeacherToken, place
 from toolkit.transforms import Unusable, by_token, prepare, rearrange
@@ -57,9 +56,11 @@ class StageViews:
         self.stage = stage
         self.rows = rows
         self._views: list[_ViewOfRows | None] = []
+        targets = [piece.text for view in stage.views.values() for piece in view.target]
+        written = frozenset(path for text in targets for path in columns(text))
         for name, view in stage.views.items():
             try:
-                self._views.append(_ViewOfRows(view, rows) if view.coefficient else None)
+                self._views.append(_ViewOfRows(view, rows, written) if view.coefficient else None)
             except UserError as error:
                 raise UserError(f"stages.{stage.name}.views.{name}: {error}") from None
 
@@ -84,10 +85,11 @@ class StageViews:
 
 
 class _ViewOfRows:
-    """One view, with whatever its transforms need to know of the whole data."""
+    """One view, with whatever its transforms need to know of the whole data, and which columns students write."""
 
-    def __init__(self, view: View, rows: Sequence[Row]) -> None:
+    def __init__(self, view: View, rows: Sequence[Row], written: frozenset[str]) -> None:
         self.view = view
+        self._written = written
         self.selects = selected(view.select, rows)
         chosen = [row for row, is_chosen in zip(rows, self.selects, strict=True) if is_chosen]
         self._segments = [_SegmentOfRows(piece, chosen) for piece in view.target]
@@ -105,7 +107,7 @@ class _ViewOfRows:
         instead: dict[str, str] = {}
         segments = tuple(segment.show(row, instead) for segment in self._segments)
         fault = ambiguity([piece.text for piece in self.view.target], row, instead)
-        if fault := fault or _prompt_fault(self.view.prompt, row):
+        if fault := fault or _prompt_fault(self.view.prompt, row, self._written):
             raise Unusable(fault)
         return RenderedView(fill(self.view.prompt, row), segments, self._row_weight(row))
 
@@ -119,13 +121,13 @@ class _ViewOfRows:
         return float(weight)
 
 
-def _prompt_fault(prompt: str, row: Row) -> str | None:
+def _prompt_fault(prompt: str, row: Row, written: frozenset[str]) -> str | None:
     """Return why a student's own text would not end in this prompt where the record's does, None where it would.
 
     CasCoD's second prompt says "Therefore, the answer is" behind the rationale, which a student is stopped at.
     """
     for piece, behind in pairwise(parse(prompt)):
-        is_written = piece.is_column and piece.text not in (*QUESTION_COLUMNS, "before")
+        is_written = piece.is_column and piece.text in written
         if is_written and not behind.is_column and behind.text.strip() and behind.text in str(lookup(row, piece.text)):
             return f"{piece.text} holds the text that ends it in the prompt, {behind.text!r}"
     return None

@@ -98,8 +98,16 @@ QUESTION = {
 }
 # The columns of every builder that a twin names.
 RECORD = {
-    **{**QUESTION, "kind": "number", "answer": "5", "correct": True, "chain": CHAIN, "steps": STEPS},
+    **{
+        **QUESTION,
+        "kind": "number",
+        "answer": "5",
+        "correct": True,
+        "chain": {**CHAIN, "logprobs": []},
+        "steps": STEPS,
+    },
     **{"right": CHAIN, "wrong": WRONG, "factual": CHAIN, "counterfactual": WRONG},
+    "demonstrations": {"answers": "Q: 1 + 1?\nA: 2\n\n", "chains": "Q: 1 + 1?\nA: Two.\n\n"},
 }
 
 
