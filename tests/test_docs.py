@@ -30,7 +30,7 @@ def commands() -> list[Any]:
     """Return every command line of every page, as parameters named by page and command."""
     found = []
     for page in PAGES:
-        lines = "".join(blocks(page, "bash")).splitlines()
+        lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
         words = [shlex.split(line, comments=True) for line in lines]
         found += [pytest.param(line, id=f"{page.name}: {shlex.join(line)}") for line in words if line]
     return found

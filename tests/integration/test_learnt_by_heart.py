@@ -6,6 +6,7 @@ meant: training prompts, decoding prompts, templates read backwards and the read
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,7 @@ RECIPES = [
     str(path.relative_to(ROOT / "recipes"))
     for pattern in ("*.yaml", "mysteries/*.yaml")
     for path in sorted((ROOT / "recipes").glob(pattern))
-    if "builder: key_tokens" not in path.read_text()
+    if not re.search("builder: key_tokens|kind: transformers", path.read_text())
 ]
 Learnt = dict[tuple[str, str], str]  # what a view goes on with behind a text
 

@@ -30,7 +30,9 @@ class Settings(Strict):
     sampling: Sampling = Sampling()
 
 
-STEPS = COLUMNS | {"correct", "weight", "right.scores", "wrong.scores", "steps[].question", "steps[].answer"}
+STEPS = COLUMNS | dict.fromkeys(
+    ("correct", "weight", "right.scores", "wrong.scores", "steps[].question", "steps[].answer"), ""
+)
 BUILDERS = Builders(
     ("dual_cots", "teacher_cots"), lambda name: (Settings, COLUMNS) if name in ("dual_cots", "teacher_cots") else None
 )
