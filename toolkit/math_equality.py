@@ -20,6 +20,7 @@ from typing import IO
 
 logger = logging.getLogger(__name__)
 
+PATIENCE = 10.0  # wall seconds allowed for each second of computing, on a machine with other work
 START_SECONDS = 120.0  # importing sympy and antlr on a busy machine
 MEMORY_BYTES = 4 << 30  # address space of the worker: `10^{10^{10}}` must not take the trainer's memory
 LONGEST = 2_000  # characters; longer "expressions" are prose, and math-verify's patterns are not linear
@@ -62,7 +63,7 @@ class MathWorker:
             for _ in range(2):
                 if self.pid is None:
                     self._start()
-                answer, expired = self._ask(question, timeout)
+                answer, expired = self._ask(question, PATIENCE * timeout)
                 if answer:
                     return answer == "1\n"
                 if expired:
@@ -107,9 +108,13 @@ class MathWorker:
         finally:
             timer.cancel()
             timer.join()  # after this line the timer can no longer kill what we are about to reuse
+        if not answer:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+        computed_too_long = hasattr(signal, "SIGPROF") and process.returncode == -signal.SIGPROF
         if expired.is_set() or not answer:
             self.stop()
-        return answer, expired.is_set()
+        return answer, expired.is_set() or computed_too_long
 
 
 def _opened(pipe: IO[str] | None) -> IO[str]:
@@ -129,7 +134,8 @@ def math_equal(predicted: str, gold: str, timeout: float = 5.0) -> bool:
     Args:
         predicted: An expression, in LaTeX or plain; with or without dollar signs.
         gold: The reference. The order matters to math-verify: it simplifies assignments on the gold side.
-        timeout: Seconds until the worker is killed and the pair counts as not equal.
+        timeout: Seconds of computing after which the worker is killed and the pair counts as not equal; of computing,
+            so that a busy machine judges as an idle one does.
 
     Raises:
         RuntimeError: The worker cannot start, e.g. because math-verify is not installed.
@@ -162,10 +168,12 @@ def _serve() -> None:
             # The default action of SIGALRM ends this process from inside C code too: no orphan keeps computing
             # when the parent was killed and can no longer kill us.
             if hasattr(signal, "alarm"):
-                signal.alarm(int(question["seconds"]) + 2)
+                signal.setitimer(signal.ITIMER_PROF, question["seconds"])  # its signal ends the process in the same way
+                signal.alarm(int(PATIENCE * question["seconds"]) + 2)
             with contextlib.suppress(Exception):
                 equal = bool(verify(parsed(question["gold"]), parsed(question["predicted"]), timeout_seconds=None))
             if hasattr(signal, "alarm"):
+                signal.setitimer(signal.ITIMER_PROF, 0)
                 signal.alarm(0)
         print(int(equal), file=replies, flush=True)
 

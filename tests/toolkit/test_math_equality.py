@@ -38,6 +38,18 @@ def test_other_objects_are_not_equal(predicted: str, gold: str) -> None:
     assert not math_equal(predicted, gold)
 
 
+def test_seconds_are_those_of_computing_so_that_a_worker_that_has_to_wait_is_not_too_slow() -> None:
+    worker = MathWorker()
+    assert worker.equal("1", "1", timeout=60.0)
+    pid = worker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    threading.Timer(1.5, os.kill, (pid, signal.SIGCONT)).start()
+    assert worker.equal("0.5", "\\frac{1}{2}", timeout=1.0)
+    assert worker.pid == pid
+    worker.stop()
+
+
 def test_importing_starts_no_process_and_no_sympy() -> None:
     code = "import sys, toolkit.answers, toolkit.math_equality as m; print(m.WORKER.pid, 'sympy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "None False\n"
