@@ -15,7 +15,7 @@ from typing import Any
 from toolkit.answers import ANSWER_PHRASE
 from toolkit.decoding import Generation
 from toolkit.errors import UserError
-from toolkit.views import Piece, Segment, columns, fill, items, parse, parse_each, read_back, role
+from toolkit.views import Segment, columns, fill, items, joined, parse_each, read_back, role
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,12 +252,14 @@ def answer_part(turn: TurnPlan, completion: str) -> str:
     of an answer-first target, up to where its rationale begins, in which a later answer is not the answer. A
     completion that keeps to neither is searched as a whole; nothing in the answer's place is no answer.
     """
-    pieces = _pieces(turn)
-    place = next((index for index, (_, is_answer) in enumerate(pieces) if is_answer), None)
+    written = turn.target[turn.forced :]
+    pieces = joined([template for template, _, _ in written])
+    answers = {path for template, segment_role, _ in written if segment_role == "answer" for path in columns(template)}
+    place = next((index for index, piece in enumerate(pieces) if piece.is_column and piece.text in answers), None)
     if place is None:
         return completion
-    marker = pieces[place - 1][0].text if place and not pieces[place - 1][0].is_column else ""
-    behind = pieces[place + 1][0].text if place + 1 < len(pieces) and not pieces[place + 1][0].is_column else ""
+    marker = pieces[place - 1].text if place and not pieces[place - 1].is_column else ""
+    behind = pieces[place + 1].text if place + 1 < len(pieces) and not pieces[place + 1].is_column else ""
     starts_with_it = place == 0 or (place == 1 and bool(marker))
     if marker.strip() and marker.strip() in completion:
         said = completion.rpartition(marker.strip())[2]
@@ -268,18 +270,6 @@ def answer_part(turn: TurnPlan, completion: str) -> str:
     if end := behind.strip(" ."):  # who forgets the full stop has still begun what follows
         said = said.partition(end)[0]
     return f"{ANSWER_PHRASE} {said.strip()}" if said.strip() else ""
-
-
-def _pieces(turn: TurnPlan) -> list[tuple[Piece, bool]]:
-    """Return the pieces of what the student writes, neighbouring literals joined, and which is the answer's column."""
-    pieces: list[tuple[Piece, bool]] = []
-    for template, segment_role, _ in turn.target[turn.forced :]:
-        for piece in parse(template):
-            if pieces and not piece.is_column and not pieces[-1][0].is_column:
-                pieces[-1] = (Piece(pieces[-1][0].text + piece.text, False), False)
-            else:
-                pieces.append((piece, piece.is_column and segment_role == "answer"))
-    return pieces
 
 
 def plan(name: str, view: Any, turn: Any) -> TurnPlan:

@@ -13,19 +13,19 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from toolkit import decode_procedures, decoding, likelihood
+from toolkit import decode_procedures, decoding, encoding, likelihood
 from toolkit.decode_procedures import Answered, Ask, Compare, Conversation, Procedure, converse
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
 from toolkit.encoding import prompt_text
 from toolkit.errors import UserError
 from toolkit.likelihood import log_likelihoods
-from toolkit.problem import Problem
+from toolkit.problem import Problem, question_columns
 from toolkit.scores import Row, Score, extractor, judge, score_by_task, score_rows
 from toolkit.views import RenderedView
 
@@ -70,7 +70,6 @@ def evaluate_student(
     procedure: Procedure,
     settings: Decoding,
     *,
-    columns: Callable[[Problem], Mapping[str, Any]],
     prompt_format: str = "plain",
     batch_size: int,
     seed: int,
@@ -85,7 +84,6 @@ def evaluate_student(
         problems: What it is asked; ids are unique.
         procedure: How an answer is got.
         settings: How completions are drawn; length and stop strings are those of each turn.
-        columns: What templates may take of a problem.
         prompt_format: `plain` or `chat`.
         batch_size: Completions in flight at once; does not change the result.
         seed: Seed of sampled decoding.
@@ -104,7 +102,7 @@ def evaluate_student(
     asker = _Asker(model, tokenizer, settings, prompt_format, batch_size, seed, parts, key)
     asker.done = _finished([path, *parts.glob("*.parquet")], key, procedure.turns[0].view)
     conversations = {
-        (problem.id, sample): converse(procedure, columns(problem), asker.frame)
+        (problem.id, sample): converse(procedure, question_columns(problem), asker.frame)
         for problem in problems
         for sample in range(settings.samples)
     }
@@ -280,7 +278,7 @@ def _identity(
     """Digest of all that a completion depends on besides its prompt: weights, vocabulary, settings, decoding code."""
     import torch
 
-    code = [decoding, decode_procedures, likelihood]
+    code = [decoding, decode_procedures, likelihood, encoding]
     digest = hashlib.sha256("".join(map(inspect.getsource, code)).encode())
     about = [asdict(procedure), asdict(settings), prompt_format, seed, end_token_ids(model, tokenizer)]
     about.append(sorted(tokenizer.get_vocab().items()))

@@ -112,7 +112,6 @@ def score_students(
                 asked[: recipe.evaluation.n],
                 procedure_of(recipe, name),
                 decoding_of(recipe, name),
-                columns=question_columns,
                 prompt_format=recipe.student.prompt_format,
                 batch_size=recipe.evaluation.batch_size,
                 seed=recipe.student.seed,

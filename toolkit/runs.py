@@ -34,6 +34,7 @@ _CODE = (
     "objective",
     "sampling",
     "selection",
+    "soft_targets",
     "stage_views",
     "stages",
     "students",

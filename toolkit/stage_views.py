@@ -64,9 +64,6 @@ class StageViews:
             except UserError as error:
                 raise UserError(f"stages.{stage.name}.views.{name}: {error}") from None
 
-    def __len__(self) -> int:
-        return len(self.rows)
-
     def show(self, index: int) -> Shown:
         """Return what becomes of the record at a position.
 

@@ -124,7 +124,7 @@ def read_back(templates: Sequence[str], text: str) -> dict[str, str]:
         templates: Templates of a target's segments, in order.
         text: What was written in their form.
     """
-    pieces = _joined(templates)
+    pieces = joined(templates)
     values: dict[str, str] = {}
     position = 0
     if pieces and not pieces[0].is_column:
@@ -160,7 +160,7 @@ def ambiguity(templates: Sequence[str], row: Mapping[str, Any], instead: Mapping
         row: The record.
         instead: As in `fill`.
     """
-    pieces = _joined(templates)
+    pieces = joined(templates)
     for piece, behind in zip(pieces, [*pieces[1:], Piece("", False)], strict=True):
         if not piece.is_column:
             continue
@@ -175,7 +175,7 @@ def ambiguity(templates: Sequence[str], row: Mapping[str, Any], instead: Mapping
     return None
 
 
-def _joined(templates: Sequence[str]) -> list[Piece]:
+def joined(templates: Sequence[str]) -> list[Piece]:
     """Return the pieces of some templates as those of one, neighbouring literals joined."""
     pieces: list[Piece] = []
     for piece in (piece for template in templates for piece in parse(template)):

@@ -19,7 +19,7 @@ from toolkit.decode_procedures import Procedure, TurnPlan, plan
 from toolkit.decoding import Decoding, generate
 from toolkit.errors import UserError
 from toolkit.evaluation import EvaluationResult, evaluate_student
-from toolkit.problem import Problem, question_columns
+from toolkit.problem import Problem
 from toolkit.recipe import Decode, View
 from toolkit.reporting import check_questions
 
@@ -48,7 +48,7 @@ def scored(student: Any, folder: Path, settings: Decoding = GREEDY, **changed: A
     problems = arguments.pop("problems")
     procedure = arguments.pop("procedure", ONCE)
     tokenizer = arguments.pop("tokenizer", tiny_tokenizer())
-    return evaluate_student(student, tokenizer, problems, procedure, settings, columns=question_columns, **arguments)
+    return evaluate_student(student, tokenizer, problems, procedure, settings, **arguments)
 
 
 class Interrupted(Exception):
