@@ -70,10 +70,12 @@ class Loopback:
     Attributes:
         url: Base URL up to `/v1`.
         asks: Every request for a completion, in the order of arrival.
+        lists: How often its models were asked for.
     """
 
     def __init__(self, script: Callable[[Ask], Reply], models: Reply | None = None) -> None:
         self.asks: list[Ask] = []
+        self.lists = 0
         self.url = ""
         self._script = script
         self._models = models or Reply(b'{"object": "list", "data": []}')
@@ -102,12 +104,16 @@ class Loopback:
 
     async def _start(self) -> None:
         app = web.Application(client_max_size=2**26)
-        app.router.add_get("/v1/models", lambda request: self._send(request, self._models))
+        app.router.add_get("/v1/models", self._list)
         app.router.add_post("/v1/chat/completions", self._complete)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)  # 0 would wait for ever on a reply that hangs
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/v1"
+
+    async def _list(self, request: web.Request) -> web.StreamResponse:
+        self.lists += 1
+        return await self._send(request, self._models)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Code that decides which weights come out of a stage, beside the libraries.
 _CODE = (
     "alignment",
+    "answer_readings",
     "answer_removal",
     "draws",
     "encoding",

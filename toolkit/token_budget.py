@@ -106,12 +106,13 @@ def within_budget(lengths: Sequence[StageLength], tokens: int) -> list[StageLeng
     """Return the stages at the lengths at which they read `tokens` in all, each its share of what it read before."""
     factor = tokens / sum(length.tokens for length in lengths)
     return [
-        # Cut to six decimals: the trainer rounds steps up, and an error of floating point would be a step more.
+        # Six decimals, and half of the last one less: the trainer rounds steps up, and where a whole number of them is
+        # meant, an error of floating point would be a step more.
         StageLength(
             length.stage,
             length.tokens_per_epoch,
             length.steps_per_epoch,
-            max(1.0, math.floor(1e6 * factor * length.epochs)) / 1e6,
+            max(1.0, math.floor(1e6 * factor * length.epochs - 0.5)) / 1e6,
         )
         for length in lengths
     ]

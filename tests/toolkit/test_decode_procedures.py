@@ -150,11 +150,12 @@ def spaced_tokenizer() -> Any:
     tokenizer = Tokenizer(models.Unigram())
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    shown = [StageViews(stage({"view": view}), chains(8, each=2)) for view in (COT, ANSWERS)]
+    records = chains(8, each=2)
+    shown = [StageViews(stage({"view": view}), records) for view in (COT, ANSWERS)]
     texts = [
         view.prompt + "".join(segment.text for segment in view.target)
         for views in shown
-        for index in range(len(views))
+        for index in range(len(records))
         for _, view in views.show(index).sequences
     ]
     trainer = trainers.UnigramTrainer(

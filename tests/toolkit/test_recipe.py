@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from pydantic import BaseModel, Field
 
 from toolkit.problem_sources import ProceduralProblems
 from toolkit.recipe import Builders, OwnSplit, Recipe, RecipeFaults, load_recipe
+from toolkit.recipe_faults import Fault
 from toolkit.schema import Strict
 from toolkit.training_fields import OWNED, configuration_model, model_config_fields, model_types, training_model
 
@@ -462,8 +462,15 @@ def test_semantic_checks_run_beside_faults_of_shape(tmp_path: Path) -> None:
     ],
 )
 def test_any_value_in_any_place_is_accepted_or_refused_by_faults(tmp_path: Path, key: str, value: str) -> None:
-    with suppress(RecipeFaults):
-        load(tmp_path, GOOD, f"{key}={value}")
+    assert all(fault.key for fault in faults_of(tmp_path, f"{key}={value}"))
+
+
+def faults_of(tmp_path: Path, override: str) -> list[Fault]:
+    try:
+        load(tmp_path, GOOD, override)
+    except RecipeFaults as refused:
+        return refused.faults
+    return []
 
 
 # --- views that select, repeat and transform, and answers in several turns
@@ -670,7 +677,9 @@ def test_views_with_each_cannot_be_aligned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("until", ["until: done", "until: null"])
 def test_turns_that_repeat_may_be_ended_by_a_word(tmp_path: Path, until: str) -> None:
-    load(tmp_path, SEVERAL_TURNS.replace("  rounds: 5", f"  {until}"), builders=IN_STEPS)
+    recipe = load(tmp_path, SEVERAL_TURNS.replace("  rounds: 5", f"  {until}"), builders=IN_STEPS)
+    assert recipe.decode is not None
+    assert recipe.decode.until == (None if until.endswith("null") else "done")
 
 
 # --- fields read from the installed source

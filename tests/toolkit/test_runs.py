@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.tiny_recipe import EDIT, written
+from tests.tiny_recipe import EDIT, ROOT, written
 from toolkit import runs
 from toolkit.cli import open_recipe
 from toolkit.runs import Run, digest_of, rows_digest
@@ -110,3 +111,31 @@ def test_the_order_of_records_counts() -> None:
 
 def test_parts_of_a_digest_do_not_run_into_each_other() -> None:
     assert digest_of("ab", "c") != digest_of("a", "bc")
+
+
+def imported_by(module: str) -> set[str]:
+    """Return the toolkit's modules that a module imports, at its top or when it runs, not for types alone."""
+    tree = ast.parse((ROOT / "toolkit" / f"{module}.py").read_text())
+    for_types = {
+        id(node)
+        for branch in ast.walk(tree)
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING"
+        for node in ast.walk(branch)
+    }
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and id(node) not in for_types and node.module:
+            if node.module == "toolkit":
+                found |= {name.name for name in node.names}
+            elif node.module.startswith("toolkit."):
+                found.add(node.module.split(".")[1])
+    return found
+
+
+def test_every_module_that_a_stage_runs_through_is_part_of_its_digest() -> None:
+    reached, new = set(), {"stages"}
+    while new:
+        reached |= new
+        new = {name for module in new for name in imported_by(module)} - reached
+    # Without a part in any weight: what errors look like, and that settings are strict.
+    assert reached - {"errors", "schema"} == set(runs._CODE)

@@ -212,20 +212,30 @@ PAUSED: dict[str, Any] = {
 }
 
 
-def check_pauses(tokenizer: Any) -> None:
-    """See to it that the tokens of the view above are one each, in prompt and target, between any neighbours."""
+def encoded_pauses(tokenizer: Any) -> dict[str, list[Any]]:
+    """Encode the view above; return where its pauses stand, what they weigh, how it ends and what the end weighs."""
     of_stage = stage({"paused": PAUSED})
     ((tokens, sequence),) = encode_record(tokenizer, StageViews(of_stage, chains(1)), 0)
     pause, done = tokenizer.convert_tokens_to_ids(["<pause>", "<done>"])
     ids = tokens.input_ids.tolist()
-    assert [segment for token, segment in zip(ids, tokens.segments, strict=True) if token == pause] == [-1, -1, 0, 0, 0]
-    assert ids[-2:] == [done, tokenizer.eos_token_id]
-    assert [weight for token, weight in zip(ids, sequence.weights, strict=True) if token == pause] == [0.0] * 5
-    assert sequence.weights[-2:] == [1.0, 1.0]
+    of_pauses = [place for place, token in enumerate(ids) if token == pause]
+    return {
+        "segments": [int(tokens.segments[place]) for place in of_pauses],
+        "weights": [sequence.weights[place] for place in of_pauses],
+        "end": [token == expected for token, expected in zip(ids[-2:], [done, tokenizer.eos_token_id], strict=True)],
+        "end weights": sequence.weights[-2:],
+    }
+
+
+# One token wherever it is written, in prompt and target, between any neighbours.
+PAUSES = {"segments": [-1, -1, 0, 0, 0], "weights": [0.0] * 5, "end": [True, True], "end weights": [1.0, 1.0]}
 
 
 def test_the_special_tokens_of_a_trained_tokenizer_are_one_each_wherever_they_are_written() -> None:
-    check_pauses(train_tokenizer(["Q: What is 0 + 1?<pause> A:<pause><pause>"], 300, ["<pause>", "<done>"]))
+    assert (
+        encoded_pauses(train_tokenizer(["Q: What is 0 + 1?<pause> A:<pause><pause>"], 300, ["<pause>", "<done>"]))
+        == PAUSES
+    )
 
 
 def test_special_tokens_that_nobody_writes_are_there_all_the_same() -> None:
@@ -236,7 +246,7 @@ def test_special_tokens_that_nobody_writes_are_there_all_the_same() -> None:
 def test_added_tokens_are_special_beside_those_that_the_tokenizer_had(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(saved(tmp_path, extra=["<|turn|>"]))
     add_tokens(tokenizer, ["<pause>", "<done>"])
-    check_pauses(tokenizer)
+    assert encoded_pauses(tokenizer) == PAUSES
     assert {"<|turn|>", "<pause>", "<done>", END} <= set(tokenizer.all_special_tokens)
     add_tokens(tokenizer, [])
     assert "<pause>" in tokenizer.all_special_tokens
@@ -254,7 +264,7 @@ def test_a_loaded_student_grows_by_its_new_tokens_alone(tmp_path: Path) -> None:
     before = AutoModelForCausalLM.from_pretrained(source)
     model, tokenizer = student_with_tokens(source, {}, ["<pause>", "<done>"], seed=0)
     again, _ = student_with_tokens(source, {}, ["<pause>", "<done>"], seed=0)
-    check_pauses(tokenizer)
+    assert encoded_pauses(tokenizer) == PAUSES
     assert len(tokenizer) == model.config.vocab_size == before.config.vocab_size + 2
     for grown, same, old in zip(*(m.parameters() for m in (model, again, before)), strict=True):
         assert torch.equal(grown, same)
@@ -281,7 +291,7 @@ def test_a_student_trained_with_new_tokens_is_loaded_with_them(tmp_path: Path) -
     train_stage(of_stage, chains(4), str(start), tmp_path / "stage", {}, "plain")
     loaded = load_tokenizer(str(tmp_path / "stage" / "student"))
     trained = AutoModelForCausalLM.from_pretrained(tmp_path / "stage" / "student")
-    check_pauses(loaded)
+    assert encoded_pauses(loaded) == PAUSES
     pause, done = loaded.convert_tokens_to_ids(["<pause>", "<done>"])
     moved = [
         (after - before).abs().max() > 1e-3

@@ -342,9 +342,10 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(headers: dict[str, str], s
 @pytest.mark.parametrize(
     "models", [None, fault(404), fault(503), HTML, GARBAGE], ids=["list", "404", "503", "html", "garbage"]
 )
-def test_a_server_that_answers_passes_the_check(models: Reply | None) -> None:
+def test_a_server_that_answers_passes_the_check_for_nothing(models: Reply | None) -> None:
     with Loopback(lambda _: completion("2"), models) as server:
         check(server)
+        assert (server.lists, server.asks) == (1, [])
 
 
 @pytest.mark.parametrize("status", [401, 403])

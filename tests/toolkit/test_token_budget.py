@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.records import PROMPT, RIGHT, TRAINING, duals, saved_student
@@ -111,6 +111,7 @@ def test_a_budget_is_spent_and_split_as_the_recipe_would(own: list[StageLength],
 
 
 @given(st.integers(1, 10**4), st.integers(1, 10**5), st.floats(0.01, 50))
+@example(75, 333, 1.0)  # 4.44 * 75 is more than 333
 def test_tokens_of_whole_steps_are_not_one_step_more(steps_per_epoch: int, wanted: int, epochs: float) -> None:
     """The trainer rounds up, an error of floating point as well."""
     tokens_per_step = 37

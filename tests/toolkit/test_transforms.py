@@ -451,7 +451,18 @@ def test_an_order_that_makes_no_sense_is_refused(transforms: list[Transform], me
 
 
 def test_words_come_before_tokens() -> None:
-    check_order([Swap(), Keep(by="tfidf", k=1), Shuffle(), Shuffle(unit="token"), Mask(share=0.5, unit="token")])
+    words = [Swap(), Keep(by="tfidf", k=1), Shuffle()]
+    tokens = [Shuffle(unit="token"), Mask(share=0.5, unit="token")]
+    assert refused([*words, *tokens]) is None
+    assert "words come first" in str(refused([*tokens, *words]))
+
+
+def refused(transforms: list[Transform]) -> UserError | None:
+    try:
+        check_order(transforms)
+    except UserError as error:
+        return error
+    return None
 
 
 def test_a_column_that_holds_no_text_is_a_mistake() -> None:
