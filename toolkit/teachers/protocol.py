@@ -80,10 +80,13 @@ class Completion:
     Attributes:
         text: The answer, without thinking text.
         reasoning: Thinking text that a reasoning model returned apart from its answer; mostly empty.
-        finish_reason: As the endpoint reported it (`stop`, `length`, `content_filter`, ...); data, not a failure.
+        finish_reason: As the endpoint reported it (`stop`, `length`, `content_filter`, ...), or `refusal` where the
+            message is the model's refusal; data, not a failure.
         model: Model as the endpoint reported it.
         prompt_tokens: Tokens of the prompt as billed, 0 where unknown.
-        completion_tokens: Tokens of the completion as billed, 0 where unknown.
+        completion_tokens: Tokens of the completion as billed, those of thinking included; 0 where unknown.
+        cached_tokens: Those of the prompt's tokens that the endpoint billed as read from its cache.
+        batched: Whether it was asked through a batch API, which has prices of its own.
         raw: The response as received (JSON-serialisable), kept apart from what is parsed out of it.
     """
 
@@ -93,6 +96,8 @@ class Completion:
     model: str = ""
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached_tokens: int = 0
+    batched: bool = False
     raw: dict[str, Any] = field(default_factory=dict)
 
 
