@@ -115,15 +115,17 @@ def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrai
     Raises:
         UserError: The recipe has no student.
     """
-    from toolkit.students import add_tokens, load_tokenizer, train_tokenizer
+    from toolkit.students import add_tokens, load_tokenizer, set_tokens, train_tokenizer
 
     student = _student(recipe)
     if student.model_name_or_path:
         tokenizer = load_tokenizer(student.model_name_or_path, student.model_arguments().get("model_revision"))
         add_tokens(tokenizer, student.special_tokens)
-        return tokenizer
-    vocab_size = student.tokenizer.vocab_size if student.tokenizer else 1024
-    return train_tokenizer(_texts(recipe, rows), vocab_size, student.special_tokens)
+    else:
+        vocab_size = student.tokenizer.vocab_size if student.tokenizer else 1024
+        tokenizer = train_tokenizer(_texts(recipe, rows), vocab_size, student.special_tokens)
+    set_tokens(tokenizer, student.eos_token, student.pad_token, student.chat_template)
+    return tokenizer
 
 
 def _student(recipe: Recipe) -> Student:
@@ -152,10 +154,10 @@ def _texts(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
-    """Return the student that training starts from, made now where it comes from a configuration or gets new tokens."""
+    """Return the student that training starts from, made now where it is not one that is loaded as it is."""
     from accelerate import PartialState
 
-    from toolkit.students import save_atomically, student_from_config, student_with_tokens
+    from toolkit.students import save_atomically, student_from_config, student_with_tokenizer
 
     student = _student(recipe)
     if not run.makes_its_start:
@@ -163,13 +165,12 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
         return student.model_name_or_path
     process = PartialState()
     if process.is_main_process and not run.start.exists():
+        tokenizer = student_tokenizer(recipe, rows)
         if student.model_name_or_path:
-            fields = student.model_arguments()
-            model, tokenizer = student_with_tokens(
-                student.model_name_or_path, fields, student.special_tokens, student.seed
+            model = student_with_tokenizer(
+                student.model_name_or_path, student.model_arguments(), tokenizer, student.seed
             )
         else:
-            tokenizer = student_tokenizer(recipe, rows)
             model = student_from_config(student.from_config or {}, tokenizer, student.seed)
         save_atomically(run.start, model, tokenizer, {"stage": "start", "log": []})
     process.wait_for_everyone()

@@ -91,6 +91,14 @@ def _student(data: Mapping[str, Any]) -> Found:
         yield ("student", "model_revision"), "found beside from_config, but there is nothing to load"
     if student.get("load_in_8bit") is True and student.get("load_in_4bit") is True:
         yield ("student", "load_in_8bit"), "found beside load_in_4bit, allowed is one of the two"
+    for name in ("eos_token", "pad_token"):
+        if config is not None and student.get(name) is not None:
+            yield ("student", name), "found beside from_config, whose tokenizer is made with tokens that end and pad"
+    if student.get("eos_token") is not None and student.get("eos_token") == student.get("pad_token"):
+        yield (
+            ("student", "pad_token"),
+            f"found {student['pad_token']!r}, which is eos_token: padding must not end a turn",
+        )
     given = student.get("special_tokens")
     tokens: list[Any] = given if isinstance(given, list) else []
     for index, token in enumerate(tokens):

@@ -124,6 +124,10 @@ class Student(Section):
         model_name_or_path: Model of the Hub or folder to load.
         seed: Of the initial weights, those of new tokens included.
         special_tokens: Tokens to add, such as `<pause>`; where a template writes one, it is one token.
+        eos_token: Token of a loaded student that ends its turns from now on, or one of `special_tokens`: a base model
+            that is to speak Qwen's chat format ends with `<|im_end|>`.
+        pad_token: Token of a loaded student that fills batches; another one than ends its turns.
+        chat_template: Jinja text of the student's chat template, in place of its own.
         prompt_format: Prompts as they are written, or as a user's turn in the student's chat template.
     """
 
@@ -132,6 +136,9 @@ class Student(Section):
     model_name_or_path: str | None = None
     seed: int = Field(default=0, ge=0)
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    eos_token: str | None = None
+    pad_token: str | None = None
+    chat_template: str | None = None
     prompt_format: Literal["plain", "chat"] = "plain"
 
     def model_arguments(self) -> dict[str, Any]:

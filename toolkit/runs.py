@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe, Stage
+    from toolkit.recipe_sections import Student
 
 # Code that decides which weights come out of a stage, beside the libraries.
 _CODE = (
@@ -65,6 +66,11 @@ def rows_digest(rows: Iterable[Mapping[str, Any]]) -> str:
 def code_digest() -> str:
     """Return the SHA-256 (hex) of the toolkit's own code between records and weights, as it was when first asked."""
     return digest_of(*[inspect.getsource(importlib.import_module(f"toolkit.{name}")) for name in _CODE])
+
+
+def _own_tokens(student: Student) -> tuple[Any, ...]:
+    """Return what a recipe changes of a tokenizer."""
+    return student.special_tokens, student.eos_token, student.pad_token, student.chat_template
 
 
 @dataclass(frozen=True)
@@ -113,15 +119,15 @@ class Run:
     def makes_its_start(self) -> bool:
         """Whether training starts from a student that is made here, and not from one as it was loaded."""
         student = self.recipe.student
-        return student is not None and (not student.model_name_or_path or bool(student.special_tokens))
+        return student is not None and (not student.model_name_or_path or any(_own_tokens(student)))
 
     @property
     def start(self) -> Path:
-        """Folder of the student that is made here, from a configuration or with new tokens."""
+        """Folder of the student that is made here, from a configuration or with other tokens than it brings."""
         student = self.recipe.student
         assert student is not None
         tokenizer = student.tokenizer.vocab_size if student.tokenizer else None
-        made_of: list[Any] = [student.from_config, tokenizer, student.special_tokens, student.seed]
+        made_of: list[Any] = [student.from_config, tokenizer, *_own_tokens(student), student.seed]
         if student.model_name_or_path:
             made_of += [student.model_name_or_path, student.model_arguments()]
         elif self.recipe.dataset.builder is None:  # the tokenizer is trained on what the views show

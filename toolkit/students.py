@@ -100,28 +100,58 @@ def _refuse_known(special_tokens: Sequence[str], known: Container[str]) -> None:
         raise UserError(f"student.special_tokens: the student has the token {again[0]!r} already; leave it out")
 
 
-def student_with_tokens(
-    source: str, model_fields: Mapping[str, Any], special_tokens: Sequence[str], seed: int
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a student and give it further tokens; their embeddings are drawn around the mean of those it has.
+def set_tokens(
+    tokenizer: PreTrainedTokenizerBase, eos_token: str | None, pad_token: str | None, chat_template: str | None
+) -> None:
+    """Have a tokenizer end turns, pad and speak otherwise than it was loaded; None leaves a thing as it is.
 
     Raises:
-        UserError: It has one of them already.
+        UserError: It does not have such a token, it would pad with the one that ends its turns, or the template is
+            no Jinja.
+    """
+    from jinja2 import TemplateSyntaxError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    for name, token in (("eos_token", eos_token), ("pad_token", pad_token)):
+        if token is None:
+            continue
+        if token not in tokenizer.get_vocab():
+            raise UserError(
+                f"student.{name}: found {token!r}, which is no token of the student; name one of its own"
+                f"{nearest(token, tokenizer.get_added_vocab())}, or add it in student.special_tokens"
+            )
+        setattr(tokenizer, name, token)
+    if tokenizer.pad_token_id == tokenizer.eos_token_id and (eos_token or pad_token):
+        raise UserError(
+            f"student.{'pad_token' if pad_token else 'eos_token'}: found {tokenizer.eos_token!r}, but then the student "
+            "pads with the token that ends its turns; set student.pad_token to another token"
+        )
+    if chat_template is not None:
+        try:
+            ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(chat_template)
+        except TemplateSyntaxError as error:
+            raise UserError(f"student.chat_template: line {error.lineno}: {error.message}") from None
+        tokenizer.chat_template = chat_template
+
+
+def student_with_tokenizer(
+    source: str, model_fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int
+) -> PreTrainedModel:
+    """Load a student for a tokenizer that is its own but for added tokens or other ends.
+
+    The embeddings of added tokens are drawn around the mean of those it has.
     """
     from transformers import AutoModelForCausalLM, set_seed
 
-    revision = model_fields.get("model_revision")
-    tokenizer = load_tokenizer(source, revision)
-    add_tokens(tokenizer, special_tokens)
     model = AutoModelForCausalLM.from_pretrained(
-        source, revision=revision or "main", dtype=model_fields.get("dtype", "auto")
+        source, revision=model_fields.get("model_revision") or "main", dtype=model_fields.get("dtype", "auto")
     )
     set_seed(seed)
     embeddings: Any = model.get_input_embeddings()
     if len(tokenizer) > embeddings.num_embeddings:  # many models have rows to spare
         model.resize_token_embeddings(len(tokenizer))
     agree(model, tokenizer)
-    return model, tokenizer
+    return model
 
 
 def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -157,16 +187,13 @@ def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     A padding token that the model also counts among its ends (Qwen's `<|endoftext|>`) is struck from them: the student
     ends its turns with the tokenizer's end of sequence.
     """
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    generation = model.generation_config
-    generation.pad_token_id = tokenizer.pad_token_id
-    ends = generation.eos_token_id
-    ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
-    ends = [end for end in ends if end not in (tokenizer.eos_token_id, tokenizer.pad_token_id)]
-    ends.insert(0, tokenizer.eos_token_id)
-    generation.eos_token_id = ends[0] if len(ends) == 1 else ends
-    if model.config.get_text_config().eos_token_id is None:
-        model.config.get_text_config().eos_token_id = tokenizer.eos_token_id
+    for configuration in (model.config.get_text_config(), model.generation_config):
+        configuration.pad_token_id = tokenizer.pad_token_id
+        ends = configuration.eos_token_id
+        ends = [] if ends is None else [ends] if isinstance(ends, int) else list(ends)
+        ends = [end for end in ends if end not in (tokenizer.eos_token_id, tokenizer.pad_token_id)]
+        ends.insert(0, tokenizer.eos_token_id)
+        configuration.eos_token_id = ends[0] if len(ends) == 1 else ends
 
 
 def save_atomically(

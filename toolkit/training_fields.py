@@ -47,8 +47,9 @@ OWNED = {
     **dict.fromkeys(("completion_only_loss", "assistant_only_loss"), _VIEWS),
     **dict.fromkeys(("loss_type", "label_smoothing_factor", "average_tokens_across_devices"), _LOSS),
     **dict.fromkeys(("use_liger_kernel", "liger_kernel_config"), _LOSS),
-    **dict.fromkeys(("dataset_text_field", "chat_template_path"), _TEXT),
-    **dict.fromkeys(("eos_token", "pad_token"), "the student's tokenizer says which tokens end and pad"),
+    "dataset_text_field": _TEXT,
+    "chat_template_path": "it is the same in all stages: student.chat_template",
+    **{name: f"it is the same in all stages: student.{name}" for name in ("eos_token", "pad_token")},
     "truncation_mode": _LENGTH,
     "packing_strategy": "packing never cuts a record; set `packing` alone",
 }

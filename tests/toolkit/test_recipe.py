@@ -286,6 +286,15 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
         ("student.lora_dropout=1.5", "student.lora_dropout: found 1.5, allowed a number < 1"),
         ("student.model_revision=abc", "student.model_revision: found beside from_config"),
         ("student={load_in_4bit: true, load_in_8bit: true}", "student.load_in_8bit: found beside load_in_4bit"),
+        ("student.eos_token=<end>", "student.eos_token: found beside from_config, whose tokenizer is made with tokens"),
+        (
+            "student=!replace {model_name_or_path: m, eos_token: <e>, pad_token: <e>}",
+            "student.pad_token: found '<e>', which is eos_token",
+        ),
+        (
+            "stages.0.training.eos_token=<end>",
+            "stages.0.training.eos_token: not a recipe's to set: it is the same in all stages: student.eos_token",
+        ),
         ("student={model_name_or_path: a, tokenizer: {vocab_size: 300}}", "student.tokenizer: found beside model_name"),
         (
             "student={model_name_or_path: a, from_config: {model_type: llama}, tokenizer: null}",

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from tests.chains import chains, stage
 from tests.records import duals, imitation, saved_student
 from tests.tiny_students import END, tiny_llama, tiny_tokenizer
-from toolkit.encoding import encode_record
+from toolkit.encoding import encode, encode_record
 from toolkit.errors import UserError
 from toolkit.recipe import Recipe
 from toolkit.reporting import check_padding
@@ -30,8 +30,9 @@ from toolkit.students import (
     load_tokenizer,
     merge_adapter,
     save_atomically,
+    set_tokens,
     student_from_config,
-    student_with_tokens,
+    student_with_tokenizer,
     train_tokenizer,
 )
 
@@ -259,11 +260,17 @@ def test_a_token_that_the_student_has_is_not_added_again() -> None:
         train_tokenizer(["Q: What?"], 300, ["<pad>"])
 
 
+def with_tokens(source: str, special_tokens: list[str]) -> tuple[Any, Any]:
+    tokenizer = load_tokenizer(source)
+    add_tokens(tokenizer, special_tokens)
+    return student_with_tokenizer(source, {}, tokenizer, seed=0), tokenizer
+
+
 def test_a_loaded_student_grows_by_its_new_tokens_alone(tmp_path: Path) -> None:
     source = saved_student(tmp_path)
     before = AutoModelForCausalLM.from_pretrained(source)
-    model, tokenizer = student_with_tokens(source, {}, ["<pause>", "<done>"], seed=0)
-    again, _ = student_with_tokens(source, {}, ["<pause>", "<done>"], seed=0)
+    model, tokenizer = with_tokens(source, ["<pause>", "<done>"])
+    again, _ = with_tokens(source, ["<pause>", "<done>"])
     assert encoded_pauses(tokenizer) == PAUSES
     assert len(tokenizer) == model.config.vocab_size == before.config.vocab_size + 2
     for grown, same, old in zip(*(m.parameters() for m in (model, again, before)), strict=True):
@@ -279,12 +286,12 @@ def test_a_student_with_rows_to_spare_takes_new_tokens_into_them(tmp_path: Path)
     model.resize_token_embeddings(len(tokenizer) + 8)
     model.save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    grown, tokenizer = student_with_tokens(str(tmp_path), {}, ["<pause>"], seed=0)
+    grown, tokenizer = with_tokens(str(tmp_path), ["<pause>"])
     assert grown.config.vocab_size == len(tokenizer) + 7
 
 
 def test_a_student_trained_with_new_tokens_is_loaded_with_them(tmp_path: Path) -> None:
-    model, tokenizer = student_with_tokens(saved_student(tmp_path / "base"), {}, ["<pause>", "<done>"], seed=0)
+    model, tokenizer = with_tokens(saved_student(tmp_path / "base"), ["<pause>", "<done>"])
     start = tmp_path / "start"
     save_atomically(start, model, tokenizer, {})
     of_stage = stage({"paused": PAUSED}, max_steps=2, learning_rate=1e-2)
@@ -301,3 +308,57 @@ def test_a_student_trained_with_new_tokens_is_loaded_with_them(tmp_path: Path) -
         )
     ]
     assert moved == [True, True]
+
+
+# --- tokens that end and pad, and a chat template
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
+def test_a_base_student_learns_to_speak_and_to_end_as_it_is_told(tmp_path: Path) -> None:
+    source = saved_student(tmp_path / "base")
+    tokenizer = load_tokenizer(source)
+    add_tokens(tokenizer, ["<|im_start|>", "<|im_end|>"])
+    set_tokens(tokenizer, "<|im_end|>", END, CHATML)
+    model = student_with_tokenizer(source, {}, tokenizer, seed=0)
+    save_atomically(tmp_path / "start", model, tokenizer, {})
+    of_stage = stage({"cot": {"prompt": "{question}", "target": ["{chain.rationale}"]}}, max_steps=1)
+    columns, _ = encode(load_tokenizer(str(tmp_path / "start")), chains(2), of_stage, 128, "chat")
+    written = tokenizer.decode(columns["input_ids"][0])
+    assert written.startswith("<|im_start|>user\nWhat is 0 + ")
+    assert written.endswith("<|im_end|>")
+    train_stage(of_stage, chains(2), str(tmp_path / "start"), tmp_path / "stage", {}, "chat")
+    trained = AutoModelForCausalLM.from_pretrained(tmp_path / "stage" / "student")
+    end, pad = tokenizer.convert_tokens_to_ids(["<|im_end|>", END])
+    for configuration in (trained.config, trained.generation_config):
+        assert (configuration.eos_token_id, configuration.pad_token_id) == (end, pad)
+    assert load_tokenizer(str(tmp_path / "stage" / "student")).chat_template == CHATML
+
+
+def test_what_is_not_said_stays_as_it_was() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = CHATML
+    before = tokenizer.eos_token, tokenizer.pad_token
+    set_tokens(tokenizer, None, None, None)
+    assert (tokenizer.eos_token, tokenizer.pad_token, tokenizer.chat_template) == (*before, CHATML)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "message"),
+    [
+        (("<|ent|>", None, None), r"student\.eos_token: found '<\|ent\|>'.*did you mean '<\|end\|>'.*special_tokens"),
+        ((None, "<pat>", None), r"student\.pad_token: found '<pat>'.*did you mean '<\|pad\|>'"),
+        (
+            (None, END, None),
+            r"student\.pad_token: found '<\|end\|>', but then the student pads with the token that ends",
+        ),
+        (("<|pad|>", None, None), r"student\.eos_token: found '<\|pad\|>', but then"),
+        ((None, None, "{% for a in b %}\n{{ a }"), r"student\.chat_template: line 2: "),
+    ],
+)
+def test_tokens_that_cannot_be_are_refused(tokens: tuple[Any, Any, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        set_tokens(tiny_tokenizer(), *tokens)
