@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
+from typing import Literal
 
 from pydantic import Field
 
@@ -39,7 +40,9 @@ class CollectSettings(Strict):
         retry_failed: Ask again what failed for good in an earlier run. What ran out of tries is always asked again.
     """
 
+    mode: Literal["online", "batch"] = "online"
     concurrency: int = Field(default=32, ge=1, le=1000)
+    max_cost_usd: float | None = Field(default=None, ge=0)
     max_attempts: int = Field(default=6, ge=1)
     backoff: float = Field(default=0.5, ge=0)
     max_wait: float = Field(default=120.0, ge=0)

@@ -157,3 +157,10 @@ def _tokens(price: Price, prompt: int, cached: int, completion: int, batched: bo
 
 def _per_token(usd_per_million: float) -> int:
     return round(usd_per_million * 10**6)
+
+
+def dollars(amount: float) -> str:
+    """Return an amount as people read it: in cents, or to two digits where it is less than ten of them."""
+    if math.isnan(amount):
+        return "unknown"
+    return f"{amount:,.2f} USD" if amount == 0 or amount >= 0.1 else f"{amount:.2g} USD"

@@ -51,7 +51,7 @@ class OpenAIConfig(Strict):
             unset where a base_url is given, as many local servers ask for none.
         timeout: Seconds after which one try is given up, thinking and queueing at the server included.
         token_limit: Name under which `max_tokens` is sent; OpenAI's reasoning models know only the second.
-        price: What its tokens cost; where None, what the table of prices says of this model at this address, if anything.
+        price: What its tokens cost; where None, as the table of prices says for this model at this address.
     """
 
     kind: Literal["openai"] = "openai"
