@@ -12,7 +12,6 @@ Money is added up in whole picodollars (10^-12 USD), so that a million rows give
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from fractions import Fraction
 
 from toolkit.errors import UserError
@@ -27,11 +26,6 @@ _PICODOLLARS = 10**12  # of a dollar; a price of p USD per million tokens is p *
 def cost(completion: Completion, price: Price) -> float:
     """Return what a completion cost in USD, by the tokens that were billed; 0 where the endpoint told none."""
     return _cost(completion, price) / _PICODOLLARS
-
-
-def total_cost(completions: Iterable[Completion], price: Price) -> float:
-    """Return what completions cost together in USD, without the rounding of a sum of floats."""
-    return sum(_cost(completion, price) for completion in completions) / _PICODOLLARS
 
 
 def bound(request: Request, price: Price, batched: bool = False) -> float:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import UserError
 from toolkit.prices import FREE, Price
-from toolkit.spending import TEMPLATE_TOKENS, Ledger, bound, cost, total_cost
+from toolkit.spending import TEMPLATE_TOKENS, Ledger, bound, cost, dollars
 from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
 
 PRICE = Price(input=0.4, cached_input=0.1, output=1.6, batch=0.5)
@@ -70,7 +70,6 @@ def test_the_costs_of_many_rows_add_up_without_drift() -> None:
         ledger.remember(completion)
     exact = Fraction(126) * 400_000 + Fraction(11) * 100_000 + Fraction(41) * 1_600_000
     assert ledger.spent == float(100_000 * exact / 10**12)
-    assert total_cost([completion] * 1000, PRICE) == float(1000 * exact / 10**12)
 
 
 def test_a_try_that_may_have_been_billed_costs_its_bound() -> None:
@@ -173,3 +172,19 @@ def outcomes(request: Request, batched: bool) -> st.SearchStrategy[Any]:
         st.just(batched),
     )
     return answers | st.builds(TeacherError, st.just("retry"), st.just("x"), billed=st.booleans())
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        (0.0, "0.00 USD"),
+        (0.1, "0.10 USD"),
+        (1234.567, "1,234.57 USD"),
+        (0.0999, "0.1 USD"),
+        (0.00042, "0.00042 USD"),
+        (3e-7, "3e-07 USD"),
+        (math.nan, "unknown"),
+    ],
+)
+def test_dollars_as_people_read_them(amount: float, told: str) -> None:
+    assert dollars(amount) == told
