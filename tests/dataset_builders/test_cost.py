@@ -10,6 +10,7 @@ import pytest
 from dataset_builders import load_builder
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
 from tests.openai_loopback import TRUNCATED, Ask, Loopback, Reply, completion, fault
+from toolkit.cli import open_recipe
 from toolkit.collect import CostCapReached
 from toolkit.errors import UserError
 
@@ -123,3 +124,9 @@ def test_a_price_is_no_part_of_what_a_build_starts_from() -> None:
         return settings_digest("teacher_cots", load_builder("teacher_cots").SETTINGS.model_validate(config))
 
     assert digest(None, None) == digest(PRICE, 3.0)
+
+
+@pytest.mark.parametrize("money", ["teacher.price={input: 1, output: 2}", "collect.max_cost_usd=3"])
+def test_money_is_no_part_of_a_recipes_digest(money: str) -> None:
+    recipe = str(Path(__file__).parents[2] / "recipes" / "paper" / "std_cot.yaml")
+    assert open_recipe(recipe, [f"dataset.config.{money}"]).digest == open_recipe(recipe).digest
