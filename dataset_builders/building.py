@@ -160,10 +160,13 @@ def build_dataset(
 
 
 def settings_digest(builder_name: str, settings: Any) -> str:
-    """Return a digest of what a build starts from, without reading any of it: builder, settings and code."""
+    """Return a digest of what a build starts from, without reading any of it: builder, settings and code.
+
+    How fast a teacher is asked is no part of it.
+    """
     from dataset_builders import load_builder
 
-    return _digest(builder_name, settings.model_dump(mode="json"), _source_code(load_builder(builder_name)))
+    return _digest(builder_name, settings.model_dump(mode="json", exclude={"collect"}), _source_code(load_builder(builder_name)))
 
 
 def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tuple[int, int]:
