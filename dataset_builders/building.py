@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from toolkit.collect import CollectReport, collect_rounds, progress_line
 from toolkit.errors import UserError
 from toolkit.hub import Published, publish_dataset
 from toolkit.problem import Problem
-from toolkit.problem_sources import load_problems
+from toolkit.problem_sources import open_problems
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
 
@@ -133,25 +133,25 @@ def build_dataset(
         UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
     """
     from dataset_builders import load_builder
-    from dataset_builders.asking import replay
+    from dataset_builders.asking import Step, sorted_out
     from dataset_builders.card import Origin, dataset_card, measure_key_shares
 
     builder: type[CotsBuilder] = load_builder(builder_name)
     train, test = builder.inputs(settings, Path(hub_dir))
-    sets = {name: load_problems(source, "test") for name, source in settings.check_against.items()}
+    sets = {name: open_problems(source, "test") for name, source in settings.check_against.items()}
     with ExitStack() as opened:
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
         asker, collected = _collect(builder, settings, train, store, show_progress)
-        outcome = replay(builder.rounds(train, asker, settings))
-        read = store.digest_of(asker.requests) if store else ""
-        usage = _usage(store, asker) if store else {"completions": 0}
+        steps: list[Step] = []
+        outcome = sorted_out(builder.records(train, asker, settings, steps), steps)
     if not outcome.train:
         raise UserError(_nothing_left(outcome))
     config = _digest(_source_code(builder), settings.knobs(), asker.book.labels())
-    rows = _digest(outcome.train, outcome.rejected, [repr(problem) for problem in test])
-    inputs = _digest(config, [repr(problem) for problem in train], read, rows)
+    rows = _digest(outcome.train, outcome.rejected, map(repr, test))
+    # The rows say all that the tables depend on, but for their columns, and those the code does.
+    inputs = _digest(config, rows)
     shares = measure_key_shares(builder, settings, outcome)
-    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage)
+    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), asker.usage)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
@@ -235,7 +235,7 @@ class _NoAnswers:
 
 
 def _tables(
-    builder: type[CotsBuilder], outcome: Outcome, test: list[Problem], inputs: str, cache_dir: str | Path | None
+    builder: type[CotsBuilder], outcome: Outcome, test: Sequence[Problem], inputs: str, cache_dir: str | Path | None
 ) -> dict[str, dict[str, datasets.Dataset]]:
     """Run the builder for every config that has rows."""
     tables = {}
@@ -260,17 +260,6 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _usage(store: Store, asker: Asker) -> dict[str, int]:
-    """Add up the tokens of all completions that the rows were made from, each counted once."""
-    found = [store.get(request) for request in {request.digest: request for request in asker.requests}.values()]
-    read = [completion for completion in found if completion is not None]
-    return {
-        "completions": len(read),
-        "prompt_tokens": sum(completion.prompt_tokens for completion in read),
-        "completion_tokens": sum(completion.completion_tokens for completion in read),
-    }
-
-
 def _nothing_left(outcome: Outcome) -> str:
     reasons = [
         f"{step.name}: {count} of {step.records} {reason}"
@@ -286,7 +275,20 @@ def _source_code(builder: type[CotsBuilder]) -> list[str]:
 
 
 def _digest(*content: Any) -> str:
+    """Return the SHA-256 (hex) of some plain values; long sequences of them are gone through one by one."""
     digest = hashlib.sha256()
     for part in content:
-        digest.update(json.dumps(part, ensure_ascii=True, sort_keys=True).encode())
+        for piece in _json(part):
+            digest.update(piece.encode())
     return digest.hexdigest()
+
+
+def _json(value: Any) -> Iterator[str]:
+    """Yield a value as JSON, that of a sequence piece by piece: whole lists of records are not in memory."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or isinstance(value, Mapping):
+        yield json.dumps(value, ensure_ascii=True, sort_keys=True)
+        return
+    yield "["
+    for index, item in enumerate(value):
+        yield (", " if index else "") + json.dumps(item, ensure_ascii=True, sort_keys=True)
+    yield "]"
