@@ -60,8 +60,9 @@ class DiskList(Sequence[Item]):
 
 
 class DiskCounter:
-    """Counts how often it was told of something, by 64 bits of a digest, of which a million clash at odds of 1 to 37 million.
+    """Counts how often it was told of something, which it knows by 64 bits of a digest.
 
+    Among a million things two share them at odds of 1 to 37 million.
     The few megabytes of SQLite's page cache are all that it takes of memory.
     """
 
