@@ -78,6 +78,21 @@ class Step:
 Record = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Ask:
+    """One thing that a builder asks for: what can be told of it before any answer is there.
+
+    Attributes:
+        kinds: Kinds of its prompts; each record gets one of them.
+        tries: Most requests per record.
+        shown: Most earlier completions that a prompt shows.
+    """
+
+    kinds: tuple[str, ...]
+    tries: int = 1
+    shown: int = 0
+
+
 @dataclass
 class Outcome:
     """What a builder made of its problems: records by split, and the filters they went through, in order."""
@@ -109,7 +124,7 @@ class Asker:
 
     Attributes:
         book: The prompt templates.
-        usage: `completions` that were read, `prompt_tokens` and `completion_tokens`; each completion counts once.
+        heard: Told of every completion that is read, once of each.
 
     Args:
         settings: Prompts, sampling and limits.
@@ -120,7 +135,7 @@ class Asker:
 
     def __init__(self, settings: BuilderSettings, answers: Answers, teacher_kind: str, model: str) -> None:
         self.book = PromptBook(Path(__file__).parent / "prompts", settings.prompts.model_dump())
-        self.usage = Counter[str](completions=0)
+        self.heard: Callable[[Completion], None] | None = None
         self._read = DiskCounter()
         self._settings = settings
         self._answers = answers
@@ -153,9 +168,8 @@ class Asker:
             failure = self._answers.failure(request) or NOT_RECORDED
             unanswered = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
             return Chain(None, None, unanswered, origin, provenance=self._provenance(request, None))
-        if self._read.count(request.digest) == 1:
-            tokens = {"prompt_tokens": completion.prompt_tokens, "completion_tokens": completion.completion_tokens}
-            self.usage.update(completions=1, **tokens)
+        if self.heard is not None and self._read.count(request.digest) == 1:
+            self.heard(completion)
         text = well_formed(completion.text)
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
         mistake = completion.raw.get("procedural", {}).get("mistake")

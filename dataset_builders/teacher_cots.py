@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from dataset_builders.asking import Asker, Outcome, Record, Requests, Rounds, Step, is_unanswered, record_id
+from dataset_builders.asking import Ask, Asker, Outcome, Record, Requests, Rounds, Step, is_unanswered, record_id
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record, whole
 from dataset_builders.columns import (
     CHAIN,
@@ -86,6 +86,11 @@ class TeacherCots(CotsBuilder):
         if "demonstrations" in record:
             tables["default"] = {**tables["default"], "demonstrations": DEMONSTRATIONS}
         return tables
+
+    @classmethod
+    def asks(cls, settings: TeacherCotsSettings) -> tuple[Ask, ...]:
+        """See `CotsBuilder.asks`."""
+        return (Ask(("cot",)),)
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: TeacherCotsSettings) -> Rounds:

@@ -71,11 +71,13 @@ class Loopback:
         url: Base URL up to `/v1`.
         asks: Every request for a completion, in the order of arrival.
         lists: How often its models were asked for.
+        connections: Ports of the clients that asked for a completion.
     """
 
     def __init__(self, script: Callable[[Ask], Reply], models: Reply | None = None) -> None:
         self.asks: list[Ask] = []
         self.lists = 0
+        self.connections: set[int] = set()
         self.url = ""
         self._script = script
         self._models = models or Reply(b'{"object": "list", "data": []}')
@@ -117,6 +119,8 @@ class Loopback:
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         body = json.loads(await request.read())
+        if request.transport is not None:
+            self.connections.add(request.transport.get_extra_info("peername")[1])
         key = json.dumps(body)
         self._seen[key] += 1
         ask = Ask(body, dict(request.headers), len(self.asks) + 1, self._seen[key])
