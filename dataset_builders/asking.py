@@ -1,21 +1,24 @@
 """Between a builder and its teacher: what is asked, and how an answer in the store becomes a chain.
 
-A builder writes its rounds as a generator that yields lists of requests and returns its outcome. To collect,
-somebody fulfils each list before asking for the next; to build, the same generator is run dry over a store
-that has the answers already. So the two halves cannot disagree about what was asked.
+A builder says in `rounds` what to ask, and in `records` what comes of the answers. Both go through the problems and
+read the store by the same functions, so they cannot disagree about what was asked. Neither keeps what it read: a later
+round reads the answers to earlier ones again, and memory is the same for any number of problems.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from dataset_builders.chains import Chain, parse, well_formed
 from dataset_builders.settings import BuilderSettings
 from toolkit.errors import UserError
+from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.prompts import PromptBook
 from toolkit.teachers.logprobs import logprobs_of
@@ -72,6 +75,9 @@ class Step:
             self.outcomes[outcome] += 1
 
 
+Record = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Ask:
     """One thing that a builder asks for: what can be told of it before any answer is there.
@@ -91,16 +97,34 @@ class Ask:
 class Outcome:
     """What a builder made of its problems: records by split, and the filters they went through, in order."""
 
-    train: list[dict[str, Any]] = field(default_factory=list)
-    rejected: list[dict[str, Any]] = field(default_factory=list)
+    train: Sequence[Record] = ()
+    rejected: Sequence[Record] = ()
     steps: list[Step] = field(default_factory=list)
 
 
-Rounds = Generator[list[Request], None, Outcome]
+@dataclass(frozen=True)
+class Requests(Generic[Item]):
+    """The requests of one round: as many as there are items, each made when it is its turn and kept by nobody."""
+
+    items: Sequence[Item]
+    make: Callable[[Item], Request]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __iter__(self) -> Iterator[Request]:
+        return map(self.make, self.items)
+
+
+Rounds = Iterator[Requests[Any]]
 
 
 class Asker:
-    """Renders requests and reads their answers; remembers every request it made, in order.
+    """Renders requests and reads their answers.
+
+    Attributes:
+        book: The prompt templates.
+        heard: Told of every completion that is read, once of each.
 
     Args:
         settings: Prompts, sampling and limits.
@@ -111,7 +135,8 @@ class Asker:
 
     def __init__(self, settings: BuilderSettings, answers: Answers, teacher_kind: str, model: str) -> None:
         self.book = PromptBook(Path(__file__).parent / "prompts", settings.prompts.model_dump())
-        self.requests: list[Request] = []
+        self.heard: Callable[[Completion], None] | None = None
+        self._read = DiskCounter()
         self._settings = settings
         self._answers = answers
         self._teacher_kind = teacher_kind
@@ -134,9 +159,7 @@ class Asker:
         # Few-shot prompts invite the teacher to go on with a question of its own.
         stop = ("\nQ:",) if kind == "contrastive" else ()
         sampling = Sampling(**self._settings.sampling.model_dump(), stop=stop)
-        request = Request(self._model, (("user", text),), sampling, sample_index, label, contrast)
-        self.requests.append(request)
-        return request
+        return Request(self._model, (("user", text),), sampling, sample_index, label, contrast)
 
     def chain(self, request: Request, problem: Problem, origin: str) -> Chain:
         """Return the chain that answers a request; a request without an answer gives one with a fault."""
@@ -145,6 +168,8 @@ class Asker:
             failure = self._answers.failure(request) or NOT_RECORDED
             unanswered = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
             return Chain(None, None, unanswered, origin, provenance=self._provenance(request, None))
+        if self.heard is not None and self._read.count(request.digest) == 1:
+            self.heard(completion)
         text = well_formed(completion.text)
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
         mistake = completion.raw.get("procedural", {}).get("mistake")
@@ -175,67 +200,79 @@ class Asker:
         }
 
 
-def replay(rounds: Rounds) -> Outcome:
-    """Run a builder's rounds over a store that has their answers; asks nobody.
+def sorted_out(records: Iterable[Record], steps: list[Step]) -> Outcome:
+    """Sort records into `train` and, where they have a reason, `rejected`; both lie on disk.
 
     Raises:
         UserError: Two records have one id (`datasets` 5 no longer notices).
     """
-    while True:
-        try:
-            next(rounds)
-        except StopIteration as finished:
-            outcome: Outcome = finished.value
-            break
-    seen: set[str] = set()
-    for record in [*outcome.train, *outcome.rejected]:
-        if record["id"] in seen:
+    train, rejected = DiskList[Record](), DiskList[Record]()
+    seen = DiskCounter()
+    for record in records:
+        if seen.count(record["id"]) > 1:
             raise UserError(f"two records are called {record['id']!r}; ids must be unique")
-        seen.add(record["id"])
-    return outcome
+        (train if record["reason"] is None else rejected).append(record)
+    return Outcome(train, rejected, steps)
 
 
-def until_accepted(
-    step: Step,
-    items: Sequence[Item],
-    tries: int,
-    make_request: Callable[[Item, int], Request],
-    judge: Callable[[Item, Request], tuple[Read, str | None]],
-) -> Generator[list[Request], None, list[tuple[Read, str | None]]]:
-    """Ask once for every item, and again, with another sample index, while the answer is not as asked.
+@dataclass(frozen=True)
+class Retried(Generic[Item, Read]):
+    """A prompt that is put again, with another sample index, while the answer is not as asked.
 
     A request that got no completion is not tried again: the collector has done that already.
 
-    Args:
-        step: Counts records, completions and reasons.
-        items: What is asked for.
+    Attributes:
         tries: Most requests per item.
-        make_request: Makes the request of an item and an attempt (0, 1, ...).
+        request: Makes the request of an item and an attempt (0, 1, ...).
         judge: Reads the answer to a request: what was read, and why it is rejected or None.
-
-    Returns:
-        What was read last and its fault, per item; where only the first tries were answered, the last answer counts.
     """
-    verdicts: dict[int, tuple[Read, str | None]] = {}
-    pending = list(range(len(items)))
-    for attempt in range(tries):
-        if not pending:
-            break
-        requests = [make_request(items[index], attempt) for index in pending]
-        yield requests
-        again = []
-        for index, request in zip(pending, requests, strict=True):
-            read, fault = judge(items[index], request)
+
+    tries: int
+    request: Callable[[Item, int], Request]
+    judge: Callable[[Item, Request], tuple[Read, str | None]]
+
+    def rounds(self, places: Iterable[int], item: Callable[[int], Item | None]) -> Rounds:
+        """Yield a round for every try, as long as there is anything to ask.
+
+        Args:
+            places: Where there may be an item.
+            item: Makes the item of a place, out of what the store has by then; None where the prompt is not for it.
+        """
+        waiting = array("Q", (place for place in places if item(place) is not None))
+        for attempt in range(self.tries):
+            if attempt:
+                waiting = array("Q", (place for place in waiting if self._is_rejected(item(place), attempt - 1)))
+            if not waiting:
+                break
+            yield Requests(waiting, partial(self._asked, item, attempt))
+
+    def verdict(self, item: Item, step: Step) -> tuple[Read, str | None]:
+        """Return what was read last and its fault; where only the first tries were answered, the last answer counts.
+
+        Args:
+            item: What was asked for.
+            step: Counts the record, its completions and its fault.
+        """
+        for attempt in range(self.tries):
+            read, fault = self.judge(item, self.request(item, attempt))
             unanswered = is_unanswered(fault)
             step.completions += not unanswered
             if not (unanswered and attempt):  # what came of the last try says more
-                verdicts[index] = read, fault
-            if fault is not None and not unanswered:
-                again.append(index)
-        pending = again
-    for _, fault in verdicts.values():
-        step.count(fault)
-    return [verdicts[index] for index in range(len(items))]
+                found = read, fault
+            if fault is None or unanswered:
+                break
+        step.count(found[1])
+        return found
+
+    def _asked(self, item: Callable[[int], Item | None], attempt: int, place: int) -> Request:
+        found = item(place)
+        assert found is not None
+        return self.request(found, attempt)
+
+    def _is_rejected(self, item: Item | None, attempt: int) -> bool:
+        assert item is not None
+        _, fault = self.judge(item, self.request(item, attempt))
+        return fault is not None and not is_unanswered(fault)
 
 
 def is_unanswered(fault: str | None) -> bool:
@@ -243,10 +280,6 @@ def is_unanswered(fault: str | None) -> bool:
     return fault is not None and fault.startswith((NOT_RECORDED, FAILED))
 
 
-def samples_of(problems: Sequence[Problem], samples: int) -> list[tuple[str, Problem, int]]:
-    """Return (record id, problem, sample index) for every chain that is asked for."""
-    return [
-        (problem.id if samples == 1 else f"{problem.id}#{index}", problem, index)
-        for problem in problems
-        for index in range(samples)
-    ]
+def record_id(problem: Problem, sample: int, samples: int) -> str:
+    """Return the id of the record that is made of a problem's sample."""
+    return problem.id if samples == 1 else f"{problem.id}#{sample}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from dataset_builders.settings import Attributor, KeyTokensSettings, PublishedCh
 from toolkit import hub
 from toolkit.attribution import Example, Unscorable, WordScorer, WordScores, require_captum
 from toolkit.errors import UserError, nearest
+from toolkit.on_disk import DiskList
 from toolkit.problem import Problem
 from toolkit.recipe_dataset import configs, load_published
 from toolkit.views import fill, parse
@@ -53,7 +54,7 @@ class ScoredChain:
         }
 
 
-def scored_chains(settings: KeyTokensSettings, hub_dir: Path) -> tuple[list[ScoredChain], list[Problem]]:
+def scored_chains(settings: KeyTokensSettings, hub_dir: Path) -> tuple[Sequence[ScoredChain], Sequence[Problem]]:
     """Read the chains, score their words, and return them with the held-out problems that were published beside them.
 
     Raises:
@@ -73,7 +74,7 @@ def scored_chains(settings: KeyTokensSettings, hub_dir: Path) -> tuple[list[Scor
         sign=settings.sign,
         batch_size=settings.batch_size,
     )
-    scored = []
+    scored = DiskList[ScoredChain]()
     for row in tqdm(
         rows, desc=f"scoring words by {Path(settings.attributor.model).name}", unit=" chains", disable=None
     ):
@@ -102,7 +103,7 @@ def _around(template: str, column: str, row: Mapping[str, Any]) -> tuple[str, st
     return "".join(filled[:place]), filled[place], "".join(filled[place + 1 :])
 
 
-def _published(chains: PublishedChains, hub_dir: Path) -> tuple[list[dict[str, Any]], list[Problem]]:
+def _published(chains: PublishedChains, hub_dir: Path) -> tuple[Any, Sequence[Problem]]:
     """Return the records of a dataset, and its held-out problems where it has any."""
     place = (hub_dir, chains.repo_id, chains.revision)
     try:
@@ -110,10 +111,10 @@ def _published(chains: PublishedChains, hub_dir: Path) -> tuple[list[dict[str, A
     except UserError as error:
         recipe = chains.recipe or "RECIPE"
         raise UserError(f"chains: {error}. Build it first: distill build {recipe}") from None
-    rows = list(load_published(*place, "default", "train"))
+    rows = load_published(*place, "default", "train")
     _require_columns(chains, rows[0])
     held_out = load_published(*place, "evaluation", "test") if "evaluation" in known else []
-    return rows, [Problem(**{**row, "choices": tuple(row["choices"]), "split": "test"}) for row in held_out]
+    return rows, DiskList(Problem(**{**row, "choices": tuple(row["choices"]), "split": "test"}) for row in held_out)
 
 
 def _require_columns(chains: PublishedChains, row: Mapping[str, Any]) -> None:

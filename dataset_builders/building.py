@@ -11,7 +11,8 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from toolkit.errors import UserError
 from toolkit.hub import Published, publish_dataset
 from toolkit.prices import FREE, price_of
 from toolkit.problem import Problem
-from toolkit.problem_sources import load_problems
+from toolkit.problem_sources import open_problems
 from toolkit.progress import live_line
 from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Store
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from dataset_builders.asking import Asker, Outcome
     from dataset_builders.card import Shares
     from dataset_builders.published import CotsBuilder
-    from toolkit.teachers.protocol import Teacher
+    from toolkit.teachers.protocol import Completion, Teacher
 
 # Modules whose code decides what is in the rows, beside the builder's own.
 _ROW_CODE = (
@@ -145,25 +146,27 @@ def build_dataset(
         UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
     """
     from dataset_builders import load_builder
-    from dataset_builders.asking import replay
+    from dataset_builders.asking import Step, sorted_out
     from dataset_builders.card import Origin, dataset_card, measure_key_shares
 
     builder: type[CotsBuilder] = load_builder(builder_name)
     train, test = builder.inputs(settings, Path(hub_dir))
-    sets = {name: load_problems(source, "test") for name, source in settings.check_against.items()}
+    sets = {name: open_problems(source, "test") for name, source in settings.check_against.items()}
     with ExitStack() as opened:
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
         asker, collected, ledger = _collect(builder, settings, train, store, show_progress)
-        outcome = replay(builder.rounds(train, asker, settings))
-        read = store.digest_of(asker.requests) if store else ""
-        usage, cost = _usage(store, asker, ledger) if store else ({"completions": 0}, "")
+        asker.heard = usage = Usage(ledger)
+        steps: list[Step] = []
+        outcome = sorted_out(builder.records(train, asker, settings, steps), steps)
     if not outcome.train:
         raise UserError(_nothing_left(outcome))
     config = _digest(_source_code(builder), settings.knobs(), asker.book.labels())
-    rows = _digest(outcome.train, outcome.rejected, [repr(problem) for problem in test])
-    inputs = _digest(config, [repr(problem) for problem in train], read, rows)
+    rows = _digest(outcome.train, outcome.rejected, map(repr, test))
+    # The rows say all that the tables depend on, but for their columns, and those the code does.
+    inputs = _digest(config, rows)
     shares = measure_key_shares(builder, settings, outcome)
-    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage, cost)
+    cost = usage.cost() if settings.teacher else ""
+    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage.tokens, cost)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
@@ -233,7 +236,7 @@ class NoAnswers:
 
 
 def _tables(
-    builder: type[CotsBuilder], outcome: Outcome, test: list[Problem], inputs: str, cache_dir: str | Path | None
+    builder: type[CotsBuilder], outcome: Outcome, test: Sequence[Problem], inputs: str, cache_dir: str | Path | None
 ) -> dict[str, dict[str, datasets.Dataset]]:
     """Run the builder for every config that has rows."""
     tables = {}
@@ -258,29 +261,35 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _usage(store: Store, asker: Asker, ledger: Ledger) -> tuple[dict[str, int], str]:
-    """Add up the tokens of all completions that the rows were made from, each counted once, and say what they cost."""
-    found = [store.get(request) for request in {request.digest: request for request in asker.requests}.values()]
-    read = [completion for completion in found if completion is not None]
-    total = Ledger(ledger.price, None)
-    for completion in read:
-        total.remember(completion)
-    usage = {
-        "completions": len(read),
-        "prompt_tokens": sum(completion.prompt_tokens for completion in read),
-        "completion_tokens": sum(completion.completion_tokens for completion in read),
-    }
-    return usage, _cost(total, sum(not is_counted(completion) for completion in read))
+class Usage:
+    """Tokens of the completions that rows are made from, and what they cost.
 
+    Attributes:
+        tokens: `completions`, their `prompt_tokens` and `completion_tokens`.
+    """
 
-def _cost(total: Ledger, uncounted: int) -> str:
-    """Say what completions cost; nothing of those by a teacher that nobody pays."""
-    if total.price is None:
-        return "not known, as no price is stated for this teacher"
-    if total.price.is_free:
-        return ""
-    told = f"{dollars(total.spent)} at {total.price}"
-    return told + (f", without {uncounted} completions whose tokens were not counted" if uncounted else "")
+    def __init__(self, ledger: Ledger) -> None:
+        self.tokens = Counter(completions=0)
+        self._ledger = Ledger(ledger.price, None)
+        self._uncounted = 0
+
+    def __call__(self, completion: Completion) -> None:
+        """Add a completion."""
+        self._ledger.remember(completion)
+        self._uncounted += not is_counted(completion)
+        self.tokens.update(
+            completions=1, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens
+        )
+
+    def cost(self) -> str:
+        """Say what the completions cost; nothing of those by a teacher that nobody pays."""
+        price = self._ledger.price
+        if price is None:
+            return "not known, as no price is stated for this teacher"
+        if price.is_free:
+            return ""
+        uncounted = f", without {self._uncounted} completions whose tokens were not counted" if self._uncounted else ""
+        return f"{dollars(self._ledger.spent)} at {price}{uncounted}"
 
 
 def _nothing_left(outcome: Outcome) -> str:
@@ -298,7 +307,20 @@ def _source_code(builder: type[CotsBuilder]) -> list[str]:
 
 
 def _digest(*content: Any) -> str:
+    """Return the SHA-256 (hex) of some plain values; long sequences of them are gone through one by one."""
     digest = hashlib.sha256()
     for part in content:
-        digest.update(json.dumps(part, ensure_ascii=True, sort_keys=True).encode())
+        for piece in _json(part):
+            digest.update(piece.encode())
     return digest.hexdigest()
+
+
+def _json(value: Any) -> Iterator[str]:
+    """Yield a value as JSON, that of a sequence piece by piece: whole lists of records are not in memory."""
+    if isinstance(value, str) or not isinstance(value, Iterable) or isinstance(value, Mapping):
+        yield json.dumps(value, ensure_ascii=True, sort_keys=True)
+        return
+    yield "["
+    for index, item in enumerate(value):
+        yield (", " if index else "") + json.dumps(item, ensure_ascii=True, sort_keys=True)
+    yield "]"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import chain
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -100,9 +101,9 @@ def dataset_card(
     splits = {"default / train": len(outcome.train), "default / rejected": len(outcome.rejected)}
     splits |= {"sft / train": len(outcome.train), "evaluation / test": len(test)}
     splits = {name: rows for name, rows in splits.items() if rows}
-    writers = figures.writers([*outcome.train, *outcome.rejected], builder.CHAINS)
+    writers = figures.writers(chain(outcome.train, outcome.rejected), builder.CHAINS)
     sets = ({"evaluation / test": test} if test else {}) | dict(evaluation_sets)
-    questions = {record["question"] for record in outcome.train}
+    questions = (record["question"] for record in outcome.train)
     attribution = _attribution(settings, outcome)
     body = render(
         "dataset.md.jinja",
@@ -135,7 +136,7 @@ def dataset_card(
         tasks=_tasks(outcome, test),
         mistakes=figures.mistakes(outcome.train) if "wrong" in builder.CHAINS else {},
         writers=writers,
-        overlaps=[figures.overlap(name, problems, questions) for name, problems in sets.items()],
+        overlaps=figures.overlaps(sets, questions),
         ngram=figures.NGRAM,
         license=settings.license,
         source_terms=settings.source_terms.strip(),
@@ -235,9 +236,11 @@ def _origins(outcome: Outcome) -> list[tuple[str, int]]:
 
 
 def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengths]:
-    texts = {"question": [record["question"] for record in outcome.train]}
-    for side in builder.CHAINS:
-        texts[f"{side}.rationale"] = [record[side]["rationale"] for record in outcome.train]
+    def rationales(side: str) -> Iterator[str]:
+        return (record[side]["rationale"] for record in outcome.train)
+
+    texts = {"question": (record["question"] for record in outcome.train)}
+    texts |= {f"{side}.rationale": rationales(side) for side in builder.CHAINS}
     measured = (figures.lengths(column, values) for column, values in texts.items())
     return [row for row in measured if row is not None]
 
@@ -257,7 +260,7 @@ def _attribution(settings: BuilderSettings, outcome: Outcome) -> dict[str, Any] 
         "attributor": PurePath(settings.attributor.model).name
         if settings.attributor.revision is None
         else f"{settings.attributor.model} at {settings.attributor.revision}",
-        "errors": figures.completeness([record["chain"]["completeness"] for record in outcome.train]),
+        "errors": figures.completeness(record["chain"]["completeness"] for record in outcome.train),
     }
 
 

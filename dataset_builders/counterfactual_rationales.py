@@ -6,12 +6,12 @@ the reasoning aside. Both sides answer the same prompt, in which an answer is gi
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, until_accepted
+from dataset_builders.asking import Ask, Asker, Record, Retried, Rounds, Step
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
 from dataset_builders.other_answers import OtherAnswers
@@ -24,7 +24,7 @@ from toolkit.teachers.protocol import Request
 Side = Literal["factual", "counterfactual"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Both:
     """A record in the making: its problem with either answer, the chains it has so far, why it was given up.
 
@@ -76,75 +76,92 @@ class CounterfactualRationales(CotsBuilder):
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: CounterfactualRationalesSettings) -> Rounds:
-        """Yield what to ask, the factual side first, and return the records; see `dataset_builders.asking`."""
-        drawn = Step("other_answer")
-        records = _with_other_answers(problems, settings, drawn)
-        steps = [drawn]
-        sides: tuple[Side, ...] = ("factual", "counterfactual")
-        for side in sides:
-            step = Step(side)
-            yield from _one_side(side, step, [both for both in records if both.reason is None], asker, settings)
-            steps.append(step)
-        rows = [_row(both) for both in records]
-        return Outcome(
-            train=[row for row in rows if row["reason"] is None],
-            rejected=[row for row in rows if row["reason"] is not None],
-            steps=steps,
-        )
+        """Yield what to ask, the factual side first."""
+        yield from _Asked(problems, asker, settings).rounds()
 
     @staticmethod
-    def sft(record: dict[str, Any]) -> dict[str, Any]:
+    def records(
+        problems: Sequence[Problem], asker: Asker, settings: CounterfactualRationalesSettings, steps: list[Step]
+    ) -> Iterator[Record]:
+        """Yield the records; see `CotsBuilder.records`."""
+        return map(_row, _Asked(problems, asker, settings).made(steps))
+
+    @staticmethod
+    def sft(record: Record) -> Record:
         """Return a record's factual side as prompt and completion."""
         return sft_record(record, record["factual"])
 
 
-def _with_other_answers(
-    problems: Sequence[Problem], settings: CounterfactualRationalesSettings, step: Step
-) -> list[Both]:
-    """Draw a wrong answer for every problem."""
-    others = OtherAnswers(problems, settings.seed)
-    records = []
-    for problem in problems:
-        answer, reason = others.draw(problem)
+class _Asked:
+    """Records in the making out of a teacher's answers."""
+
+    def __init__(self, problems: Sequence[Problem], asker: Asker, settings: CounterfactualRationalesSettings) -> None:
+        self._problems, self._asker, self._contrastive = problems, asker, settings.contrastive
+        self._others = OtherAnswers(problems, settings.seed)
+        self._sides: dict[Side, Retried[Both, Chain]] = {
+            side: Retried(settings.tries, partial(self._ask, side), partial(self._judge, side))
+            for side in ("factual", "counterfactual")
+        }
+
+    def rounds(self) -> Rounds:
+        places = range(len(self._problems))
+        yield from self._sides["factual"].rounds(places, self._drawn)
+        yield from self._sides["counterfactual"].rounds(places, self._with_factual)
+
+    def made(self, steps: list[Step]) -> Iterator[Both]:
+        drawn, factual, counterfactual = Step("other_answer"), Step("factual"), Step("counterfactual")
+        steps += [drawn, factual, counterfactual]
+        for problem in self._problems:
+            both = self._draw(problem)
+            drawn.count(both.reason)
+            both = self._with(both, "factual", factual)
+            yield self._with(both, "counterfactual", counterfactual)
+
+    def _draw(self, problem: Problem) -> Both:
+        """Draw a wrong answer for a problem."""
+        answer, reason = self._others.draw(problem)
         # The kind is the gold's on both sides: what a wrong answer looks like does not change how answers are read.
         kind = kind_of(problem.answer, problem.kind)
-        counterfactual = None if answer is None else replace(problem, answer=answer, kind=kind)
-        step.count(reason)
-        records.append(Both(problem, counterfactual, reason=reason))
-    return records
+        return Both(problem, None if answer is None else replace(problem, answer=answer, kind=kind), reason=reason)
 
+    def _with(self, both: Both, side: Side, step: Step) -> Both:
+        """Return a record with the reasoning of one side, or as it is where it was given up before."""
+        if both.reason is not None:
+            return both
+        chain, fault = self._sides[side].verdict(both, step)
+        reason = fault and f"{side}: {fault}"
+        if side == "factual":
+            return replace(both, factual=chain, reason=reason)
+        return replace(both, counterfactual=chain, reason=reason)
 
-def _one_side(
-    side: Side, step: Step, records: list[Both], asker: Asker, settings: CounterfactualRationalesSettings
-) -> Generator[list[Request], None, None]:
-    """Ask for the reasoning of one side until it ends in the answer that was given."""
+    def _drawn(self, place: int) -> Both | None:
+        both = self._draw(self._problems[place])
+        return both if both.reason is None else None
 
-    def ask(both: Both, attempt: int) -> Request:
+    def _with_factual(self, place: int) -> Both | None:
+        both = self._with(self._draw(self._problems[place]), "factual", Step("factual"))
+        return both if both.reason is None else None
+
+    def _ask(self, side: Side, both: Both, attempt: int) -> Request:
         given, other = both.factual_problem, both.counterfactual_problem
         assert other is not None
         if side == "counterfactual":
             given, other = other, given
-        return asker.request("rationalise", given, attempt, against=other if settings.contrastive else None)
+        return self._asker.request("rationalise", given, attempt, against=other if self._contrastive else None)
 
-    verdicts = yield from until_accepted(step, records, settings.tries, ask, partial(_judge, side=side, asker=asker))
-    for both, (chain, fault) in zip(records, verdicts, strict=True):
-        setattr(both, side, chain)
-        both.reason = fault and f"{side}: {fault}"
-
-
-def _judge(both: Both, request: Request, side: Side, asker: Asker) -> tuple[Chain, str | None]:
-    given = both.factual_problem if side == "factual" else both.counterfactual_problem
-    assert given is not None
-    chain = asker.chain(request, given, "teacher")
-    if chain.fault is not None:
-        return chain, chain.fault
-    if side == "counterfactual" and is_right(chain, both.factual_problem):
-        return chain, "reasoning ends in the gold answer all the same"
-    if not is_right(chain, given):
-        return chain, "reasoning ends in another answer than the one given"
-    if both.factual is not None and chain.rationale == both.factual.rationale:
-        return chain, "both rationales are the same"
-    return replace(chain, answer=given.answer), None
+    def _judge(self, side: Side, both: Both, request: Request) -> tuple[Chain, str | None]:
+        given = both.factual_problem if side == "factual" else both.counterfactual_problem
+        assert given is not None
+        chain = self._asker.chain(request, given, "teacher")
+        if chain.fault is not None:
+            return chain, chain.fault
+        if side == "counterfactual" and is_right(chain, both.factual_problem):
+            return chain, "reasoning ends in the gold answer all the same"
+        if not is_right(chain, given):
+            return chain, "reasoning ends in another answer than the one given"
+        if both.factual is not None and chain.rationale == both.factual.rationale:
+            return chain, "both rationales are the same"
+        return replace(chain, answer=given.answer), None
 
 
 def _row(both: Both) -> dict[str, Any]:

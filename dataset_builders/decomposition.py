@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataset_builders.chains import Chain, ready_made, well_formed, without_marks
 from dataset_builders.settings import Decomposed
 from toolkit.problem import Problem
-from toolkit.problem_rows import Columns, rows_with_problems
+from toolkit.problem_files import read_rows
+from toolkit.problem_rows import Columns, problems_of_rows
 from toolkit.views import lookup
 
 Steps = list[tuple[str, str]]
@@ -82,7 +83,7 @@ def decomposed_chains(decomposed: Decomposed, max_characters: int) -> Iterator[t
         UserError: The file is missing or empty, or a row has no question, no answer or no gold answer.
     """
     columns = Columns(question=decomposed.question, answer=decomposed.answer)
-    for row, problem in rows_with_problems(decomposed.path, columns, _GOLD, decomposed.kind, decomposed.task):
+    for row, problem in problems_of_rows(read_rows(decomposed.path), columns, _GOLD, decomposed.kind, decomposed.task):
         raw = well_formed(str(lookup(row.data, decomposed.answer)))
         provenance = ready_made("decomposed", decomposed.model, raw)
         if len(raw) > max_characters:

@@ -7,17 +7,18 @@ rectifies the chains that came out wrong; a contrastive prompt corrupts those th
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Any, ClassVar
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import ClassVar
 
-from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, is_unanswered, samples_of, until_accepted
+from dataset_builders.asking import Ask, Asker, Record, Requests, Retried, Rounds, Step, is_unanswered, record_id
 from dataset_builders.chains import Chain, dual_record, is_right, sft_record, whole
 from dataset_builders.columns import QUESTION, REASON, RIGHT, SFT, WRONG, Columns, text_paths
 from dataset_builders.pairs import paired_chains
 from dataset_builders.published import CotsBuilder
-from dataset_builders.settings import DualCotsSettings
+from dataset_builders.settings import DualCotsSettings, Pairs
 from toolkit.problem import Problem
 from toolkit.prompts import Exemplar
 from toolkit.teachers.protocol import Request
@@ -26,7 +27,7 @@ from toolkit.teachers.protocol import Request
 _EXEMPLAR_POOL = 16
 
 
-@dataclass
+@dataclass(frozen=True)
 class Dual:
     """A dual CoT in the making: its problem, the chains it has so far, and why it was given up, if it was."""
 
@@ -58,111 +59,153 @@ class DualCots(CotsBuilder):
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: DualCotsSettings) -> Rounds:
-        """Yield what to ask, round by round, and return the records; see `dataset_builders.asking`."""
-        if settings.pairs is not None:
-            duals, steps = _paired(settings)
-        else:
-            duals, steps = yield from _asked(problems, asker, settings)
-        records = [dual_record(dual.problem, dual.id, dual.right, dual.wrong, dual.reason) for dual in duals]
-        return Outcome(
-            train=[record for record in records if record["reason"] is None],
-            rejected=[record for record in records if record["reason"] is not None],
-            steps=steps,
-        )
+        """Yield what to ask, round by round: chains, answer hints where they are wrong, corruptions where right."""
+        if settings.pairs is None:
+            yield from _Asked(problems, asker, settings).rounds()
 
     @staticmethod
-    def sft(record: dict[str, Any]) -> dict[str, Any]:
+    def records(
+        problems: Sequence[Problem], asker: Asker, settings: DualCotsSettings, steps: list[Step]
+    ) -> Iterator[Record]:
+        """Yield the records; see `CotsBuilder.records`."""
+        if settings.pairs is not None:
+            duals = _paired(settings.pairs, settings.max_characters, steps)
+        else:
+            duals = _Asked(problems, asker, settings).duals(steps)
+        for dual in duals:
+            yield dual_record(dual.problem, dual.id, dual.right, dual.wrong, dual.reason)
+
+    @staticmethod
+    def sft(record: Record) -> Record:
         """Return a record's right chain as prompt and completion."""
         return sft_record(record, record["right"])
 
 
-def _paired(settings: DualCotsSettings) -> tuple[list[Dual], list[Step]]:
+def _paired(pairs: Pairs, max_characters: int, steps: list[Step]) -> Iterator[Dual]:
     """Judge ready-made chains by the rules that a teacher's are judged by."""
-    assert settings.pairs is not None
     step = Step("pairs")
-    duals = []
-    for problem, right, wrong in paired_chains(settings.pairs, settings.max_characters):
-        dual = Dual(problem.id, problem, 0, right, wrong)
+    steps.append(step)
+    for problem, right, wrong in paired_chains(pairs, max_characters):
+        reason = None
         if right.fault or wrong.fault:
-            dual.reason = f"right chain: {right.fault}" if right.fault else f"wrong chain: {wrong.fault}"
+            reason = f"right chain: {right.fault}" if right.fault else f"wrong chain: {wrong.fault}"
         elif not is_right(right, problem):
-            dual.reason = "right chain is wrong"
+            reason = "right chain is wrong"
         elif is_right(wrong, problem):
-            dual.reason = "wrong chain is right"
+            reason = "wrong chain is right"
         elif right.rationale == wrong.rationale:
-            dual.reason = "both rationales are the same"
-        step.count(dual.reason)
+            reason = "both rationales are the same"
+        step.count(reason)
         step.completions += 2
-        duals.append(dual)
-    return duals, [step]
+        yield Dual(problem.id, problem, 0, right, wrong, reason)
 
 
-def _asked(
-    problems: Sequence[Problem], asker: Asker, settings: DualCotsSettings
-) -> Generator[list[Request], None, tuple[list[Dual], list[Step]]]:
-    """Ask for chains, rectify the wrong ones, corrupt the right ones."""
-    duals = [Dual(name, problem, index) for name, problem, index in samples_of(problems, settings.samples)]
-    cot = yield from _first_chains(duals, asker)
-    rectify, corrupt = Step("answer_hint"), Step("contrastive")
+class _Asked:
+    """Duals out of a teacher's answers: its wrong chains are rectified, its right ones corrupted."""
 
-    def index_of(dual: Dual, attempt: int) -> int:
-        # Attempt 0 has the sample index of the chain it starts from; no two samples share an index.
-        return dual.sample + attempt * settings.samples
+    def __init__(self, problems: Sequence[Problem], asker: Asker, settings: DualCotsSettings) -> None:
+        self._problems, self._asker, self._settings = problems, asker, settings
+        self._rectified = Retried(settings.tries, self._hint, self._judge_rectified)
+        self._corrupted = Retried(settings.tries, self._contrast, self._judge_corrupted)
+        self._last: tuple[int, list[Dual]] = (-1, [])
 
-    def hint(dual: Dual, attempt: int) -> Request:
-        return asker.request("answer_hint", dual.problem, index_of(dual, attempt))
+    def rounds(self) -> Rounds:
+        places = range(len(self._problems) * self._settings.samples)
+        yield Requests(places, self._first_request)
+        yield from self._rectified.rounds(places, self._to_rectify)
+        yield from self._corrupted.rounds(places, self._to_corrupt)
 
-    wrong = [dual for dual in duals if dual.wrong is not None and dual.reason is None]
-    right = [dual for dual in duals if dual.right is not None and dual.reason is None]
-    rectified = yield from until_accepted(rectify, wrong, settings.tries, hint, partial(_rectified, asker=asker))
-    for dual, (chain, fault) in zip(wrong, rectified, strict=True):
-        dual.right, dual.reason = chain, fault and f"answer_hint: {fault}"
-    exemplars = _exemplar_pools(wrong)
+    def duals(self, steps: list[Step]) -> Iterator[Dual]:
+        cot, rectified, corrupted = Step("cot"), Step("answer_hint"), Step("contrastive")
+        steps += [cot, rectified, corrupted]
+        for problem in self._problems:
+            for dual in self._started(problem, cot):
+                if dual.reason is not None:
+                    yield dual
+                elif dual.right is None:
+                    yield self._rectify(dual, rectified)
+                else:
+                    wrong, fault = self._corrupted.verdict(dual, corrupted)
+                    yield replace(dual, wrong=wrong, reason=fault and f"contrastive: {fault}")
 
-    def contrast(dual: Dual, attempt: int) -> Request:
-        shown = _draw(exemplars.get(dual.problem.task, []), dual, settings)
-        return asker.request(
-            "contrastive", dual.problem, index_of(dual, attempt), right=_text(dual.right), exemplars=shown
+    def _started(self, problem: Problem, step: Step) -> list[Dual]:
+        """Return the duals of a problem's samples, each with its first chain on the side where it belongs."""
+        duals = []
+        seen: set[str | None] = set()
+        for sample in range(self._settings.samples):
+            chain = self._asker.chain(self._asker.request("cot", problem, sample), problem, "teacher")
+            fault = chain.fault
+            if fault is None and chain.rationale in seen:
+                fault = "the same chain as another sample"
+            seen.add(chain.rationale)
+            right = fault is None and is_right(chain, problem)
+            step.count(fault, "right" if right else "wrong")
+            step.completions += not is_unanswered(fault)
+            dual = Dual(record_id(problem, sample, self._settings.samples), problem, sample)
+            duals.append(
+                replace(dual, right=chain) if right else replace(dual, wrong=chain, reason=fault and f"cot: {fault}")
+            )
+        return duals
+
+    def _rectify(self, dual: Dual, step: Step) -> Dual:
+        right, fault = self._rectified.verdict(dual, step)
+        return replace(dual, right=right, reason=fault and f"answer_hint: {fault}")
+
+    def _first_request(self, place: int) -> Request:
+        index, sample = divmod(place, self._settings.samples)
+        return self._asker.request("cot", self._problems[index], sample)
+
+    def _dual(self, place: int) -> Dual:
+        index, sample = divmod(place, self._settings.samples)
+        if self._last[0] != index:  # the samples of a problem follow one another
+            self._last = index, self._started(self._problems[index], Step("cot"))
+        return self._last[1][sample]
+
+    def _to_rectify(self, place: int) -> Dual | None:
+        dual = self._dual(place)
+        return dual if dual.wrong is not None and dual.reason is None else None
+
+    def _to_corrupt(self, place: int) -> Dual | None:
+        dual = self._dual(place)
+        return dual if dual.right is not None and dual.reason is None else None
+
+    def _hint(self, dual: Dual, attempt: int) -> Request:
+        return self._asker.request("answer_hint", dual.problem, self._index(dual, attempt))
+
+    def _contrast(self, dual: Dual, attempt: int) -> Request:
+        shown = _draw(self._exemplars.get(dual.problem.task, []), dual, self._settings)
+        return self._asker.request(
+            "contrastive", dual.problem, self._index(dual, attempt), right=_text(dual.right), exemplars=shown
         )
 
-    corrupted = yield from until_accepted(corrupt, right, settings.tries, contrast, partial(_corrupted, asker=asker))
-    for dual, (chain, fault) in zip(right, corrupted, strict=True):
-        dual.wrong, dual.reason = chain, fault and f"contrastive: {fault}"
-    return duals, [cot, rectify, corrupt]
+    def _index(self, dual: Dual, attempt: int) -> int:
+        # Attempt 0 has the sample index of the chain it starts from; no two samples share an index.
+        return dual.sample + attempt * self._settings.samples
 
+    @cached_property
+    def _exemplars(self) -> dict[str, list[Dual]]:
+        """The first rectified pairs of each task, in the order of the problems; known once all hints are answered."""
+        pools: defaultdict[str, list[Dual]] = defaultdict(list)
+        for problem in self._problems if self._settings.exemplars else ():
+            pool = pools[problem.task]
+            if len(pool) == _EXEMPLAR_POOL:
+                continue
+            wrong = (dual for dual in self._started(problem, Step("cot")) if dual.right is None and dual.reason is None)
+            pool += [dual for dual in (self._rectify(dual, Step("")) for dual in wrong) if dual.reason is None]
+            del pool[_EXEMPLAR_POOL:]
+        return pools
 
-def _first_chains(duals: list[Dual], asker: Asker) -> Generator[list[Request], None, Step]:
-    """Ask one chain per dual and put it on the side it belongs to."""
-    step = Step("cot")
-    requests = [asker.request("cot", dual.problem, dual.sample) for dual in duals]
-    yield requests
-    seen: set[tuple[str, str | None]] = set()
-    for dual, request in zip(duals, requests, strict=True):
-        chain = asker.chain(request, dual.problem, "teacher")
-        reason = chain.fault
-        if reason is None and (dual.problem.id, chain.rationale) in seen:
-            reason = "the same chain as another sample"
-        seen.add((dual.problem.id, chain.rationale))
-        right = reason is None and is_right(chain, dual.problem)
-        dual.right, dual.wrong = (chain, None) if right else (None, chain)
-        dual.reason = reason and f"cot: {reason}"
-        step.count(reason, "right" if right else "wrong")
-        step.completions += not is_unanswered(reason)
-    return step
+    def _judge_rectified(self, dual: Dual, request: Request) -> tuple[Chain, str | None]:
+        right = self._asker.chain(request, dual.problem, "rectified")
+        if right.fault is None and not is_right(right, dual.problem):
+            return right, "hint ignored"
+        return right, right.fault or _sameness(right, dual.wrong)
 
-
-def _rectified(dual: Dual, request: Request, asker: Asker) -> tuple[Chain, str | None]:
-    right = asker.chain(request, dual.problem, "rectified")
-    if right.fault is None and not is_right(right, dual.problem):
-        return right, "hint ignored"
-    return right, right.fault or _sameness(right, dual.wrong)
-
-
-def _corrupted(dual: Dual, request: Request, asker: Asker) -> tuple[Chain, str | None]:
-    wrong = asker.chain(request, dual.problem, "corrupted")
-    if wrong.fault is None and is_right(wrong, dual.problem):
-        return wrong, "corruption came out right"
-    return wrong, wrong.fault or _sameness(wrong, dual.right)
+    def _judge_corrupted(self, dual: Dual, request: Request) -> tuple[Chain, str | None]:
+        wrong = self._asker.chain(request, dual.problem, "corrupted")
+        if wrong.fault is None and is_right(wrong, dual.problem):
+            return wrong, "corruption came out right"
+        return wrong, wrong.fault or _sameness(wrong, dual.right)
 
 
 def _sameness(chain: Chain, other: Chain | None) -> str | None:
@@ -173,15 +216,6 @@ def _sameness(chain: Chain, other: Chain | None) -> str | None:
 def _text(chain: Chain | None) -> str:
     assert chain is not None
     return whole(chain.rationale or "", chain.answer or "")
-
-
-def _exemplar_pools(rectified: list[Dual]) -> dict[str, list[Dual]]:
-    """Return the first rectified pairs of each task, in the order of the problems."""
-    pools: dict[str, list[Dual]] = {}
-    for dual in rectified:
-        if dual.reason is None and len(pools.setdefault(dual.problem.task, [])) < _EXEMPLAR_POOL:
-            pools[dual.problem.task].append(dual)
-    return pools
 
 
 def _draw(pool: list[Dual], dual: Dual, settings: DualCotsSettings) -> list[Exemplar]:

@@ -1,10 +1,15 @@
-"""What a card says about a dataset: counts, lengths, key shares, mistakes, who wrote it, what it overlaps with."""
+"""What a card says about a dataset: counts, lengths, key shares, mistakes, who wrote it, what it overlaps with.
+
+Every figure takes one look at each record and keeps counts: how many records there are makes no difference to memory.
+"""
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby, islice
 from statistics import fmean, median
 from typing import Any
 
@@ -53,11 +58,11 @@ def tokenizer_split(name: str) -> Split:
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
 
-def trained_split(records: Sequence[Record]) -> Split:
+def trained_split(records: Iterable[Record]) -> Split:
     """Return a function from text to the tokens of a byte-level BPE that is trained on the dual records themselves."""
     from toolkit.vocabulary import train_vocabulary
 
-    sample = [record[side]["rationale"] for record in records[:TRAINED_ON] for side in ("right", "wrong")]
+    sample = (record[side]["rationale"] for record in islice(records, TRAINED_ON) for side in ("right", "wrong"))
     tokenizer = train_vocabulary(sample, TRAINED_SIZE)
     return lambda text: tokenizer.encode(text, add_special_tokens=False).ids
 
@@ -83,36 +88,63 @@ class KeyShare:
     median_spans: float
 
 
-Flags = tuple[list[bool], list[bool]]
+@dataclass
+class _KeyCounts:
+    """Pairs counted by what their key share is made of: for each side by (key units, units), and by runs of key units.
+
+    Distinct numbers are few, so this is small for any number of pairs, and exact.
+    """
+
+    right: Counter[tuple[int, int]] = field(default_factory=Counter)
+    wrong: Counter[tuple[int, int]] = field(default_factory=Counter)
+    runs: Counter[int] = field(default_factory=Counter)
+
+    def count(self, right: Sequence[Hashable], wrong: Sequence[Hashable]) -> None:
+        flags = key_steps(right, wrong)
+        self.right[sum(flags[0]), len(flags[0])] += 1
+        self.wrong[sum(flags[1]), len(flags[1])] += 1
+        self.runs[len(merge_spans([(0, 0)] * len(flags[0]), flags[0]))] += 1
+
+    def __add__(self, other: _KeyCounts) -> _KeyCounts:
+        return _KeyCounts(self.right + other.right, self.wrong + other.wrong, self.runs + other.runs)
+
+    def share(self) -> KeyShare | None:
+        if not self.runs:
+            return None
+
+        def micro(side: Counter[tuple[int, int]]) -> float:
+            key, units = (sum(numbers[part] * pairs for numbers, pairs in side.items()) for part in (0, 1))
+            return key / max(1, units)
+
+        def middle(side: Counter[tuple[int, int]]) -> float:
+            return median(key / max(1, units) for key, units in side.elements())
+
+        return KeyShare(
+            self.runs.total(),
+            micro(self.right),
+            micro(self.wrong),
+            middle(self.right),
+            middle(self.wrong),
+            median(self.runs.elements()),
+        )
 
 
 def key_share(pairs: Iterable[tuple[str, str]], split: Split = split_words) -> KeyShare | None:
     """Measure the key share of (right, wrong) texts in words or tokens; None where there are no pairs."""
-    return _share([key_steps(split(right), split(wrong)) for right, wrong in pairs])
+    counts = _KeyCounts()
+    for right, wrong in pairs:
+        counts.count(split(right), split(wrong))
+    return counts.share()
 
 
-def key_shares(records: Sequence[Record], split: Split = split_words) -> dict[str, KeyShare]:
+def key_shares(records: Iterable[Record], split: Split = split_words) -> dict[str, KeyShare]:
     """Return the key share of the rationales of all dual records (`all tasks`) and of each task."""
-    by_task: dict[str, list[Flags]] = {"all tasks": []}
-    for record in sorted(records, key=lambda record: str(record["task"])):
-        flags = key_steps(split(record["right"]["rationale"]), split(record["wrong"]["rationale"]))
-        by_task["all tasks"].append(flags)
-        by_task.setdefault(record["task"], []).append(flags)
-    return {task: share for task, flags in by_task.items() if (share := _share(flags)) is not None}
-
-
-def _share(flags: Sequence[Flags]) -> KeyShare | None:
-    if not flags:
-        return None
-
-    def micro(side: int) -> float:
-        return sum(sum(pair[side]) for pair in flags) / max(1, sum(len(pair[side]) for pair in flags))
-
-    def middle(side: int) -> float:
-        return median(sum(pair[side]) / max(1, len(pair[side])) for pair in flags)
-
-    runs = [len(merge_spans([(0, 0)] * len(right), right)) for right, _ in flags]
-    return KeyShare(len(flags), micro(0), micro(1), middle(0), middle(1), median(runs))
+    tasks: dict[str, _KeyCounts] = {}
+    for record in records:
+        counts = tasks.setdefault(str(record["task"]), _KeyCounts())
+        counts.count(split(record["right"]["rationale"]), split(record["wrong"]["rationale"]))
+    by_task = {"all tasks": sum(tasks.values(), _KeyCounts()), **{task: tasks[task] for task in sorted(tasks)}}
+    return {task: share for task, counts in by_task.items() if (share := counts.share()) is not None}
 
 
 @dataclass(frozen=True)
@@ -128,7 +160,8 @@ class Lengths:
 
 def lengths(column: str, texts: Iterable[str], split: Split = split_words) -> Lengths | None:
     """Measure the lengths of some texts; None where there are none."""
-    counts = sorted(len(split(text)) for text in texts)
+    # Sorted by way of a tally: a number that occurs often is one object.
+    counts = sorted(Counter(len(split(text)) for text in texts).elements())
     if not counts:
         return None
     return Lengths(column, fmean(counts), median(counts), counts[int(0.95 * (len(counts) - 1))], counts[-1])
@@ -153,7 +186,7 @@ class Completeness:
 
 def completeness(errors: Iterable[float | None]) -> Completeness | None:
     """Sum up completeness errors; a record whose function does not change has none. None where no record has one."""
-    known = sorted(error for error in errors if error is not None)
+    known = sorted(array("d", (error for error in errors if error is not None)))
     if not known:
         return None
     above = fmean(error > COMPLETE for error in known)
@@ -217,17 +250,28 @@ class Overlap:
     ngram: int
 
 
-def overlap(name: str, problems: Sequence[Problem], questions: Iterable[str]) -> Overlap:
-    """Search the questions of an evaluation set in the questions of the data."""
-    known = {_plain(question) for question in questions}
-    grams = {gram for question in known for gram in _ngrams(question)}
-    asked = [_plain(problem.question) for problem in problems]
-    return Overlap(
-        name,
-        len(asked),
-        sum(question in known for question in asked),
-        sum(any(gram in grams for gram in _ngrams(question)) for question in asked),
-    )
+def overlaps(sets: Mapping[str, Sequence[Problem]], questions: Iterable[str]) -> list[Overlap]:
+    """Search the questions of evaluation sets in the questions of the data.
+
+    It is the sets whose words are kept, which are small, and the data that is gone through.
+    """
+    asked = {name: [_plain(problem.question) for problem in problems] for name, problems in sets.items()}
+    wanted = {gram for plain in asked.values() for question in plain for gram in (question, *_ngrams(question))}
+    exact: set[tuple[str, ...]] = set()
+    grams: set[tuple[str, ...]] = set()
+    for question, _ in groupby(questions) if wanted else ():  # several chains of a question follow one another
+        plain = _plain(question)
+        exact |= {plain} & wanted
+        grams |= wanted.intersection(_ngrams(plain))
+    return [
+        Overlap(
+            name,
+            len(plain),
+            sum(question in exact for question in plain),
+            sum(any(gram in grams for gram in _ngrams(question)) for question in plain),
+        )
+        for name, plain in asked.items()
+    ]
 
 
 def _plain(question: str) -> tuple[str, ...]:

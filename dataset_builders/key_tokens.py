@@ -5,10 +5,10 @@ What the key-token arms of "Investigating Mysteries of CoT-Augmented Distillatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, ClassVar
 
-from dataset_builders.asking import Asker, Outcome, Rounds, Step
+from dataset_builders.asking import Asker, Record, Rounds, Step
 from dataset_builders.attributions import ScoredChain, scored_chains
 from dataset_builders.chains import sft_record
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
@@ -54,21 +54,27 @@ class KeyTokens(CotsBuilder):
     ROW_CODE = ("dataset_builders.attributions", "toolkit.attribution")
 
     @classmethod
-    def inputs(cls, settings: KeyTokensSettings, hub_dir: Path) -> tuple[Sequence[ScoredChain], list[Problem]]:
+    def inputs(cls, settings: KeyTokensSettings, hub_dir: Path) -> tuple[Sequence[ScoredChain], Sequence[Problem]]:
         """Return the chains with the scores of their words, and the held-out problems published beside them."""
         return scored_chains(settings, hub_dir)
 
     @staticmethod
     def rounds(problems: Sequence[ScoredChain], asker: Asker, settings: KeyTokensSettings) -> Rounds:
-        """Ask nothing and return the records; see `dataset_builders.asking`."""
-        outcome = Outcome(steps=[Step("scores")])
-        for chain in problems:
-            outcome.steps[0].count(chain.reason, "right" if chain.row["correct"] else "wrong")
-            (outcome.rejected if chain.reason else outcome.train).append(chain.record())
+        """Ask nothing."""
         yield from ()
-        return outcome
 
     @staticmethod
-    def sft(record: dict[str, Any]) -> dict[str, Any]:
+    def records(
+        problems: Sequence[ScoredChain], asker: Asker, settings: KeyTokensSettings, steps: list[Step]
+    ) -> Iterator[Record]:
+        """Yield the records; see `CotsBuilder.records`."""
+        step = Step("scores")
+        steps.append(step)
+        for chain in problems:
+            step.count(chain.reason, "right" if chain.row["correct"] else "wrong")
+            yield chain.record()
+
+    @staticmethod
+    def sft(record: Record) -> Record:
         """Return a record's chain as prompt and completion."""
         return sft_record(record, record["chain"])

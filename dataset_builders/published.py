@@ -7,31 +7,31 @@ nothing in such a module touches files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 
-from dataset_builders.asking import Ask, Asker, Outcome, Rounds
+from dataset_builders.asking import Ask, Asker, Outcome, Record, Rounds, Step
 from dataset_builders.chains import question_columns
 from dataset_builders.columns import QUESTION, Columns, features, text_paths
 from dataset_builders.settings import BuilderSettings
 from toolkit.problem import Problem
-from toolkit.problem_sources import load_problems
+from toolkit.problem_sources import open_problems
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def problems_to_ask(settings: BuilderSettings) -> tuple[list[Problem], list[Problem]]:
+def problems_to_ask(settings: BuilderSettings) -> tuple[Sequence[Problem], Sequence[Problem]]:
     """Return the problems to ask and the held-out ones; ready-made chains bring the former themselves."""
     source = settings.problems
     if source is None:
         return [], []
-    train = load_problems(source, "train") if settings.teacher is not None else []
+    train = open_problems(source, "train") if settings.teacher is not None else []
     # A source that is all training data has no test split to ask for.
-    return train, [] if getattr(source, "split", None) == "train" else load_problems(source, "test")
+    return train, [] if getattr(source, "split", None) == "train" else open_problems(source, "test")
 
 
 @dataclass
@@ -39,7 +39,7 @@ class CotsConfig(datasets.BuilderConfig):
     """What a builder reads.
 
     Attributes:
-        outcome: What the replayed rounds gave.
+        outcome: The records.
         test: Held-out problems.
     """
 
@@ -86,8 +86,8 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         )
 
     @classmethod
-    def inputs(cls, settings: Any, hub_dir: Path) -> tuple[Sequence[Any], list[Problem]]:
-        """Return what `rounds` goes through, mostly the problems to ask, and the held-out problems.
+    def inputs(cls, settings: Any, hub_dir: Path) -> tuple[Sequence[Any], Sequence[Problem]]:
+        """Return what `rounds` and `records` go through, mostly the problems to ask, and the held-out problems.
 
         Args:
             settings: The builder's settings.
@@ -114,11 +114,23 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     @staticmethod
     @abstractmethod
     def rounds(problems: Sequence[Any], asker: Asker, settings: Any) -> Rounds:
-        """Yield what to ask about `inputs`, round by round, and return the records; see `dataset_builders.asking`."""
+        """Yield what to ask about `inputs`, round by round, each once the store has the answers to all before it."""
 
     @staticmethod
     @abstractmethod
-    def sft(record: dict[str, Any]) -> dict[str, Any]:
+    def records(problems: Sequence[Any], asker: Asker, settings: Any, steps: list[Step]) -> Iterator[Record]:
+        """Yield the records of `inputs` in order, those to be rejected with their `reason`; asks nobody.
+
+        Args:
+            problems: From `inputs`.
+            asker: Reads the answers.
+            settings: The builder's settings.
+            steps: Gets the filters, which are counted once the last record is there.
+        """
+
+    @staticmethod
+    @abstractmethod
+    def sft(record: Record) -> Record:
         """Return a record as prompt and completion."""
 
     def _info(self) -> datasets.DatasetInfo:
@@ -126,13 +138,22 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         outcome: Outcome = self.config.outcome
-        splits: dict[str, list[dict[str, Any]]] = {
-            "default": {"train": outcome.train, "rejected": outcome.rejected},
-            "sft": {"train": [self.sft(record) for record in outcome.train]},
-            "evaluation": {"test": [question_columns(problem, problem.id) for problem in self.config.test]},
-        }[self.config.name]
-        return [datasets.SplitGenerator(name=name, gen_kwargs={"rows": rows}) for name, rows in splits.items() if rows]
+        rows: dict[str, tuple[Sequence[Any], Callable[[Any], Record]]] = {
+            "train": (outcome.train, self.sft if self.config.name == "sft" else _as_it_is),
+            "rejected": (outcome.rejected, _as_it_is),
+            "test": (self.config.test, lambda problem: question_columns(problem, problem.id)),
+        }
+        splits = {"default": ("train", "rejected"), "sft": ("train",), "evaluation": ("test",)}[self.config.name]
+        return [
+            datasets.SplitGenerator(name=split, gen_kwargs={"items": rows[split][0], "row": rows[split][1]})
+            for split in splits
+            if rows[split][0]
+        ]
 
-    def _generate_examples(self, rows: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for row in rows:
-            yield row["id"], row
+    def _generate_examples(self, items: Sequence[Any], row: Callable[[Any], Record]) -> Iterator[tuple[str, Record]]:
+        for made in map(row, items):
+            yield made["id"], made
+
+
+def _as_it_is(record: Record) -> Record:
+    return record

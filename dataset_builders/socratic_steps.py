@@ -6,21 +6,21 @@ sub-question, or answers it, until the final one is settled.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, until_accepted
+from dataset_builders.asking import Ask, Asker, Record, Retried, Rounds, Step
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record, whole
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, STEPS, Column, Columns, text_paths
 from dataset_builders.decomposition import Steps, decomposed_chains, numbered_steps, step_columns
 from dataset_builders.published import CotsBuilder
-from dataset_builders.settings import SocraticStepsSettings
+from dataset_builders.settings import Decomposed, SocraticStepsSettings
 from toolkit.problem import Problem
 from toolkit.teachers.protocol import Request
 
-Taken = tuple[Problem, Steps, Chain, str | None]
-"""A problem, its steps, their chain, and why it is rejected or None."""
+TakenApart = tuple[Steps, Chain]
+"""The steps of a question, and the chain that they make."""
 
 
 class SocraticSteps(CotsBuilder):
@@ -57,30 +57,37 @@ class SocraticSteps(CotsBuilder):
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: SocraticStepsSettings) -> Rounds:
-        """Yield what to ask, again while the steps are not as they should be, and return the records."""
-        if settings.decomposed is not None:
-            step, taken = _ready_made(settings)
-        else:
-            step = Step("socratic")
-            taken = yield from _asked(step, problems, asker, settings)
-        outcome = Outcome(steps=[step])
-        for problem, steps, chain, reason in taken:
-            (outcome.rejected if reason else outcome.train).append(
-                {
-                    **question_columns(problem, problem.id),
-                    "reason": reason,
-                    "steps": step_columns(steps),
-                    "chain": {
-                        "rationale": chain.rationale,
-                        "answer": chain.answer,
-                        "provenance": chain.provenance,
-                    },
-                }
-            )
-        return outcome
+        """Yield what to ask, again while the steps are not as they should be."""
+        if settings.decomposed is None:
+            yield from _asked(asker, settings).rounds(range(len(problems)), problems.__getitem__)
 
     @staticmethod
-    def sft(record: dict[str, Any]) -> dict[str, Any]:
+    def records(
+        problems: Sequence[Problem], asker: Asker, settings: SocraticStepsSettings, steps: list[Step]
+    ) -> Iterator[Record]:
+        """Yield the records; see `CotsBuilder.records`."""
+        if settings.decomposed is not None:
+            step = Step("decomposed")
+            taken = _ready_made(settings.decomposed, settings, step)
+        else:
+            step = Step("socratic")
+            asked = _asked(asker, settings)
+            taken = ((problem, *asked.verdict(problem, step)) for problem in problems)
+        steps.append(step)
+        for problem, (pieces, chain), reason in taken:
+            yield {
+                **question_columns(problem, problem.id),
+                "reason": reason,
+                "steps": step_columns(pieces),
+                "chain": {
+                    "rationale": chain.rationale,
+                    "answer": chain.answer,
+                    "provenance": chain.provenance,
+                },
+            }
+
+    @staticmethod
+    def sft(record: Record) -> Record:
         """Return a record's steps as prompt and completion."""
         dialogue = "\n".join(f"{step['label']}: {step['question']}\n{step['answer']}" for step in record["steps"])
         return {
@@ -89,13 +96,11 @@ class SocraticSteps(CotsBuilder):
         }
 
 
-def _asked(
-    step: Step, problems: Sequence[Problem], asker: Asker, settings: SocraticStepsSettings
-) -> Generator[list[Request], None, list[Taken]]:
+def _asked(asker: Asker, settings: SocraticStepsSettings) -> Retried[Problem, TakenApart]:
     def ask(problem: Problem, attempt: int) -> Request:
         return asker.request("socratic", problem, attempt)
 
-    def judge(problem: Problem, request: Request) -> tuple[tuple[Steps, Chain], str | None]:
+    def judge(problem: Problem, request: Request) -> tuple[TakenApart, str | None]:
         chain = asker.chain(request, problem, "teacher")
         if chain.fault is not None:
             return ([], chain), chain.fault
@@ -107,23 +112,18 @@ def _asked(
             fault = "final answer is wrong"
         return (steps, chain), fault
 
-    verdicts = yield from until_accepted(step, problems, settings.tries, ask, judge)
-    return [
-        (problem, steps, chain, reason) for problem, ((steps, chain), reason) in zip(problems, verdicts, strict=True)
-    ]
+    return Retried(settings.tries, ask, judge)
 
 
-def _ready_made(settings: SocraticStepsSettings) -> tuple[Step, list[Taken]]:
+def _ready_made(
+    decomposed: Decomposed, settings: SocraticStepsSettings, step: Step
+) -> Iterator[tuple[Problem, TakenApart, str | None]]:
     """Judge ready-made steps by the rules that a teacher's are judged by."""
-    assert settings.decomposed is not None
-    step = Step("decomposed")
-    taken: list[Taken] = []
-    for problem, steps, chain in decomposed_chains(settings.decomposed, settings.max_characters):
+    for problem, steps, chain in decomposed_chains(decomposed, settings.max_characters):
         reason = chain.fault or _too_few(steps, settings)
         step.count(reason)
         step.completions += 1
-        taken.append((problem, steps, chain, reason))
-    return step, taken
+        yield problem, (steps, chain), reason
 
 
 def _too_few(steps: Steps, settings: SocraticStepsSettings) -> str | None:

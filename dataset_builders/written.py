@@ -8,8 +8,8 @@ from dataset_builders.chains import Chain, parse, ready_made, well_formed
 from dataset_builders.settings import WrittenChains
 from toolkit.errors import UserError
 from toolkit.problem import Problem
-from toolkit.problem_files import Row
-from toolkit.problem_rows import Columns, rows_with_problems
+from toolkit.problem_files import Row, read_rows
+from toolkit.problem_rows import Columns, problems_of_rows
 from toolkit.views import columns, fill, lookup
 
 
@@ -22,7 +22,7 @@ def written_chains(written: WrittenChains, max_characters: int) -> Iterator[tupl
         UserError: The file is missing or empty, or a row has no question, no gold answer or no column of the chain.
     """
     named = Columns(question=written.question, answer=written.answer, choices=written.choices)
-    for row, problem in rows_with_problems(written.path, named, None, written.kind, written.task):
+    for row, problem in problems_of_rows(read_rows(written.path), named, None, written.kind, written.task):
         raw = well_formed(_text(row, written.chain))
         rationale, answer, fault = parse(raw, problem, "stop", max_characters)
         yield problem, Chain(rationale, answer, fault, "written", provenance=ready_made("written", written.model, raw))

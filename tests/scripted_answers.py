@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dataset_builders.asking import Asker, Outcome, replay
+from dataset_builders.asking import Asker, Outcome, Step, sorted_out
 from dataset_builders.settings import DualCotsSettings
 from toolkit.problem import Problem
 from toolkit.teachers.protocol import Completion, Request
@@ -47,6 +47,14 @@ def dual_settings(**more: Any) -> DualCotsSettings:
 
 
 def build(builder: Any, settings: Any, problems: Sequence[Problem], script: Script) -> tuple[Outcome, list[Request]]:
-    """Run a builder's rounds over scripted answers; return the outcome and all requests."""
+    """Run a builder over scripted answers; return the outcome and all requests."""
     asker = Asker(settings, ScriptedAnswers(script), "scripted", "model-x")
-    return replay(builder.rounds(problems, asker, settings)), asker.requests
+    requests = [request for requests in builder.rounds(problems, asker, settings) for request in requests]
+    return outcome_of(builder, settings, problems, asker), requests
+
+
+def outcome_of(builder: Any, settings: Any, problems: Sequence[Any], asker: Asker) -> Outcome:
+    """Return what a builder makes of the answers, as lists."""
+    steps: list[Step] = []
+    outcome = sorted_out(builder.records(problems, asker, settings, steps), steps)
+    return Outcome(list(outcome.train), list(outcome.rejected), steps)

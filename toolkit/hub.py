@@ -7,7 +7,9 @@ it appears whole or not at all, and never changes afterwards.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import pickle
 import re
 import shutil
 import tempfile
@@ -168,7 +170,29 @@ def _write_parquet(dataset: datasets.Dataset, into: Path, split: str) -> None:
     shards = max(1, math.ceil(dataset.data.nbytes / _SHARD_BYTES))
     for index in range(shards):
         shard = dataset.shard(shards, index, contiguous=True)
-        shard.to_parquet(into / f"{split}-{index:05d}-of-{shards:05d}.parquet")
+        _write_shard(shard, into / f"{split}-{index:05d}-of-{shards:05d}.parquet")
+
+
+def _write_shard(shard: datasets.Dataset, path: Path) -> None:
+    """Write what `shard.to_parquet` writes, in the memory of one row group.
+
+    `to_parquet` reads a dataset by one map of its files into memory, of which every page that was read stays with the
+    process. Here each row group has a map of its own.
+    """
+    from datasets import config
+    from datasets.arrow_writer import get_parquet_column_options, get_writer_batch_size_from_data_size
+    from pyarrow import parquet
+
+    rows = get_writer_batch_size_from_data_size(len(shard), shard.data.nbytes)
+    schema, chunking = shard.features.arrow_schema, config.DEFAULT_CDC_OPTIONS
+    columns = get_parquet_column_options(shard.features, schema)
+    with parquet.ParquetWriter(
+        path, schema, use_content_defined_chunking=chunking, write_page_index=True, **columns
+    ) as writer:
+        reference = pickle.dumps(shard.data)  # of a table on disk this is the path
+        for start in range(0, len(shard), rows):
+            writer.write_table(pickle.loads(reference).fast_slice(start, rows))
+        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(chunking)})
 
 
 def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]]) -> str:

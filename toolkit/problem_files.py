@@ -7,9 +7,10 @@ import gzip
 import json
 import zlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from toolkit.errors import UserError, nearest
 
@@ -42,12 +43,11 @@ def read_rows(pattern: str, records: str | None = None) -> Iterator[Row]:
             error here but a row with a fault, so that a caller can report several at once.
     """
     for path in _matching(pattern):
-        content = _read(path)
-        stem = path.name.removesuffix(".gz").rsplit(".", 1)[0]
-        document = None if path.name.removesuffix(".gz").endswith(".jsonl") else _document(path, content)
+        name = path.name.removesuffix(".gz")
+        stem = name.rsplit(".", 1)[0]
+        document = None if name.endswith(".jsonl") else _document(path)
         if document is None:
-            lines = enumerate(content.split(b"\n"), 1)
-            yield from (_parse_line(f"{path}:{number}", stem, line) for number, line in lines if line.strip())
+            yield from (_parse_line(f"{path}:{number}", stem, line) for number, line in _lines(path))
             continue
         for index, data in enumerate(_listed(path, document, records)):
             place = f"{path}: {records or ''}[{index}]"
@@ -66,14 +66,25 @@ def _matching(pattern: str) -> list[Path]:
     raise UserError(f"no file matches {pattern!r}: {str(missing.parent)!r} holds no {missing.name!r}{near}")
 
 
-def _read(path: Path) -> bytes:
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
     try:
-        content = gzip.decompress(path.read_bytes()) if path.name.endswith(".gz") else path.read_bytes()
+        with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            yield file
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
-    if not content.strip():
+
+
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines that are not blank, each with its number from 1; a file of any size is read in small pieces."""
+    empty = True
+    with _opened(path) as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                empty = False
+                yield number, line.removesuffix(b"\n")
+    if empty:
         raise UserError(f"{path}: the file is empty")
-    return content
 
 
 def _parse_line(place: str, stem: str, line: bytes) -> Row:
@@ -92,8 +103,12 @@ def _no_object(place: str, stem: str, data: object) -> Row:
     return Row(place, stem, {}, f"is a JSON {type(data).__name__}, not an object")
 
 
-def _document(path: Path, content: bytes) -> Any | None:
+def _document(path: Path) -> Any | None:
     """Parse one JSON document; None where another follows it: a `.json` file in JSON Lines, as many on the Hub are."""
+    with _opened(path) as file:
+        content = file.read()
+    if not content.strip():
+        raise UserError(f"{path}: the file is empty")
     try:
         return json.loads(content)
     except json.JSONDecodeError as error:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from toolkit.errors import UserError
+from toolkit.on_disk import DiskCounter
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
 from toolkit.schema import Strict
@@ -71,48 +72,31 @@ class DescriptionFile(Strict):
 
 def problems_of_rows(
     rows: Iterable[Row], columns: Columns, answer_pattern: str | None, kind: Kind, task: str
-) -> list[Problem]:
-    """Make a problem of every row.
+) -> Iterator[tuple[Row, Problem]]:
+    """Yield every row with its problem. Faults are told at the end, so nothing should be done about any before.
 
     Raises:
-        UserError: Faulty rows, no rows, or an id that occurs twice; the first faults are listed with their places.
+        UserError: Faulty rows, or an id that occurs twice; the first faults are listed with their places.
     """
-    problems: list[Problem] = []
     faults: list[str] = []
-    places: dict[str, str] = {}
-    repeats: dict[str, int] = {}
+    more = 0
+    ids = DiskCounter()
     for row in rows:
         try:
             problem = _problem(row, columns, answer_pattern, kind, task.replace("{stem}", row.stem))
+            count, place = ids.note(row.place, problem.id)
+            if count > 1 and columns.id is not None:
+                raise UserError(f"id {problem.id!r} is already the id of {place}")
         except UserError as error:
-            faults.append(f"{row.place}: {error}")
+            if len(faults) == MOST_FAULTS:
+                more += 1
+            else:
+                faults.append(f"{row.place}: {error}")
             continue
-        if columns.id is None:
-            # The same question twice is no fault (BBH has some); a count tells the two apart.
-            repeats[problem.id] = repeats.get(problem.id, 0) + 1
-            count = repeats[problem.id]
-            problem = replace(problem, id=f"{problem.id}-{count}") if count > 1 else problem
-        elif problem.id in places:
-            faults.append(f"{row.place}: id {problem.id!r} is already the id of {places[problem.id]}")
-            continue
-        places[problem.id] = row.place
-        problems.append(problem)
+        # The same question twice is no fault (BBH has some); a count tells the two apart.
+        yield row, replace(problem, id=f"{problem.id}-{count}") if count > 1 else problem
     if faults:
-        more = [f"... and {len(faults) - MOST_FAULTS} more rows"] if len(faults) > MOST_FAULTS else []
-        raise UserError("\n".join([*faults[:MOST_FAULTS], *more]))
-    return problems
-
-
-def rows_with_problems(
-    path: str, columns: Columns, answer_pattern: str | None, kind: Kind, task: str
-) -> Iterator[tuple[Row, Problem]]:
-    """Yield every row of some files with its problem, for who takes more from a row than the problem.
-
-    Raises:
-        UserError: No such file, or rows as `problems_of_rows` refuses them.
-    """
-    rows = list(read_rows(path))
-    yield from zip(rows, problems_of_rows(rows, columns, answer_pattern, kind, task), strict=True)
+        raise UserError("\n".join([*faults, *([f"... and {more} more rows"] if more else [])]))
 
 
 def digest(*content: object) -> str:

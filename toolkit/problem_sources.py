@@ -1,14 +1,15 @@
 """Where problems come from: the procedural bank, JSON files, any `datasets` path, reasoning_gym.
 
-`load_problems` is the only way in. Ids are unique, and no question is on both sides of a split made here.
+`open_problems` is the only way in. Ids are unique, and no question is on both sides of a split made here.
 """
 
 from __future__ import annotations
 
+import heapq
 import random
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from toolkit import bank
 from toolkit.bank.chain import Pen
 from toolkit.errors import UserError, nearest
+from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
 from toolkit.problem_rows import Columns, DescriptionFile, Kind, digest, problems_of_rows
@@ -186,52 +188,69 @@ ProblemsConfig = Annotated[
 
 
 def load_problems(config: ProblemsConfig, split: str) -> list[Problem]:
-    """Return the problems of one split, `train` or `test`.
+    """Return the problems of one split as a list; see `open_problems`."""
+    return list(open_problems(config, split))
+
+
+def open_problems(config: ProblemsConfig, split: str) -> Sequence[Problem]:
+    """Return the problems of one split, `train` or `test`, in the memory of a few.
+
+    All of the source is read and judged before this returns.
 
     Raises:
         UserError: A missing, empty or faulty source; the message names file and line (or data set and row).
     """
     if split not in get_args(Split):
         raise UserError(f"split {split!r} is not one of train, test{nearest(split, get_args(Split))}")
-    return _load(config, cast(Split, split))
+    return DiskList(_load(config, cast(Split, split)))
 
 
-def _load(config: ProblemsConfig, split: Split) -> list[Problem]:
+def _load(config: ProblemsConfig, split: Split) -> Iterator[Problem]:
     if isinstance(config, ProceduralProblems):
-        return list(_generated(config, split, _bank_stream(config, split)))
+        yield from _generated(config, split, _bank_stream(config, split))
+        return
     if isinstance(config, ReasoningGymProblems):
-        return list(_generated(config, split, _reasoning_gym_stream(config)))
+        yield from _generated(config, split, _reasoning_gym_stream(config))
+        return
     rows, has_own_splits = _rows(config, split)
-    problems = problems_of_rows(rows, config.columns, config.answer_pattern, config.kind, config.task)
-    problems = _describe(problems, config.task_descriptions)
-    if not has_own_splits:
-        problems = cut(problems, config.split, split) if isinstance(config.split, Cut) else problems
+    found = problems_of_rows(rows, config.columns, config.answer_pattern, config.kind, config.task)
+    problems: Sequence[Problem] = DiskList(problem for _, problem in found)
+    describe = _describer({problem.task for problem in problems}, config.task_descriptions)
+    if not has_own_splits and isinstance(config.split, Cut):
+        problems = DiskList(cut(problems, config.split, split))
+    places: Iterable[int] = range(len(problems))
     if config.n is not None and config.n < len(problems):
-        kept = {problem.id for problem in sorted(problems, key=lambda problem: digest(problem.question))[: config.n]}
-        problems = [problem for problem in problems if problem.id in kept]
+        ranks = ((digest(problem.question), place) for place, problem in enumerate(problems))
+        places = sorted(place for _, place in heapq.nsmallest(config.n, ranks))
     if not problems:
         raise UserError(f"{config.path}: no {split} problems; too few rows for the cut {config.split!r}")
-    return [replace(problem, split=split) for problem in problems]
+    for place in places:
+        yield replace(describe(problems[place]), split=split)
 
 
-def cut(problems: list[Problem], rule: Cut, split: Split) -> list[Problem]:
-    """Return one side of a cut, in the order of `problems`.
+def cut(problems: Sequence[Problem], rule: Cut, split: Split) -> Iterator[Problem]:
+    """Yield one side of a cut, in the order of `problems`.
 
     Per task (or over all) the unique questions are shuffled; train takes them from the front until it holds
     floor(fraction * n) rows, and a question that occurs several times goes to one side with all its rows.
     """
-    groups: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def place(problem: Problem) -> int:
+        """Return the question's place in the shuffle, which stands for it."""
+        return int(digest(rule.seed, normalised(problem.question))[:16], 16)
+
+    groups: dict[str, Counter[int]] = defaultdict(Counter)
     for problem in problems:
-        groups[problem.task if rule.by == "task" else ""][normalised(problem.question)] += 1
-    in_train: dict[str, bool] = {}
+        groups[problem.task if rule.by == "task" else ""][place(problem)] += 1
+    in_train: dict[int, bool] = {}
     for rows in groups.values():
         # A question that an earlier task decided on keeps its side and takes its room here.
         room = int(Fraction(str(rule.fraction)) * rows.total())
         room -= sum(count for question, count in rows.items() if in_train.get(question))
-        for question in sorted(rows.keys() - in_train.keys(), key=lambda question: digest(rule.seed, question)):
+        for question in sorted(rows.keys() - in_train.keys()):
             in_train[question] = rows[question] <= room
             room -= rows[question] if in_train[question] else 0
-    return [problem for problem in problems if in_train[normalised(problem.question)] == (split == "train")]
+    return (problem for problem in problems if in_train[place(problem)] == (split == "train"))
 
 
 def normalised(question: str) -> str:
@@ -251,13 +270,13 @@ def _generated(config: Generated, split: Split, stream: Stream) -> Iterator[Prob
 
     A stream yields problems without end, each with the text by which its split is decided.
     """
-    seen: set[str] = set()
+    seen = DiskCounter()
     streams = {task: stream(task) for task in config.tasks}
     for index in range(config.size(split)):
         task = config.tasks[index % len(config.tasks)]
         for _ in range(PATIENCE):
             problem, core = next(streams[task], (None, ""))
-            if problem is None or (core not in seen and _is_test(core) == (split == "test")):
+            if problem is None or (_is_test(core) == (split == "test") and seen.count(core) == 1):
                 break
         else:
             problem = None
@@ -265,7 +284,6 @@ def _generated(config: Generated, split: Split, stream: Stream) -> Iterator[Prob
             raise UserError(
                 f"{task}: ran out of different {split} questions after {index} problems; lower n or vary steps"
             )
-        seen.add(core)
         yield replace(problem, split=split, id=f"{task}/{digest(problem.question)[:12]}")
 
 
@@ -342,9 +360,8 @@ def _dataset_rows(config: DatasetProblems, split_name: str) -> Iterator[Row]:
         yield Row(f"{config.path}[{split_name}] row {index}", stem, dict(data))
 
 
-def _describe(problems: list[Problem], source: str | dict[str, str] | DescriptionFile) -> list[Problem]:
-    """Give each problem that has no description of its own the one of its task."""
-    tasks = {problem.task for problem in problems}
+def _describer(tasks: set[str], source: str | dict[str, str] | DescriptionFile) -> Callable[[Problem], Problem]:
+    """Return what gives a problem that has no description of its own the one of its task."""
     if isinstance(source, DescriptionFile):
         described = source.load()
     elif isinstance(source, dict):
@@ -354,7 +371,10 @@ def _describe(problems: list[Problem], source: str | dict[str, str] | Descriptio
                 raise UserError(f"task_descriptions: no problem has the task {task!r}{nearest(task, tasks)}")
     else:
         described = dict.fromkeys(tasks, source)
-    return [
-        problem if problem.task_description else replace(problem, task_description=described.get(problem.task, ""))
-        for problem in problems
-    ]
+
+    def describe(problem: Problem) -> Problem:
+        if problem.task_description:
+            return problem
+        return replace(problem, task_description=described.get(problem.task, ""))
+
+    return describe

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from dataset_builders import BUILDERS, load_builder
-from dataset_builders.asking import Outcome, replay
+from dataset_builders.asking import sorted_out
 from dataset_builders.columns import leaves
 from toolkit.errors import UserError
 
@@ -39,9 +39,5 @@ def test_dual_records_offer_both_chains_to_views() -> None:
 
 
 def test_two_records_of_one_name_are_an_error() -> None:
-    def rounds():  # type: ignore[no-untyped-def]
-        yield []
-        return Outcome(train=[{"id": "a"}], rejected=[{"id": "a"}])
-
     with pytest.raises(UserError, match="two records are called 'a'"):
-        replay(rounds())
+        sorted_out([{"id": "a", "reason": None}, {"id": "b", "reason": None}, {"id": "a", "reason": "wrong"}], [])

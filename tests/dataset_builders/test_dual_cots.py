@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from dataset_builders.asking import Asker
 from dataset_builders.dual_cots import DualCots
-from tests.scripted_answers import ScriptedAnswers, build, chain, dual_settings, problem
+from tests.scripted_answers import ScriptedAnswers, build, chain, dual_settings, outcome_of, problem
 from toolkit.teachers.protocol import Completion, Request
 
 
@@ -86,12 +86,8 @@ def test_an_ignored_hint_is_rejected_with_both_chains_kept() -> None:
 
 def test_an_endpoint_s_failure_is_quoted_in_the_row_and_summed_up_in_the_yields() -> None:
     asker = Asker(dual_settings(), ScriptedAnswers(lambda *_: None, "HTTP 400: no"), "scripted", "m")
-    rounds = DualCots.rounds([problem()], asker, dual_settings())
-    list(next(rounds))
-    with pytest.raises(StopIteration) as finished:
-        next(rounds)
+    outcome = outcome_of(DualCots, dual_settings(), [problem()], asker)
 
-    outcome = finished.value.value
     assert outcome.rejected[0]["reason"] == "cot: failed request: HTTP 400: no"
     assert outcome.steps[0].reasons == {"failed request": 1}
 

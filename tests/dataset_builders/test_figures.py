@@ -57,7 +57,7 @@ def test_overlap_finds_the_same_words_and_long_runs_of_them() -> None:
     texts = ["What IS  this!", f"Now {run} then?", "Something else.", f"Short {run.rsplit(' ', 1)[0]}"]
     asked = [type(one)(id=one.id, task="t", question=text, answer="1") for one, text in zip(asked, texts, strict=True)]
 
-    found = figures.overlap("set", asked, ["What is this?", f"Here {run} again."])
+    (found,) = figures.overlaps({"set": asked}, ["What is this?", f"Here {run} again."])
 
     assert (found.questions, found.exact, found.ngram) == (4, 1, 2)
 

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from dataset_builders.asking import Asker, Outcome, replay
+from dataset_builders.asking import Asker, Outcome
 from dataset_builders.dual_cots import DualCots
-from tests.scripted_answers import ScriptedAnswers
+from tests.scripted_answers import ScriptedAnswers, outcome_of
 from toolkit.errors import UserError
 
 
@@ -23,7 +23,7 @@ def built(tmp_path: Path, *rows: object) -> Outcome:
     path.write_text("".join(row if isinstance(row, str) else json.dumps(row) + "\n" for row in rows))
     settings = DualCots.SETTINGS.model_validate({"pairs": {"path": str(path)}})
     asker = Asker(settings, ScriptedAnswers(lambda *_: None), "paired", "")
-    return replay(DualCots.rounds([], asker, settings))
+    return outcome_of(DualCots, settings, [], asker)
 
 
 def test_a_pair_becomes_a_record_with_one_answer_phrase_and_its_own_writers(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     settings = DualCots.SETTINGS.model_validate({"pairs": {"path": str(tmp_path / "none.jsonl")}})
     asker = Asker(settings, ScriptedAnswers(lambda *_: None), "paired", "")
     with pytest.raises(UserError, match=r"none\.jsonl"):
-        replay(DualCots.rounds([], asker, settings))
+        outcome_of(DualCots, settings, [], asker)
 
 
 def test_what_no_encoding_can_hold_is_replaced_and_nul_is_rejected(tmp_path: Path) -> None:

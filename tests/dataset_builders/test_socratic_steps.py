@@ -11,10 +11,10 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dataset_builders.asking import Asker, Outcome, replay
+from dataset_builders.asking import Asker, Outcome
 from dataset_builders.decomposition import numbered_steps
 from dataset_builders.socratic_steps import SocraticSteps
-from tests.scripted_answers import ScriptedAnswers, build, problem
+from tests.scripted_answers import ScriptedAnswers, build, outcome_of, problem
 from toolkit.errors import UserError
 from toolkit.teachers.protocol import Completion, Request
 
@@ -155,7 +155,7 @@ def built(path: Path, *rows: object, **more: Any) -> Outcome:
 def replayed(decomposed: dict[str, Any]) -> Outcome:
     made = SocraticSteps.SETTINGS.model_validate({"decomposed": decomposed})
     asker = Asker(made, ScriptedAnswers(lambda *_: None), "paired", "")
-    return replay(SocraticSteps.rounds([], asker, made))
+    return outcome_of(SocraticSteps, made, [], asker)
 
 
 def test_ready_made_steps_become_a_record_without_calculator_marks(tmp_path: Path) -> None:

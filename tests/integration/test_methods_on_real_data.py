@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
-from dataset_builders.asking import Asker, replay
+from dataset_builders.asking import Asker
 from dataset_builders.teacher_cots import TeacherCots
 from tests.openai_loopback import Ask, Loopback, Reply, completion
-from tests.scripted_answers import ScriptedAnswers
+from tests.scripted_answers import ScriptedAnswers, outcome_of
 from tests.tiny_recipe import ROOT
 from toolkit.cli import open_recipe
 from toolkit.math_equality import math_equal
@@ -125,7 +125,7 @@ def test_palm_is_as_often_right_on_commonsenseqa_as_its_letters_say(
     path = written(tmp_path / "cqa.jsonl", told)
     settings = TeacherCots.SETTINGS.model_validate({"chains": {"path": str(path), "choices": "choices"}, "keep": "all"})
 
-    outcome = replay(TeacherCots.rounds([], Asker(settings, ScriptedAnswers(lambda *_: None), "", ""), settings))
+    outcome = outcome_of(TeacherCots, settings, [], Asker(settings, ScriptedAnswers(lambda *_: None), "", ""))
 
     # 75.8 % and 78.8 % of all rows, by letter. What cannot be read settles on two letters or never ends.
     assert len(told) == rows

@@ -9,6 +9,7 @@ from pathlib import Path
 import datasets
 import pytest
 from huggingface_hub import DatasetCard
+from pyarrow import parquet
 
 from toolkit import hub
 from toolkit.cards import document
@@ -29,6 +30,22 @@ def publish(root: Path, revision: str, *values: int, card: str = CARD, column: s
 
 def load(folder: Path, config: str, split: str, cache: Path) -> list[int]:
     return list(datasets.load_dataset(str(folder), config, split=split, cache_dir=str(cache))["n"])
+
+
+def test_row_groups_are_written_one_by_one_and_as_datasets_writes_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "MAX_ROW_GROUP_SIZE", "4KB")
+    values = {"n": range(900), "nested": [{"a": ["text"] * (i % 3), "b": None if i % 2 else i / 3} for i in range(900)]}
+    datasets.Dataset.from_dict(values).save_to_disk(tmp_path / "saved")
+    dataset = datasets.load_from_disk(str(tmp_path / "saved"))  # mapped into memory, as what a builder made
+
+    dataset.to_parquet(tmp_path / "expected.parquet")
+    published = hub.publish_dataset(tmp_path, "numbers", "v1.0.0", {"default": {"train": dataset}}, CARD)
+
+    (file,) = published.folder.rglob("*.parquet")
+    assert file.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
+    assert parquet.ParquetFile(file).num_row_groups > 3
 
 
 def test_two_versions_stand_side_by_side_and_both_load(tmp_path: Path) -> None:

@@ -319,7 +319,7 @@ def test_a_cut_keeps_every_problem_and_no_question_on_both_sides(
 ) -> None:
     problems = [Problem(str(i), task, f"Question {number}", "x") for i, (task, number) in enumerate(asked)]
     rule = Cut(fraction=fraction, seed=seed, by=by)
-    train, test = cut(problems, rule, "train"), cut(problems, rule, "test")
+    train, test = list(cut(problems, rule, "train")), list(cut(problems, rule, "test"))
     assert Counter(train + test) == Counter(problems)
     assert not questions(train) & questions(test)
 

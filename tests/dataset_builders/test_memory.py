@@ -1,0 +1,77 @@
+"""A build keeps no row in memory: what is alive at any moment does not grow with the number of problems."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dataset_builders import figures, load_builder
+from dataset_builders.asking import Asker
+from dataset_builders.building import build_dataset
+from dataset_builders.chains import Chain
+from toolkit.problem import Problem
+from toolkit.teachers.protocol import Completion, Request
+
+PROBLEMS = 300
+CONFIG = {
+    "problems": {"source": "procedural", "tasks": ["chained_arithmetic", "ordering"], "n": PROBLEMS, "n_test": 10},
+    "teacher": {"kind": "procedural", "error_rate": 0.5},
+    "collect": {"concurrency": 4},
+}
+
+
+def alive() -> int:
+    """Return how many problems, chains, requests, completions and columns of chains there are in memory."""
+    return sum(
+        isinstance(thing, Problem | Chain | Request | Completion)
+        or (type(thing) is dict and "sample_index" in thing and "top_p" in thing)
+        for thing in gc.get_objects()
+    )
+
+
+@pytest.mark.parametrize(
+    ("builder", "more"),
+    [
+        ("teacher_cots", {"demonstrations": 2}),
+        ("dual_cots", {"samples": 2}),
+        ("counterfactual_rationales", {}),
+        ("socratic_steps", {}),
+    ],
+)
+def test_no_row_stays_in_memory(builder: str, more: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, counts = 0, []
+    before = alive()
+
+    def watched(function: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls % 151 == 0:  # a look at all objects takes a while
+                counts.append(alive() - before)
+            return function(*args, **kwargs)
+
+        return call
+
+    # While the store is read, in asking and in building; and while the card's figures are taken.
+    monkeypatch.setattr(Asker, "chain", watched(Asker.chain))
+    monkeypatch.setattr(figures, "words", watched(figures.words))
+
+    report = build_dataset(
+        builder,
+        load_builder(builder).SETTINGS.model_validate({**CONFIG, **more}),
+        tmp_path / "store.sqlite",
+        hub_dir=tmp_path / "hub",
+        repo_id="org/many",
+        revision="v1.0.0",
+        command="distill build recipe.yaml",
+        cache_dir=tmp_path / "cache",
+        show_progress=False,
+    )
+
+    assert len(report.outcome.train) + len(report.outcome.rejected) >= PROBLEMS
+    assert len(counts) >= 5
+    # Sixteen exemplars of each of two tasks, with two chains and their provenance each, and a few that are being made.
+    assert max(counts) < 2 * 16 * 5 + 40, counts
