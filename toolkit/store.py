@@ -63,7 +63,7 @@ CREATE TABLE IF NOT EXISTS completions (
     finish_reason TEXT NOT NULL, answered_by TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,
     completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, batched INTEGER NOT NULL, text TEXT NOT NULL,
     reasoning TEXT NOT NULL, raw TEXT NOT NULL, request TEXT NOT NULL, row_digest TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS completions_by_prompt ON completions (prompt_digest);
+CREATE INDEX IF NOT EXISTS completions_by_prompt ON completions (prompt_digest, model);
 CREATE TABLE IF NOT EXISTS failures (
     digest TEXT PRIMARY KEY, created_at TEXT NOT NULL, permanent INTEGER NOT NULL, reason TEXT NOT NULL,
     request TEXT NOT NULL, row_digest TEXT NOT NULL);
@@ -205,6 +205,10 @@ class Store:
             content = [request.digest, *(row[ANSWER] if row else ["no completion", self.failure(request)])]
             records.add(hashlib.sha256(_pack(content).encode()).digest())
         return hashlib.sha256(b"".join(sorted(records))).hexdigest()
+
+    def models(self) -> list[str]:
+        """Return the models that completions were asked of, sorted; reads an index, not the rows."""
+        return sorted(json.loads(model) for (model,) in self.select("SELECT DISTINCT model FROM completions"))
 
     def stats(self) -> StoreStats:
         """Count what the store holds."""

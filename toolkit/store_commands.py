@@ -104,7 +104,7 @@ def _verify(args: argparse.Namespace) -> int:
         print(f"damaged: {line}")
     healthy = f"{args.store}: {_rows(report.completions, report.failures)} healthy"
     if report.damage:
-        print(f"{healthy} as far as they can be reached; `distill store recover {args.store} NEW` saves all there are")
+        print(f"{healthy} as far as SQLite reads; `distill store recover {args.store} NEW` saves all that are")
         return 1
     print(f"{healthy}, nothing damaged")
     return 0
@@ -147,7 +147,7 @@ def _added(report: MergeReport) -> str:
 
 
 def _size(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"
+    return f"{size / 1e6:,.1f} MB" if size >= 1e6 else f"{size / 1e3:,.0f} kB"
 
 
 def _day(text: str) -> date:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
@@ -123,17 +123,25 @@ def _damage(path: Path, counts: dict[str, int]) -> Iterator[str]:
         yield error.what
         return
     with store:
-        for check in (_damaged_pages(store), _damaged_rows(store, counts), _unreached(store, logged)):
-            try:
-                yield from check
-            except StoreDamaged as error:  # it gets no further
-                yield error.what
+        try:
+            yield from _damaged_pages(store)
+        except StoreDamaged as error:
+            yield f"pages: {error.what}"
+        try:
+            yield from _damaged_rows(store, counts)
+        except StoreDamaged as error:
+            yield f"rows: {error.what}, after {counts['completions']} completions and {counts['failures']} failures"
+        try:
+            if lost := store.unreached(logged):
+                yield f"log: {lost} completions in {log_of(path)} are out of reach"
+        except StoreDamaged as error:
+            yield f"log: {error.what}"
 
 
 def _damaged_pages(store: Store) -> Iterator[str]:
     for (said,) in store.select(f"PRAGMA integrity_check({_MOST_DAMAGE})"):
         if said != "ok":
-            yield said
+            yield f"pages: {said}"
 
 
 def _damaged_rows(store: Store, counts: dict[str, int]) -> Iterator[str]:
@@ -142,12 +150,7 @@ def _damaged_rows(store: Store, counts: dict[str, int]) -> Iterator[str]:
             if is_sound(row):
                 counts[table] += 1
             else:
-                yield f"{table}: the row of request {row[0]} is not what was stored"
-
-
-def _unreached(store: Store, logged: Sequence[str]) -> Iterator[str]:
-    if lost := store.unreached(logged):
-        yield f"{lost} completions in the write-ahead log {log_of(store.path)} are out of reach"
+                yield f"rows: that of request {row[0]} in {table} is not what was stored"
 
 
 @dataclass
@@ -235,9 +238,9 @@ def prune(
     which = f"FROM {table} WHERE {' AND '.join(conditions)}"
     path = Path(path)
     with Store(path, read_only=True) as store:
-        known = store.stats().models
+        known = store.models()
         if model is not None and not failures and model not in known:
-            raise UserError(f"{path}: no completion of model {model!r}, only of {list(known)}{nearest(model, known)}")
+            raise UserError(f"{path}: no completion of model {model!r}, only of {known}{nearest(model, known)}")
         (count,) = next(store.select(f"SELECT count(*) {which}", tuple(values)))
     size = path.stat().st_size
     if count and not dry:
