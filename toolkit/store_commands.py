@@ -33,7 +33,7 @@ def declare(commands: Any) -> None:
     to_file.add_argument("file", metavar="FILE", type=Path, help="ends in .parquet or .jsonl; is replaced")
     from_file = command("import", _import, "bring the rows of an exported file into a store; exit code 1 if any is bad")
     from_file.add_argument("file", metavar="FILE", type=Path, help="what `export` wrote")
-    merge = command("merge", _merge, "bring other stores into this one; the first answer to a request stays")
+    merge = command("merge", _merge, "bring other stores into this one; in a conflict the first answer stays")
     merge.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help="stores, which stay as they are")
     command("verify", _verify, "check every page and row; exit code 1 where anything is damaged")
     recover = command("recover", _recover, "copy every healthy row of a damaged store into a new one")
@@ -73,7 +73,7 @@ def _export(args: argparse.Namespace) -> None:
     report = export(args.store, args.file)
     print(
         f"{args.file}: {_rows(report.completions, report.failures)}, {_size(report.size)}; "
-        f"`distill store import NEW {args.file}` makes a store of it"
+        f"next: `distill store import NEW {args.file}` wherever it is wanted"
     )
 
 
@@ -85,7 +85,7 @@ def _import(args: argparse.Namespace) -> int:
         print(f"refused {fault}")
     if more := report.refused - len(report.faults):
         print(f"refused {more:,} more")
-    print(f"{args.store}: {_added(report)}; {report.refused:,} refused. `distill store inspect {args.store}` shows it")
+    print(f"{args.store}: {_added(report)}, {report.refused:,} refused; next: `distill store inspect {args.store}`")
     return 1 if report.refused else 0
 
 
@@ -93,7 +93,7 @@ def _merge(args: argparse.Namespace) -> None:
     from toolkit.store_files import merge
 
     report = merge(args.store, args.sources)
-    print(f"{args.store}: {_added(report)}. `distill store inspect {args.store}` shows it")
+    print(f"{args.store}: {_added(report)}; next: `distill store inspect {args.store}`")
 
 
 def _verify(args: argparse.Namespace) -> int:
@@ -102,11 +102,11 @@ def _verify(args: argparse.Namespace) -> int:
     report = verify(args.store)
     for line in report.damage:
         print(f"damaged: {line}")
-    healthy = f"{args.store}: {_rows(report.completions, report.failures)} healthy"
+    rows = _rows(report.completions, report.failures)
     if report.damage:
-        print(f"{healthy} as far as SQLite reads; `distill store recover {args.store} NEW` saves all that are")
+        print(f"{args.store}: damaged, {rows} readable and healthy; next: `distill store recover {args.store} NEW`")
         return 1
-    print(f"{healthy}, nothing damaged")
+    print(f"{args.store}: nothing damaged, {rows}; next: `distill store inspect {args.store}`")
     return 0
 
 
@@ -114,10 +114,10 @@ def _recover(args: argparse.Namespace) -> None:
     from toolkit.store_files import recover
 
     report = recover(args.store, args.new)
-    lost = "how many are lost cannot be told" if report.lost is None else f"{report.lost:,} completions lost"
+    lost = "how many are lost cannot be told" if report.lost is None else f"{report.lost:,} lost"
     print(
-        f"{args.new}: {_rows(report.added, report.failures)} saved, {lost}. Put it in the place of {args.store}, "
-        "move the -wal and -shm beside that away, and build again: only what is lost is asked for"
+        f"{args.new}: {_rows(report.added, report.failures)} saved, {lost}; "
+        f"next: put it in the place of {args.store} and its -wal and -shm"
     )
 
 
@@ -127,11 +127,11 @@ def _prune(args: argparse.Namespace) -> None:
     report = prune(args.store, failures=args.failures, model=args.model, before=args.before, dry=not args.yes)
     what = "failures" if args.failures else "completions"
     if not args.yes:
-        print(f"{args.store}: would drop {report.dropped:,} {what}; the same command with --yes does it")
+        print(f"{args.store}: would drop {report.dropped:,} {what}; next: the same command with --yes")
         return
     print(
         f"{args.store}: dropped {report.dropped:,} {what}, {_size(report.bytes_before)} before, "
-        f"{_size(report.bytes_after)} now; the next `distill build` asks for what it misses"
+        f"{_size(report.bytes_after)} now; next: `distill build`, which asks for what it misses"
     )
 
 
@@ -140,10 +140,7 @@ def _rows(completions: int, failures: int) -> str:
 
 
 def _added(report: MergeReport) -> str:
-    return (
-        f"{_rows(report.added, report.failures)} added, {report.known:,} completions there already, "
-        f"{report.conflicts:,} of them with another answer, which was left out"
-    )
+    return f"{_rows(report.added, report.failures)} added, {report.known:,} known, {report.conflicts:,} conflicts"
 
 
 def _size(size: int) -> str:

@@ -205,7 +205,7 @@ def test_stats_count_completions_failures_and_tokens(store: Store) -> None:
 def test_models_are_named_once_and_sorted_without_reading_the_rows(store: Store) -> None:
     store.put_many([(ask(str(n), model=model), Completion("x")) for n in range(3) for model in ("b", "\ud800", "a")])
     assert store.models() == ["a", "b", "\ud800"]
-    (plan,) = (
+    plan, *_ = (
         sqlite3.connect(store.path).execute("EXPLAIN QUERY PLAN SELECT DISTINCT model FROM completions").fetchall()
     )
     assert "COVERING INDEX" in plan[3]

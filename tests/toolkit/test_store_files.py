@@ -521,13 +521,17 @@ def test_every_command_ends_with_what_it_did(
     assert (code, line.partition(",")[0]) == (0, "a: 20 completions and 2 failures")
     code, line = told(capsys, "export", "a", "f.jsonl")
     assert (code, line.partition(",")[0]) == (0, "f.jsonl: 20 completions and 2 failures")
-    added = "20 completions and 2 failures added, 0 completions there already, 0 of them with another answer"
-    assert told(capsys, "import", "b", "f.jsonl")[1].startswith(f"b: {added}")
-    assert told(capsys, "merge", "c", "a", "b")[1].startswith(
-        f"c: {added.replace('0 completions t', '20 completions t')}"
+    next_one = "conflicts, 0 refused; next: `distill store inspect b`"
+    assert told(capsys, "import", "b", "f.jsonl") == (
+        0,
+        f"b: 20 completions and 2 failures added, 0 known, 0 {next_one}",
     )
-    assert told(capsys, "verify", "c") == (0, "c: 20 completions and 2 failures healthy, nothing damaged")
-    assert told(capsys, "recover", "c", "d")[1].startswith("d: 20 completions and 2 failures saved, 0 completions lost")
+    merged = "c: 20 completions and 2 failures added, 20 known, 0 conflicts; next: `distill store inspect c`"
+    assert told(capsys, "merge", "c", "a", "b") == (0, merged)
+    assert told(capsys, "verify", "c")[1].startswith("c: nothing damaged, 20 completions and 2 failures")
+    assert told(capsys, "recover", "c", "d")[1].startswith(
+        "d: 20 completions and 2 failures saved, 0 lost; next: put it"
+    )
     assert "would drop 20 completions" in told(capsys, "prune", "d", "--model", "gpt")[1]
     assert "dropped 20 completions" in told(capsys, "prune", "d", "--model", "gpt", "--yes")[1]
 
@@ -540,7 +544,7 @@ def test_damage_is_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str
     overwrite(tmp_path / "a", 3 * PAGE_BYTES, b"\xff" * 200)
     code, line = told(capsys, "verify", tmp_path / "a")
     assert code == 1
-    assert f"`distill store recover {tmp_path}/a NEW` saves all that are" in line
+    assert line.endswith(f"next: `distill store recover {tmp_path}/a NEW`")
 
 
 @pytest.mark.parametrize(
