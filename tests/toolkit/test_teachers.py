@@ -487,7 +487,7 @@ def test_validating_a_teacher_loads_no_client() -> None:
 def recording(tmp_path: Path) -> Path:
     path = tmp_path / "recording.db"
     with Store(path) as store:
-        store.put(ask("a"), Completion("answer", "thought", "length", "gpt-0613", 4, 2, {"id": 1}))
+        store.put(ask("a"), Completion("answer", "thought", "length", "gpt-0613", 4, 2, raw={"id": 1}))
     return path
 
 
@@ -496,7 +496,7 @@ def test_a_recorded_teacher_answers_what_was_recorded(recording: Path, tmp_path:
     with Store(tmp_path / "run.db") as store:
         teacher = RecordedTeacher(RecordedConfig(store=recording))
         asyncio.run(collect([other_words], teacher, store, CollectSettings()))
-        assert store.get(other_words) == Completion("answer", "thought", "length", "gpt-0613", 4, 2, {"id": 1})
+        assert store.get(other_words) == Completion("answer", "thought", "length", "gpt-0613", 4, 2, raw={"id": 1})
 
 
 def test_a_recorded_teacher_fails_for_good_on_anything_else(recording: Path) -> None:
