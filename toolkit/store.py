@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from toolkit.errors import UserError
-from toolkit.teachers.protocol import Completion, Request
+from toolkit.teachers.protocol import Completion, Request, Sampling
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,41 +33,44 @@ _SCHEMA_VERSION = 2
 _BUSY_S = 60.0
 PAGE_BYTES = 4096
 
+# What is counted stands before what is long, so that counting reads the first page of a row only.
 COMPLETION_COLUMNS = (
     "digest",
     "prompt_digest",
     "model",
-    "request",
-    "text",
-    "reasoning",
+    "created_at",
     "finish_reason",
     "answered_by",
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
     "batched",
+    "text",
+    "reasoning",
     "raw",
-    "created_at",
+    "request",
     "row_digest",
 )
-FAILURE_COLUMNS = ("digest", "request", "reason", "permanent", "created_at", "row_digest")
+FAILURE_COLUMNS = ("digest", "created_at", "permanent", "reason", "request", "row_digest")
+PACKED_COLUMNS = {"model", "finish_reason", "answered_by", "text", "reasoning", "raw", "request", "reason"}  # JSON
 
 # Text a teacher wrote may hold NUL bytes and lone surrogates, which SQLite's TEXT cuts or refuses. Such columns hold
 # ASCII JSON instead: exact, and still readable in any SQLite shell through json_extract(text, '$'). The last column of
 # a row is the digest of all others, so that a row which the disk has changed is known by itself.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (
-    digest TEXT PRIMARY KEY, prompt_digest TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
-    text TEXT NOT NULL, reasoning TEXT NOT NULL, finish_reason TEXT NOT NULL, answered_by TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    batched INTEGER NOT NULL, raw TEXT NOT NULL, created_at TEXT NOT NULL, row_digest TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS completions_by_prompt ON completions (prompt_digest);
+    digest TEXT PRIMARY KEY, prompt_digest TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL,
+    finish_reason TEXT NOT NULL, answered_by TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, batched INTEGER NOT NULL, text TEXT NOT NULL,
+    reasoning TEXT NOT NULL, raw TEXT NOT NULL, request TEXT NOT NULL, row_digest TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS completions_by_prompt ON completions (prompt_digest, model);
 CREATE TABLE IF NOT EXISTS failures (
-    digest TEXT PRIMARY KEY, request TEXT NOT NULL, reason TEXT NOT NULL, permanent INTEGER NOT NULL,
-    created_at TEXT NOT NULL, row_digest TEXT NOT NULL);
+    digest TEXT PRIMARY KEY, created_at TEXT NOT NULL, permanent INTEGER NOT NULL, reason TEXT NOT NULL,
+    request TEXT NOT NULL, row_digest TEXT NOT NULL);
 """
-ANSWER = slice(4, 13)  # what came back of a request: the columns `text` to `raw`
-_ROW = ", ".join(COMPLETION_COLUMNS)
+ANSWER = slice(4, 13)  # what came back of a request: the columns `finish_reason` to `raw`
+_COMPLETION = f"SELECT {', '.join(COMPLETION_COLUMNS)} FROM completions WHERE "
+_FAILURE = f"SELECT {', '.join(FAILURE_COLUMNS)} FROM failures WHERE digest = ?"
 _ADD = f"INSERT INTO completions VALUES ({', '.join('?' * len(COMPLETION_COLUMNS))}) ON CONFLICT DO NOTHING"
 _STANDING = (
     "SELECT 'answered' FROM completions WHERE digest = ?1 UNION ALL "
@@ -76,7 +79,18 @@ _STANDING = (
 
 
 class StoreDamaged(UserError):
-    """A store whose file is not what was written: pages or rows that the disk, or somebody, has changed."""
+    """A store whose file is not what was written: pages or rows that the disk, or somebody, has changed.
+
+    Attributes:
+        what: What is damaged; the message also says what to do.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path}: damaged: {what}. `distill store recover {path} NEW` copies every healthy row into a new store; "
+            "put that one in its place, and the next build asks only for what was lost"
+        )
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -171,8 +185,8 @@ class Store:
 
     def failure(self, request: Request) -> str | None:
         """Return why this request has no completion, where it was asked and failed."""
-        row = self._row("SELECT reason FROM failures WHERE digest = ?", (request.digest,))
-        return json.loads(row[0]) if row else None
+        row = self._sound_row(_FAILURE, (request.digest,))
+        return json.loads(row[3]) if row else None
 
     def standing(self, request: Request) -> Standing | None:
         """Return `answered`, `failed` (out of tries), `refused` (failed for good), or None where it was never asked."""
@@ -187,10 +201,14 @@ class Store:
         """
         records = set()
         for request in requests:
-            row = self._sound_row("digest = ?", (request.digest,))
+            row = self._sound_row(f"{_COMPLETION} digest = ?", (request.digest,))
             content = [request.digest, *(row[ANSWER] if row else ["no completion", self.failure(request)])]
             records.add(hashlib.sha256(_pack(content).encode()).digest())
         return hashlib.sha256(b"".join(sorted(records))).hexdigest()
+
+    def models(self) -> list[str]:
+        """Return the models that completions were asked of, sorted; reads an index, not the rows."""
+        return sorted(json.loads(model) for (model,) in self.select("SELECT DISTINCT model FROM completions"))
 
     def stats(self) -> StoreStats:
         """Count what the store holds."""
@@ -211,6 +229,7 @@ class Store:
 
         Raises:
             UserError: Somebody else is collecting into it.
+            StoreDamaged: The write-ahead log holds answers that are out of reach, and would be asked for again.
         """
         from filelock import FileLock, Timeout  # takes longer to import than all else here
 
@@ -227,11 +246,20 @@ class Store:
         try:
             if is_first:
                 sidecar.write_text(json.dumps({"pid": os.getpid(), "since": _now()}))
+                self._refuse_lost_log()
             yield
         finally:
             if is_first:
                 sidecar.unlink(missing_ok=True)
             self._lock.release()
+
+    def _refuse_lost_log(self) -> None:
+        from toolkit.store_pages import rows_of_log
+
+        with self._transaction():  # so that nobody is in the middle of a commit
+            logged = [str(row[0]) for row in rows_of_log(self.path, len(COMPLETION_COLUMNS)) if is_sound(row)]
+            if lost := self.unreached(logged):
+                raise StoreDamaged(self.path, f"{lost} completions in its write-ahead log are out of reach")
 
     # What follows is for `store_files`, which moves whole rows.
 
@@ -239,6 +267,11 @@ class Store:
         """Yield the rows of a query one by one."""
         with self._faults_named():
             yield from self._reader.execute(query, values)
+
+    def unreached(self, digests: Iterable[str]) -> int:
+        """Count the requests, by digest, that have no completion."""
+        there = "SELECT 1 FROM completions WHERE digest = ?"
+        return sum(self._row(there, (digest,)) is None for digest in digests)
 
     def add_completions(self, rows: Sequence[Row]) -> int:
         """Add completions as `completion_row` makes them, in one transaction; return how many were new."""
@@ -262,11 +295,10 @@ class Store:
                 rows,
             ).rowcount
 
-    def change(self, *statements: str) -> None:
-        """Run statements that drop or move rows, each by itself."""
+    def change(self, statement: str, values: tuple[str | int, ...] = ()) -> None:
+        """Run a statement that drops or moves rows."""
         with self._writing, self._faults_named():
-            for statement in statements:
-                self._writer.execute(statement).fetchall()
+            self._writer.execute(statement, values).fetchall()
 
     def close(self) -> None:
         """Close the file. Everything that was put is already on disk."""
@@ -294,7 +326,9 @@ class Store:
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _decoded
+        return connection
 
     def _open(self, read_only: bool) -> None:
         self._writer.execute("BEGIN")  # all three as of one moment: another process may just be making the file
@@ -321,14 +355,15 @@ class Store:
                     self._writer.execute(statement)
                 self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
                 self._writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            # Into the file itself: a store whose log is lost must not look like one that is yet to be made.
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _answer(self, condition: str, values: tuple[str, ...]) -> Completion | None:
-        row = self._sound_row(condition, values)
+        row = self._sound_row(_COMPLETION + condition, values)
         if row is None:
             return None
-        text, reasoning, finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, raw = row[
-            ANSWER
-        ]
+        finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, *written = row[ANSWER]
+        text, reasoning, raw = written
         return Completion(
             text=json.loads(text),
             reasoning=json.loads(reasoning),
@@ -341,10 +376,10 @@ class Store:
             raw=json.loads(raw),
         )
 
-    def _sound_row(self, condition: str, values: tuple[str, ...]) -> Any:
-        row = self._row(f"SELECT {_ROW} FROM completions WHERE {condition}", values)
-        if row is not None and row_digest(row[:-1]) != row[-1]:
-            raise self.damaged(f"the completion of request {row[0]} is not what was stored")
+    def _sound_row(self, query: str, values: tuple[str, ...]) -> Any:
+        row = self._row(query, values)
+        if row is not None and not is_sound(row):
+            raise StoreDamaged(self.path, f"the row of request {row[0]} is not what was stored")
         return row
 
     def _row(self, query: str, values: tuple[str, ...] = ()) -> Any:
@@ -377,15 +412,9 @@ class Store:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             return error
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self.damaged(str(error))
+            never = ", or it never was a store" if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB else ""  # type: ignore[attr-defined]
+            return StoreDamaged(self.path, f"{error}{never}")
         return UserError(f"{self.path}: cannot be used as a store of completions: {error}")
-
-    def damaged(self, what: str) -> StoreDamaged:
-        """Return the error that says what is damaged and what to do about it."""
-        return StoreDamaged(
-            f"{self.path}: damaged: {what}. `distill store recover {self.path} NEW` copies every healthy row into a "
-            "new store; put that one in its place, and the next build asks only for what was lost"
-        )
 
 
 def collector_file(store: Path) -> Path:
@@ -414,30 +443,55 @@ def completion_row(request: Request, completion: Completion, created_at: str) ->
         request.digest,
         request.prompt_digest,
         _pack(request.model),
-        _packed_request(request),
-        _pack(completion.text),
-        _pack(completion.reasoning),
+        created_at,
         _pack(completion.finish_reason),
         _pack(completion.model),
         completion.prompt_tokens,
         completion.completion_tokens,
         completion.cached_tokens,
         int(completion.batched),
+        _pack(completion.text),
+        _pack(completion.reasoning),
         _pack(completion.raw),
-        created_at,
+        _packed_request(request),
     )
     return (*columns, row_digest(columns))
 
 
 def failure_row(request: Request, reason: str, permanent: bool, created_at: str) -> Row:
     """Return the columns of a failure, `FAILURE_COLUMNS`."""
-    columns = (request.digest, _packed_request(request), _pack(reason), int(permanent), created_at)
+    columns = (request.digest, created_at, int(permanent), _pack(reason), _packed_request(request))
     return (*columns, row_digest(columns))
+
+
+def request_of(packed: str) -> Request:
+    """Return the request of a row's column `request`.
+
+    Raises:
+        ValueError: It is none: not JSON, or with other fields.
+    """
+    try:
+        given = json.loads(packed)
+        sampling = given.pop("sampling")
+        sampling = Sampling(**{**sampling, "stop": tuple(sampling["stop"])})
+        messages = tuple((role, content) for role, content in given.pop("messages"))
+        return Request(messages=messages, sampling=sampling, **given)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a request: {error}") from None
 
 
 def row_digest(columns: Iterable[str | int | None]) -> str:
     """Return the SHA-256 (hex) of a row without its last column. No column holds a line break: JSON escapes it."""
     return hashlib.sha256("\n".join(map(str, columns)).encode()).hexdigest()
+
+
+def is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row is what was stored, by its own digest."""
+    return row_digest(row[:-1]) == row[-1]
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("ascii", "replace")  # what is not ASCII is damaged, and its row's digest will say so
 
 
 def _pack(value: object) -> str:

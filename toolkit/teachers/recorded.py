@@ -42,7 +42,7 @@ class RecordedTeacher:
     def __init__(self, config: RecordedConfig) -> None:
         self._config = config
         self._store: Store | None = None
-        models = list(self._open().stats().models)
+        models = self._open().models()
         self.model = config.model or (models[0] if len(models) == 1 else "recorded")
 
     async def complete(self, request: Request) -> Completion:
