@@ -432,7 +432,7 @@ def test_the_key_stands_in_no_log_store_or_error(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with caplog.at_level(logging.DEBUG)(lambda _: reply()) as server, Store(tmp_path / "s.db") as store:
+    with caplog.at_level(logging.DEBUG), FaultServer(lambda _: reply()) as server, Store(tmp_path / "s.db") as store:
         with pytest.raises(UserError) as caught:
             through_collect(server, store, [ask(str(n)) for n in range(3)], max_attempts=2)
         store.close()
@@ -490,7 +490,7 @@ def test_validating_a_teacher_loads_no_client() -> None:
 def recording(tmp_path: Path) -> Path:
     path = tmp_path / "recording.db"
     with Store(path) as store:
-        store.put(ask("a"), Completion("answer", "thought", "length", "gpt-0613", 4, 2, {"id": 1}))
+        store.put(ask("a"), Completion("answer", "thought", "length", "gpt-0613", 4, 2, raw={"id": 1}))
     return path
 
 
@@ -499,7 +499,7 @@ def test_a_recorded_teacher_answers_what_was_recorded(recording: Path, tmp_path:
     with Store(tmp_path / "run.db") as store:
         teacher = RecordedTeacher(RecordedConfig(store=recording))
         asyncio.run(collect([other_words], teacher, store, CollectSettings()))
-        assert store.get(other_words) == Completion("answer", "thought", "length", "gpt-0613", 4, 2, {"id": 1})
+        assert store.get(other_words) == Completion("answer", "thought", "length", "gpt-0613", 4, 2, raw={"id": 1})
 
 
 def test_a_recorded_teacher_fails_for_good_on_anything_else(recording: Path) -> None:
