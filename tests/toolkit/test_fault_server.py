@@ -115,7 +115,7 @@ def test_the_procedural_teacher_answers_through_the_server() -> None:
 
 
 def test_rates_are_limited_and_the_wait_is_told() -> None:
-    with FaultServer(limits=Limits(rpm=0.6, burst=300)) as server:
+    with FaultServer(limits=Limits(rpm=0.6, burst=250)) as server:
         statuses = [chat(server, f"q{n}")[0] for n in range(6)]
     assert statuses == [200] * 3 + [429] * 3
     assert server.total().answered == 3
