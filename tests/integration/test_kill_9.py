@@ -31,7 +31,7 @@ from toolkit.testing.replies import HANG, Ask, Reply, fixed, procedural, scripte
 KILLS_WHILE_ASKING = 50
 KILLS_WHILE_BUILDING = 5
 CONCURRENCY = 4
-MOST_ASKS = 8  # answered before a kill
+MOST_ASKS = 6  # answered before a kill
 
 # Reads a recipe's path per line and builds it in a fork of its own; says its process id first, then how it ended.
 FORKS = """
@@ -125,7 +125,7 @@ class Killer:
 def recipe_for(folder: Path, server: FaultServer) -> Path:
     recipe: dict[str, Any] = copy.deepcopy(EDIT)
     recipe["dataset"]["config"].update(
-        problems={"source": "procedural", "tasks": ["ordering", "dates"], "n": 240, "seed": 0},
+        problems={"source": "procedural", "tasks": ["ordering", "dates"], "n": 110, "n_test": 5, "seed": 0},
         teacher={"kind": "openai", "model": "m", "base_url": server.url, "api_key_env": "NO_KEY"},
         sampling={"seed": 0},  # sent with the sample index added, so that no two requests have the same body
         collect={"concurrency": CONCURRENCY},
