@@ -214,10 +214,11 @@ def test_a_length_stop_is_data() -> None:
         assert complete(server).finish_reason == "length"
 
 
-def test_a_refusal_is_data() -> None:
-    with FaultServer(lambda _: completion(None, finish_reason="content_filter", refusal="I can't.")) as server:
+@pytest.mark.parametrize(("text", "said"), [(None, "I can't."), ("", "I can't."), ("I can.", "I can.")])
+def test_a_refusal_instead_of_an_answer_is_data(text: str | None, said: str) -> None:
+    with FaultServer(lambda _: completion(text, refusal="I can't.")) as server:
         answer = complete(server)
-    assert (answer.text, answer.finish_reason) == ("I can't.", "content_filter")
+    assert (answer.text, answer.finish_reason) == (said, "stop" if text else "refusal")
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -280,7 +281,7 @@ def test_content_in_parts_is_joined() -> None:
         (TRUNCATED, "retry", "connection failed"),
         (GARBAGE, "retry", "not JSON"),
         (NOT_UTF8, "retry", "not JSON"),
-        (HTML, "retry", "not a JSON object"),
+        (HTML, "retry", "not JSON"),
         (NO_CHOICES, "retry", "holds no message"),
         (ERROR_AS_200, "retry", "holds no message: .*upstream overloaded"),
         (Reply(b'{"choices": [{"message": "text"}]}'), "retry", "holds no message"),
