@@ -73,14 +73,14 @@ def test_a_fault_alone_leaves_no_row_without_answer_or_reason(tmp_path: Path, na
 
 @pytest.mark.parametrize("total", [0.2, 0.9])
 def test_all_faults_mixed_leave_no_row_without_answer_or_reason(tmp_path: Path, total: float) -> None:
-    requests = asks(100)
+    requests = asks(60)
     script = scripted(faults=dict.fromkeys(FAULTS, total / len(FAULTS)), seed=2)
     with FaultServer(script) as server, Store(tmp_path / "s.db") as store:
-        report = run(server, store, requests, timeout=0.5)
+        report = run(server, store, requests, timeout=0.25)
         check_every_row(server, store, requests, report)
         first = server.requests_seen
         # What ran out of tries is asked again, what is answered is not.
-        again = run(server, store, requests, timeout=0.5)
+        again = run(server, store, requests, timeout=0.25)
         assert (again.cached, again.asked) == (report.answered, report.failed)
         assert server.requests_seen - first <= report.failed * ATTEMPTS
 
