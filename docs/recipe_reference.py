@@ -5,6 +5,7 @@ python docs/recipe_reference.py          # rewrites what stands below the marker
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import re
 import types
@@ -32,6 +33,7 @@ from dataset_builders.settings import (
 )
 from toolkit import recipe_sections as sections
 from toolkit.collect import CollectSettings
+from toolkit.prices import Price
 from toolkit.problem_rows import Columns, DescriptionFile
 from toolkit.problem_sources import Cut, DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
 from toolkit.recipe import Recipe
@@ -69,6 +71,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
+    "`price` of an `openai` teacher": Price,
     "`teacher` of kind `transformers`": LocalModelConfig,
     "`teacher` of kind `recorded`": RecordedConfig,
     "problems of source `procedural`": ProceduralProblems,
@@ -133,7 +136,15 @@ def type_name(annotation: Any) -> str:
         return f"mapping to {type_name(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    plain = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", type(None): "null"}
+    plain = {
+        datetime.date: "date",
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+        type(None): "null",
+    }
     return plain.get(annotation, "any")
 
 
