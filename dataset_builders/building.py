@@ -174,11 +174,11 @@ def build_dataset(
 def settings_digest(builder_name: str, settings: Any) -> str:
     """Return a digest of what a build starts from, without reading any of it: builder, settings and code.
 
-    What the rows cost, or may, changes none of them and is left out.
+    What the rows cost, or may, and how fast a teacher is asked change none of them and are left out.
     """
     from dataset_builders import load_builder
 
-    content = settings.model_dump(mode="json", exclude={"teacher": {"price"}, "collect": {"max_cost_usd"}})
+    content = settings.model_dump(mode="json", exclude={"teacher": {"price"}, "collect": True})
     return _digest(builder_name, content, _source_code(load_builder(builder_name)))
 
 

@@ -15,6 +15,11 @@ from toolkit.problem import Problem
 
 # Some teachers run on into a question of their own; whatever follows is not part of the answer.
 _RUN_ON = re.compile(r"\n[^\S\n]*Q:")  # not `\n\s*`, quadratic in a run of blank lines
+_NO_CHAIN = {
+    "length": "truncated by length",
+    "content_filter": "stopped by a content filter",
+    "refusal": "the teacher refused",
+}
 _CALCULATOR_MARK = re.compile(r"<<[^<>\n]*>>")
 
 
@@ -70,8 +75,8 @@ def parse(
     """
     if len(text) > max_characters:
         return None, None, f"longer than {max_characters} characters"
-    if finish_reason in ("length", "content_filter"):
-        return None, None, "truncated by length" if finish_reason == "length" else "stopped by a content filter"
+    if finish_reason in _NO_CHAIN:
+        return None, None, _NO_CHAIN[finish_reason]
     if not text.strip():
         return None, None, "empty completion"
     if "\0" in text:

@@ -14,9 +14,10 @@ from toolkit.cli import open_recipe
 
 ROOT = Path(__file__).parents[1]
 FILE = Path(__file__).with_suffix(".json")
-# What a result does not come from: names, places, and what cards say.
+# What a result does not come from: names, places, what cards say, and how fast a teacher is asked.
 _OUTSIDE = ("recipe", "publish", "output_dir", "hub_dir")
 _ON_CARDS = ("title", "summary", "license", "source_terms", "language", "check_against", "tokenizer")
+_HOW_ASKED = ("collect",)
 
 
 def recipes() -> list[Path]:
@@ -31,7 +32,7 @@ def identity(path: Path) -> dict[str, Any]:
     recipe = open_recipe(str(path))
     content = {key: value for key, value in recipe.resolved().items() if key not in _OUTSIDE}
     settings = content["dataset"]["config"] or {}
-    content["dataset"]["config"] = {key: value for key, value in settings.items() if key not in _ON_CARDS}
+    content["dataset"]["config"] = {key: value for key, value in settings.items() if key not in (*_ON_CARDS, *_HOW_ASKED)}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"version": recipe.recipe.version, "digest": digest[:16]}
 

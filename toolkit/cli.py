@@ -69,6 +69,8 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _build(args: argparse.Namespace) -> None:
+    if args.retry_failed:
+        args.words.append("dataset.config.collect.retry_failed=true")
     recipe = _one_recipe(args)
     from toolkit.pipeline import build
 
@@ -147,6 +149,7 @@ def parser() -> argparse.ArgumentParser:
     explain.add_argument("--html", type=Path, metavar="FILE", help="also write a self-contained page")
     build = command("build", _build, "ask the teacher and publish the dataset")
     build.add_argument("--dry-run", action="store_true", help="say what would be asked and written, and do neither")
+    build.add_argument("--retry-failed", action="store_true", help="ask again what failed for good in an earlier run")
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
     compare = command(

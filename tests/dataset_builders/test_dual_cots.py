@@ -60,6 +60,7 @@ def test_provenance_keeps_the_raw_completion_apart_from_what_was_parsed() -> Non
         ("cot", chain(7, "x" * 1_000_000), "cot: longer than 20000 characters"),
         ("cot", Completion(chain(7), finish_reason="length"), "cot: truncated by length"),
         ("cot", Completion(chain(7), finish_reason="content_filter"), "cot: stopped by a content filter"),
+        ("cot", Completion("I can't help with that.", finish_reason="refusal"), "cot: the teacher refused"),
         ("contrastive", chain(7, "4 + 3 makes it."), "contrastive: corruption came out right"),
         ("contrastive", chain(8), "contrastive: both rationales are the same"),
         ("contrastive", None, "contrastive: not recorded"),

@@ -156,6 +156,15 @@ def test_a_command_passes_the_recipe_on(
     assert loaded.student.seed == 3
 
 
+@pytest.mark.parametrize("options", [[], ["--retry-failed"]])
+def test_what_failed_for_good_is_asked_again_by_an_option(
+    options: list[str], recipe: str, calls: list[tuple[Any, ...]]
+) -> None:
+    assert cli.main(["build", recipe, *options]) == 0
+    ((_, loaded, _),) = calls
+    assert loaded.dataset.config.collect.retry_failed is bool(options)
+
+
 def test_overrides_may_stand_behind_an_option(recipe: str, calls: list[tuple[Any, ...]]) -> None:
     assert cli.main(["explain", recipe, "--n", "2", "student.seed=3"]) == 0
     ((_, loaded, n, _),) = calls

@@ -6,17 +6,22 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
 from toolkit.collect import (
     CollectReport,
     CollectSettings,
+    CostCapReached,
+    Progress,
     Tally,
     TeacherUnavailable,
     collect,
@@ -416,3 +421,309 @@ def test_kill_9_in_the_middle_of_answers_asks_nothing_twice_that_was_stored(tmp_
         assert start_collector(server, path).wait() == 0
         assert set(server.asked_per_prompt()) == {f"q{n}" for n in range(40)} - before
     assert len(stored(path)) == 40
+
+
+# Giving way, rate limits, deadlines
+
+
+BUSY = TeacherError("retry", "HTTP 429: slow down", overloaded=True)
+
+
+class AtOnce(Executor):
+    """Writes at once and in this thread, as time would go on while another one writes."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def submit(self, work: Callable[..., Any], /, *args: Any, **_: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(work(*args))
+        return done
+
+
+class Time(Waits):
+    """A clock that only sleeping moves on, by the sleeper that wakes first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.sleepers: list[float] = []
+
+    def clock(self) -> float:
+        return self.now
+
+    async def __call__(self, seconds: float) -> None:
+        self.seconds.append(seconds)
+        wakes = self.now + seconds
+        self.sleepers.append(wakes)
+        while self.now < wakes:
+            before = self.now, len(self.seconds)
+            for _ in range(20):  # whoever can do something does it before time goes on
+                await asyncio.sleep(0)
+            if before == (self.now, len(self.seconds)) and wakes == min(self.sleepers):
+                self.now = max(self.now, wakes)
+        self.sleepers.remove(wakes)
+
+
+def run_in(
+    time: Time, requests: Any, teacher: ScriptedTeacher, store: Store, progress: Progress | None = None, **settings: Any
+) -> CollectReport:
+    chosen = CollectSettings(**{"max_failure_rate": 1.0, **settings})
+    with patch("toolkit.collect.ThreadPoolExecutor", AtOnce):
+        return asyncio.run(
+            collect(requests, teacher, store, chosen, progress, sleep=time, clock=time.clock, rng=random.Random(0))
+        )
+
+
+class Limited(ScriptedTeacher):
+    """Has room for so many requests at once, and takes a second for each; remembers when each came."""
+
+    def __init__(self, time: Time, room: int = 1000, usage: tuple[int, int] = (0, 0)) -> None:
+        super().__init__()
+        self.time, self.room, self.usage = time, room, usage
+        self.came: list[float] = []
+        self.complaints = 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.came.append(self.time.now)
+        self.in_flight += 1
+        try:
+            if self.in_flight > self.room:
+                self.complaints += 1
+                raise BUSY
+            await self.time(1.0)
+        finally:
+            self.in_flight -= 1
+        return Completion("fine", prompt_tokens=self.usage[0], completion_tokens=self.usage[1])
+
+
+def test_a_server_that_never_complains_gets_the_whole_window_at_once(store: Store) -> None:
+    time = Time()
+    teacher = Limited(time)
+    run_in(time, asks(60), teacher, store, concurrency=20)
+    assert Counter(teacher.came) == {0.0: 20, 1.0: 20, 2.0: 20}
+
+
+def test_the_window_gives_way_to_a_server_that_has_less_room(store: Store) -> None:
+    time = Time()
+    teacher = Limited(time, room=5)
+    windows: list[int] = []
+    report = run_in(
+        time, asks(300), teacher, store, lambda tally: windows.append(tally.window), concurrency=40, max_attempts=50
+    )
+    assert report.answered == 300
+    assert windows[0] == 20, "forty complaints of one moment halve it once"
+    assert max(windows[len(windows) // 2 :]) <= 7, "about as many as the server has room for"
+    assert teacher.complaints < 300 / 2
+    assert time.now < 2 * 300 / 5
+
+
+def test_while_an_endpoint_rests_nobody_asks_it(store: Store) -> None:
+    time = Time()
+    rest = TeacherError("retry", "HTTP 503", retry_after=30, overloaded=True)
+
+    class Resting(Limited):
+        async def complete(self, request: Request) -> Completion:
+            if self.time.now == 2.0 and not self.complaints:
+                self.came.append(self.time.now)
+                self.complaints = 1
+                raise rest
+            return await super().complete(request)
+
+    teacher = Resting(time)
+    assert run_in(time, asks(20), teacher, store, concurrency=2).answered == 20
+    assert not [moment for moment in teacher.came if 2.0 < moment < 32.0]
+    assert min(moment for moment in teacher.came if moment > 2.0) == 32.0
+
+
+def test_requests_keep_to_their_rate(store: Store) -> None:
+    time = Time()
+    teacher = Limited(time)
+    run_in(time, asks(100), teacher, store, concurrency=100, requests_per_minute=305)  # five a second
+    assert Counter(teacher.came)[0.0] == 5
+    assert time.now == pytest.approx((100 - 5) / 5 + 1)
+
+
+def test_tokens_keep_to_their_rate_and_nothing_starves(store: Store) -> None:
+    time = Time()
+    teacher = Limited(time, usage=(10, 50))  # larger than the bucket of a second
+    run_in(time, asks(30), teacher, store, concurrency=30, output_tokens_per_minute=1220)  # twenty a second
+    assert 30 * 50 / 20 - 5 <= time.now <= 30 * 50 / 20 + 1024 / 20 + 1, "the first one is reserved at its max_tokens"
+
+
+def test_each_model_has_a_pace_of_its_own(store: Store) -> None:
+    time = Time()
+    teacher = Limited(time)
+    requests = [Request(model, (("user", str(n)),)) for n in range(10) for model in ("a", "b")]
+    run_in(time, requests, teacher, store, concurrency=20, requests_per_minute=61)
+    assert Counter(teacher.came) == {float(second): 2 for second in range(10)}
+
+
+def test_no_try_begins_after_the_deadline(store: Store) -> None:
+    time = Time()
+    late = TeacherError("retry", "HTTP 500", retry_after=4)
+    teacher = ScriptedTeacher(lambda *_: late)
+    assert run_in(time, asks(1), teacher, store, deadline=10, backoff=0).failed == 1
+    assert teacher.tries == {"question 0": 3}, "at 0, 4 and 8 s"
+    assert store.failure(ask("question 0")) == "HTTP 500 (3 tries within 10 s)"
+    assert run(asks(1), ScriptedTeacher(), store).answered == 1, "another run asks again"
+
+
+def test_a_try_is_cut_at_the_deadline(store: Store) -> None:
+    class Silent(ScriptedTeacher):
+        async def complete(self, request: Request) -> Completion:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    assert run(asks(2), Silent(), store, deadline=0.05).failed == 2
+    assert store.failure(ask("question 0")) == "no answer within the deadline (1 tries within 0.05 s)"
+
+
+# What it costs
+
+
+class Purse:
+    """A ledger in which every request costs one, and may cost three."""
+
+    def __init__(self, cap: float) -> None:
+        self.cap, self.spent, self.reserved, self.remembered = cap, 0.0, 0.0, 0
+        self.most_at_risk = 0.0
+        self.settled: list[Completion | TeacherError] = []
+
+    def remember(self, completion: Completion) -> None:
+        self.remembered += 1
+        self.spent += 1
+
+    def reserve(self, request: Request) -> bool:
+        if self.spent + self.reserved + 3 > self.cap:
+            return False
+        self.reserved += 3
+        self.most_at_risk = max(self.most_at_risk, self.spent + self.reserved)
+        return True
+
+    def settle(self, request: Request, outcome: Completion | TeacherError) -> None:
+        self.reserved -= 3
+        self.settled.append(outcome)
+        if isinstance(outcome, Completion):
+            self.spent += 1
+        elif outcome.billed:
+            self.spent += 3
+
+
+def run_with(purse: Purse, requests: Any, teacher: ScriptedTeacher, store: Store, **settings: Any) -> CollectReport:
+    chosen = CollectSettings(**{"max_failure_rate": 1.0, "max_cost_usd": purse.cap, **settings})
+    return asyncio.run(collect(requests, teacher, store, chosen, ledger=purse, sleep=Waits(), rng=random.Random(0)))
+
+
+def test_the_cap_is_never_exceeded_and_what_was_answered_is_kept(store: Store) -> None:
+    purse = Purse(cap=20)
+    teacher = ScriptedTeacher()
+    with pytest.raises(CostCapReached, match=r"18\.0000 of 20 US dollars.*82 of 100 requests.*18 completions"):
+        run_with(purse, asks(100), teacher, store, concurrency=5)
+    assert store.stats().completions == sum(teacher.tries.values()) == 18
+    assert (purse.reserved, store.stats().failures) == (0, 0)
+    assert purse.most_at_risk <= 20
+
+
+def test_room_below_the_cap_is_waited_for_while_requests_are_in_flight(store: Store) -> None:
+    purse = Purse(cap=12)  # four at once at first, though eight might be
+    teacher = ScriptedTeacher()
+    assert run_with(purse, asks(10), teacher, store, concurrency=8).answered == 10
+    assert teacher.most_in_flight == 4
+
+
+def test_answers_in_the_store_count_once_towards_the_cap(store: Store) -> None:
+    run(asks(4), ScriptedTeacher(), store)
+    purse = Purse(cap=100)
+    run_with(purse, [*asks(6), *asks(6)], ScriptedTeacher(), store, concurrency=1)
+    assert (purse.remembered, purse.spent) == (4, 6)
+
+
+def test_every_try_is_settled(store: Store) -> None:
+    lost = TeacherError("retry", "connection lost", billed=True)
+    purse = Purse(cap=100)
+    outcomes = {1: RETRY, 2: lost}
+    run_with(purse, asks(1), ScriptedTeacher(lambda _, n: outcomes.get(n) or Completion("")), store)
+    assert purse.settled == [RETRY, lost, Completion("")]
+    assert (purse.reserved, purse.spent) == (0, 4)
+
+
+def test_a_cap_that_nobody_watches_is_refused(store: Store) -> None:
+    teacher = ScriptedTeacher()
+    with pytest.raises(UserError, match="max_cost_usd: found 5"):
+        run(asks(1), teacher, store, max_cost_usd=5)
+    assert teacher.tries == Counter()
+
+
+# Writing
+
+
+class FullDisk:
+    """A store whose disk is full for so many writes."""
+
+    def __init__(self, store: Store, writes: float) -> None:
+        self.store, self.writes = store, writes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.store, name)
+
+    def put_many(self, answers: Any) -> None:
+        if self.writes > 0:
+            self.writes -= 1
+            raise UserError("database or disk is full")
+        self.store.put_many(answers)
+
+
+def test_answers_that_cannot_be_written_are_named(store: Store) -> None:
+    teacher = ScriptedTeacher()
+    with pytest.raises(UserError) as told:
+        run(asks(100), teacher, FullDisk(store, float("inf")), concurrency=4)  # type: ignore[arg-type]
+    assert sum(teacher.tries.values()) == 4, "nothing more is asked"
+    assert str(told.value).startswith("database or disk is full. 4 outcomes could not be written and are lost")
+    assert all(request.digest[:12] in str(told.value) for request in asks(4))
+
+
+def test_answers_are_tried_once_more_before_they_are_lost(store: Store) -> None:
+    with pytest.raises(UserError, match=r"^database or disk is full$"):
+        run(asks(100), ScriptedTeacher(), FullDisk(store, 1), concurrency=4)  # type: ignore[arg-type]
+    assert store.stats().completions == 4
+
+
+def test_there_is_one_writer_and_answers_of_a_slow_write_share_the_next(store: Store) -> None:
+    writes: list[int] = []
+    writing = threading.Lock()
+
+    class Watched(FullDisk):
+        def put_many(self, answers: Any) -> None:
+            assert writing.acquire(blocking=False), "two writers at once"
+            try:
+                writes.append(len(answers))
+                self.store.put_many(answers)
+            finally:
+                writing.release()
+
+    run(asks(200), ScriptedTeacher(), Watched(store, 0), concurrency=20)  # type: ignore[arg-type]
+    assert sum(writes) == 200
+    assert max(writes) > 1
+
+
+def test_only_one_collects_into_a_store(store: Store) -> None:
+    with Store(store.path) as other, other.collecting(), pytest.raises(UserError, match="is collecting into it"):
+        run(asks(1), ScriptedTeacher(), store)
+    assert run(asks(1), ScriptedTeacher(), store).answered == 1
+
+
+def test_a_rerun_that_asks_nothing_needs_no_right_to_collect(store: Store) -> None:
+    run(asks(3), ScriptedTeacher(), store)
+    with Store(store.path) as other, other.collecting():
+        assert run(asks(3), ScriptedTeacher(), store).cached == 3
+
+
+def test_rounds_share_one_check_and_one_tally(store: Store) -> None:
+    seen: list[Tally] = []
+    teacher = ScriptedTeacher()
+    rounds = [asks(3), asks(5)]
+    settings = CollectSettings()
+    asyncio.run(collect_rounds(rounds, teacher, store, settings, lambda tally: seen.append(replace(tally))))
+    assert seen[-1] == Tally(total=8, done=8, cached=3, asked=5, answered=5, window=32, prompt_tokens=10)
+    assert (teacher.checks, teacher.closed) == (1, 1)

@@ -23,6 +23,7 @@ from toolkit.teachers.logprobs import TokenLogprob, logprobs_of
 from toolkit.teachers.openai_compatible import (
     OpenAIConfig,
     OpenAITeacher,
+    Unreachable,
     read_completion,
     retry_after_seconds,
     split_thinking,
@@ -85,6 +86,15 @@ def check(server: FaultServer, **config: Any) -> None:
             await teacher.close()
 
     asyncio.run(once())
+
+
+def said_as_200(**error: Any) -> Reply:
+    return Reply(json.dumps({"error": {"message": "no", **error}}).encode())
+
+
+def flagged() -> Reply:
+    error = {"message": "flagged by moderation", "code": 403, "metadata": {"flagged_input": "..."}}
+    return Reply(json.dumps({"error": error}).encode(), 403)
 
 
 def failure_from(reply: Reply, **config: Any) -> TeacherError:
@@ -249,6 +259,24 @@ def test_odd_usage_counts_as_unknown(usage: object) -> None:
     assert read_completion(response).prompt_tokens == 0
 
 
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 64}}, 64),
+        ({"prompt_cache_hit_tokens": 64, "prompt_cache_miss_tokens": 36}, 64),
+        ({"cached_tokens": 64}, 64),
+        ({"prompt_tokens_details": {"cached_tokens": None}, "cached_tokens": 0}, 0),
+        ({"prompt_tokens_details": [64], "cached_tokens": "64"}, 0),
+        ({"cached_tokens": 1000}, 100),
+        ({}, 0),
+    ],
+    ids=["OpenAI and vLLM", "DeepSeek", "Moonshot", "none", "odd", "more than there were", "unsaid"],
+)
+def test_tokens_read_from_the_server_s_cache_are_counted(usage: dict[str, Any], cached: int) -> None:
+    response = {"choices": [{"message": {"content": "2"}}], "usage": {"prompt_tokens": 100, **usage}}
+    assert read_completion(response).cached_tokens == cached
+
+
 def test_content_in_parts_is_joined() -> None:
     parts = [{"type": "text", "text": "It is "}, {"type": "text", "text": "2."}, "odd", {"type": "image"}]
     assert read_completion({"choices": [{"message": {"content": parts}}]}).text == "It is 2."
@@ -284,6 +312,22 @@ def test_content_in_parts_is_joined() -> None:
         (HTML, "retry", "not JSON"),
         (NO_CHOICES, "retry", "holds no message"),
         (ERROR_AS_200, "retry", "holds no message: .*upstream overloaded"),
+        (said_as_200(code=429), "retry", r"holds no message: HTTP 429: no"),
+        (said_as_200(code="503"), "retry", r"holds no message: HTTP 503: no"),
+        (said_as_200(code=401), "fatal", r"holds no message: key refused \(HTTP 401: no\)"),
+        (said_as_200(code="insufficient_quota"), "fatal", r"holds no message: insufficient_quota \(HTTP 200: no\)"),
+        (said_as_200(code=400), "permanent", "holds no message: HTTP 400: no"),
+        (said_as_200(code="content_filter"), "permanent", "content policy refuses the prompt"),
+        (said_as_200(code=[429]), "retry", "holds no message: no"),
+        (said_as_200(code="9" * 5000), "retry", "holds no message: no"),
+        (
+            fault(400, code="content_policy_violation"),
+            "permanent",
+            "policy refuses the prompt .HTTP 400: scripted",
+        ),
+        (fault(400, code="content_filter"), "permanent", "content policy refuses the prompt"),
+        (flagged(), "permanent", r"content policy refuses the prompt \(HTTP 403: flagged"),
+        (fault(529), "retry", "HTTP 529"),
         (Reply(b'{"choices": [{"message": "text"}]}'), "retry", "holds no message"),
         (Reply(b'{"choices": {"0": 1}}'), "retry", "holds no message"),
         (Reply(b"[" * 100_000), "retry", "not JSON"),
@@ -298,6 +342,52 @@ def test_each_fault_is_sorted(reply: Reply, kind: str, reason: str) -> None:
 def test_a_server_that_never_answers_is_given_up() -> None:
     failure = failure_from(HANG, timeout=0.2)
     assert (failure.kind, failure.reason) == ("retry", "no answer within the timeout")
+    assert failure.billed
+
+
+@pytest.mark.parametrize(
+    ("reply", "billed"),
+    [
+        (fault(400), False),
+        (fault(429), False),
+        (fault(500), False),
+        (HTML, True),
+        (TRUNCATED, True),
+        (RESET, True),
+        (NO_CHOICES, True),
+        (ERROR_AS_200, True),
+    ],
+)
+def test_a_failure_tells_whether_it_may_have_been_billed(reply: Reply, billed: bool) -> None:
+    assert failure_from(reply).billed is billed
+
+
+def test_a_request_that_never_left_is_not_billed() -> None:
+    with FaultServer(lambda _: completion("2")) as server:
+        url = server.url
+
+    async def once() -> None:
+        teacher = OpenAITeacher(OpenAIConfig(model="gpt", base_url=url))
+        try:
+            await teacher.complete(ask())
+        finally:
+            await teacher.close()
+
+    with pytest.raises(Unreachable, match="Connect call failed") as told:
+        asyncio.run(once())
+    assert (told.value.kind, told.value.billed) == ("retry", False)
+
+
+@pytest.mark.parametrize(
+    ("reply", "overloaded"),
+    [(fault(429), True), (fault(503), True), (fault(529), True), (said_as_200(code=429), True), (fault(500), False)],
+)
+def test_a_failure_tells_whether_the_server_is_overloaded(reply: Reply, overloaded: bool) -> None:
+    assert failure_from(reply).overloaded is overloaded
+
+
+def test_a_spent_quota_is_no_overload() -> None:
+    assert not failure_from(fault(429, code="insufficient_quota")).overloaded
 
 
 def test_a_reason_is_one_line_of_bounded_length() -> None:
@@ -362,6 +452,28 @@ def test_a_refused_key_fails_the_check(status: int) -> None:
     assert caught.value.kind == "fatal"
 
 
+def test_a_model_that_the_server_does_not_list_is_told_once_it_is_refused() -> None:
+    models = Reply(b'{"data": [{"id": "gpt-4"}, {"id": "llama"}, "odd"]}')
+    with FaultServer(lambda _: fault(404, "nothing here"), models=models) as server:
+
+        async def once() -> None:
+            teacher = make(server, model="gpt4")
+            try:
+                await teacher.check()
+                await teacher.complete(ask())
+            finally:
+                await teacher.close()
+
+        with pytest.raises(TeacherError, match=r"found 'gpt4', the server lists gpt-4, llama \(did you mean 'gpt-4'"):
+            asyncio.run(once())
+
+
+def test_a_server_may_serve_what_it_does_not_list() -> None:
+    with FaultServer(lambda _: completion("2"), models=Reply(b'{"data": [{"id": "another"}]}')) as server:
+        check(server)
+        assert complete(server).text == "2"
+
+
 def test_an_unreachable_host_fails_the_check_by_name() -> None:
     with FaultServer(lambda _: completion("2")) as server:
         url = server.url
@@ -409,6 +521,12 @@ def test_every_fault_in_turn_ends_with_every_request_answered(tmp_path: Path) ->
         assert store.get(requests[9]).text == "answer 9"  # type: ignore[union-attr]
 
 
+def test_connections_are_kept_and_never_more_than_the_window(tmp_path: Path) -> None:
+    with FaultServer(lambda _: completion("2")) as server, Store(tmp_path / "s.db") as store:
+        assert through_collect(server, store, [ask(str(n)) for n in range(60)], concurrency=5).answered == 60
+        assert len(server.connections) <= 5
+
+
 def test_one_teacher_can_be_used_in_two_event_loops(tmp_path: Path) -> None:
     with FaultServer(lambda _: completion("2")) as server, Store(tmp_path / "s.db") as store:
         teacher = make(server)
@@ -448,9 +566,19 @@ def test_the_key_stands_in_no_log_store_or_error(
 
 
 @pytest.mark.parametrize(
-    "base_url", ["localhost:8000/v1", "ftp://host/v1", "http://", "https://user:pass@host/v1", "https://host/v1?key=1"]
+    "base_url",
+    [
+        [],
+        ["http://a/v1", "http://a/v1"],
+        ["http://a/v1", "b:8000/v1"],
+        "localhost:8000/v1",
+        "ftp://host/v1",
+        "http://",
+        "https://user:pass@host/v1",
+        "https://host/v1?key=1",
+    ],
 )
-def test_an_address_with_a_fault_or_a_secret_is_refused(base_url: str) -> None:
+def test_an_address_with_a_fault_or_a_secret_is_refused(base_url: Any) -> None:
     with pytest.raises(ValidationError, match="base_url"):
         OpenAIConfig(model="gpt", base_url=base_url)
 

@@ -231,14 +231,16 @@ class OpenAITeacher:
     def _failure(self, error: Exception) -> TeacherError:
         """Sort an error, without the key in its reason: some servers repeat the key that they refuse."""
         failure = failure_of(error)
-        is_model_unknown = failure.kind == "fatal" and failure.reason.startswith(("unknown model", "model_not_found"))
+        reason = failure.reason
+        is_model_unknown = failure.kind == "fatal" and reason.startswith(("unknown model", "model_not_found"))
         if is_model_unknown and self._listed and self.model not in self._listed:
             has = ", ".join(self._listed[:5]) + (", ..." if len(self._listed) > 5 else "")
-            failure.reason += f"; found {self.model!r}, the server lists {has}{nearest(self.model, self._listed)}"
+            reason += f"; found {self.model!r}, the server lists {has}{nearest(self.model, self._listed)}"
         if key := self._key():
-            failure.reason = failure.reason.replace(key, "[key]")
-        failure.reason = failure.reason[:_LONGEST_REASON]
-        return failure
+            reason = reason.replace(key, "[key]")
+        reason = reason[:_LONGEST_REASON]
+        more = {"billed": failure.billed, "overloaded": failure.overloaded}
+        return type(failure)(failure.kind, reason, failure.retry_after, **more)
 
 
 def read_completion(response: object) -> Completion:
