@@ -166,7 +166,9 @@ def settings_digest(builder_name: str, settings: Any) -> str:
     """
     from dataset_builders import load_builder
 
-    return _digest(builder_name, settings.model_dump(mode="json", exclude={"collect"}), _source_code(load_builder(builder_name)))
+    return _digest(
+        builder_name, settings.model_dump(mode="json", exclude={"collect"}), _source_code(load_builder(builder_name))
+    )
 
 
 def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tuple[int, int]:
