@@ -32,7 +32,9 @@ def identity(path: Path) -> dict[str, Any]:
     recipe = open_recipe(str(path))
     content = {key: value for key, value in recipe.resolved().items() if key not in _OUTSIDE}
     settings = content["dataset"]["config"] or {}
-    content["dataset"]["config"] = {key: value for key, value in settings.items() if key not in (*_ON_CARDS, *_HOW_ASKED)}
+    content["dataset"]["config"] = {
+        key: value for key, value in settings.items() if key not in (*_ON_CARDS, *_HOW_ASKED)
+    }
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return {"version": recipe.recipe.version, "digest": digest[:16]}
 

@@ -214,7 +214,7 @@ def test_a_recipe_s_servers_share_its_requests(tmp_path: Path) -> None:
         report = asyncio.run(collect(requests, teacher, store, CollectSettings(concurrency=8)))
         assert report.answered == 60
         assert min(len(one.asks), len(two.asks)) > 15
-        assert (one.lists, two.lists) == (1, 1)
+        assert (one.models_seen, two.models_seen) == (1, 1)
 
 
 def test_a_server_that_dies_fails_no_request(tmp_path: Path) -> None:

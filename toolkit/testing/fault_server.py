@@ -122,6 +122,7 @@ class FaultServer:
         usage: What became of each, by the digest of its content.
         requests_seen: How many there were.
         models_seen: How often its models were asked for.
+        connections: Addresses of the clients' ends of all connections by which requests came.
         latencies: Seconds drawn for each, in the order of arrival.
     """
 
@@ -142,6 +143,7 @@ class FaultServer:
         self.latencies: list[float] = []
         self.requests_seen = 0
         self.models_seen = 0
+        self.connections: set[tuple[str, int]] = set()
         self.url = ""
         self._script = script or scripted()
         self._latency = latency
@@ -206,6 +208,8 @@ class FaultServer:
         return await self._manage(request)
 
     async def _complete(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport is not None:
+            self.connections.add(request.transport.get_extra_info("peername"))
         ask = self._arrived(await request.read(), request)
         seconds = self._latency(ask) if self._latency else 0.0
         self.latencies.append(seconds)
