@@ -40,7 +40,7 @@ PROBLEMS = [
 ]
 REASONS = re.compile(
     rf"longer than {LIMIT} characters|truncated by length|stopped by a content filter|empty completion"
-    "|holds NUL characters|no answer clause|no answer in the answer clause|empty rationale"
+    "|the teacher refused|holds NUL characters|no answer clause|no answer in the answer clause|empty rationale"
 )
 
 

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from toolkit.collect import CollectReport, CollectSettings, collect
+from toolkit.collect import CollectReport, CollectSettings, CostCapReached, collect
 from toolkit.errors import UserError
+from toolkit.prices import Price
+from toolkit.spending import Ledger
 from toolkit.store import Store
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.protocol import Request, Sampling
@@ -31,11 +33,16 @@ async def no_wait(_: float) -> None:
 
 
 def run(
-    server: FaultServer, store: Store, requests: list[Request], timeout: float = 60.0, **more: Any
+    server: FaultServer,
+    store: Store,
+    requests: list[Request],
+    timeout: float = 60.0,
+    ledger: Ledger | None = None,
+    **more: Any,
 ) -> CollectReport:
     settings = CollectSettings(**{"max_attempts": ATTEMPTS, "max_failure_rate": 1.0, "concurrency": 16, **more})
     teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url, api_key_env="NO_KEY", timeout=timeout))
-    return asyncio.run(collect(requests, teacher, store, settings, sleep=no_wait, rng=random.Random(0)))
+    return asyncio.run(collect(requests, teacher, store, settings, ledger=ledger, sleep=no_wait, rng=random.Random(0)))
 
 
 def said(request: Request) -> str:
@@ -111,3 +118,18 @@ def test_a_wrong_key_is_found_before_the_first_request(tmp_path: Path, monkeypat
         with pytest.raises(UserError, match="key refused"):
             run(server, store, asks(3))
         assert server.requests_seen == 0
+
+
+@pytest.mark.parametrize("total", [0.0, 0.6])
+def test_the_server_bills_no_more_than_the_cap(tmp_path: Path, total: float) -> None:
+    price, cap = Price(input=1000, output=10_000), 30.0
+    # Answers as long as they may be, and lost ones are billed too: nothing that the server does is below the bound.
+    script = scripted(lambda ask: "word " * 200, dict.fromkeys(FAULTS, total / len(FAULTS)), seed=3)
+    with FaultServer(script) as server, Store(tmp_path / "s.db") as store:
+        ledger = Ledger(price, cap)
+        with pytest.raises(CostCapReached, match="30"):
+            run(server, store, asks(100), timeout=0.25, ledger=ledger, max_cost_usd=cap)
+        bill = server.total()
+        billed = (bill.prompt_tokens * price.input + bill.completion_tokens * price.output) / 1e6
+        assert 0.5 * cap < billed <= ledger.spent <= cap
+        assert store.stats().completions == bill.answered > 0
