@@ -14,7 +14,7 @@ from toolkit.answers import answer_clause, extract, kind_of, matches, split_answ
 from toolkit.problem import Problem
 
 # Some teachers run on into a question of their own; whatever follows is not part of the answer.
-_RUN_ON = re.compile(r"\n\s*Q:")
+_RUN_ON = re.compile(r"\n[^\S\n]*Q:")  # not `\n\s*`, quadratic in a run of blank lines
 _NO_CHAIN = {
     "length": "truncated by length",
     "content_filter": "stopped by a content filter",

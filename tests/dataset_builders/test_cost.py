@@ -9,10 +9,11 @@ import pytest
 
 from dataset_builders import load_builder
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
-from tests.openai_loopback import TRUNCATED, Ask, Loopback, Reply, completion, fault
 from toolkit.cli import open_recipe
 from toolkit.collect import CostCapReached
 from toolkit.errors import UserError
+from toolkit.testing.fault_server import FaultServer
+from toolkit.testing.replies import TRUNCATED, Ask, Reply, completion, fault
 
 PROBLEMS = {"source": "procedural", "tasks": ["chained_arithmetic"], "n": 10, "n_test": 2}
 PRICE = {"input": 1000.0, "output": 10_000.0, "date": "2026-01-02", "source": "a page"}
@@ -23,7 +24,7 @@ def chain(ask: Ask) -> Reply:
     return completion(f"Step {ask.number}. Therefore, the answer is 5.")
 
 
-def build(folder: Path, server: Loopback, price: dict[str, Any] | None, **collect: Any) -> BuildReport:
+def build(folder: Path, server: FaultServer, price: dict[str, Any] | None, **collect: Any) -> BuildReport:
     teacher = {"kind": "openai", "model": "m", "base_url": server.url, "price": price}
     config = {
         "problems": PROBLEMS,
@@ -51,7 +52,7 @@ def card(report: BuildReport) -> str:
 
 
 def test_the_card_and_the_summary_say_what_the_rows_cost(tmp_path: Path) -> None:
-    with Loopback(chain) as server:
+    with FaultServer(chain) as server:
         report = build(tmp_path, server, PRICE)
     cost = "0.37 USD at 1000 USD per million tokens of prompts, 10000 of completions (2026-01-02, a page)"
     assert f"What they cost: {cost}." in card(report)
@@ -60,7 +61,7 @@ def test_the_card_and_the_summary_say_what_the_rows_cost(tmp_path: Path) -> None
 
 
 def test_a_second_build_spends_nothing_and_says_the_same(tmp_path: Path) -> None:
-    with Loopback(chain) as server:
+    with FaultServer(chain) as server:
         first = build(tmp_path, server, PRICE)
         second = build(tmp_path, server, PRICE)
     assert not second.published.is_new
@@ -73,7 +74,7 @@ def test_a_try_that_may_have_been_billed_is_lost_and_no_part_of_the_rows_cost(tm
     def script(ask: Ask) -> Reply:
         return TRUNCATED if ask.number == 1 else fault(503) if ask.number == 2 else chain(ask)
 
-    with Loopback(script) as server:
+    with FaultServer(script) as server:
         report = build(tmp_path, server, PRICE, backoff=0, concurrency=1)
     assert report.ledger.lost > 0
     assert report.ledger.spent == pytest.approx(10 * ANSWER + report.ledger.lost)
@@ -81,7 +82,7 @@ def test_a_try_that_may_have_been_billed_is_lost_and_no_part_of_the_rows_cost(tm
 
 
 def test_an_unknown_price_is_said_to_be_unknown(tmp_path: Path) -> None:
-    with Loopback(chain) as server:
+    with FaultServer(chain) as server:
         report = build(tmp_path, server, None)
     assert "What they cost: not known, as no price is stated for this teacher." in card(report)
     assert "cost: not known" in report.summary()
@@ -89,16 +90,16 @@ def test_an_unknown_price_is_said_to_be_unknown(tmp_path: Path) -> None:
 
 def test_completions_without_token_counts_are_named(tmp_path: Path) -> None:
     def script(ask: Ask) -> Reply:
-        return completion(f"Step {ask.number}. Therefore, the answer is 5.", usage=ask.number > 4)
+        return completion(f"Step {ask.number}. Therefore, the answer is 5.", usage=(7, 3) if ask.number > 4 else None)
 
-    with Loopback(script) as server:
+    with FaultServer(script) as server:
         report = build(tmp_path, server, PRICE)
     assert report.cost.startswith("0.22 USD at")
     assert report.cost.endswith(", without 4 completions whose tokens were not counted")
 
 
 def test_a_cap_ends_the_build_before_it_is_exceeded_and_a_higher_one_goes_on(tmp_path: Path) -> None:
-    with Loopback(chain) as server:
+    with FaultServer(chain) as server:
         with pytest.raises(CostCapReached, match="max_cost_usd"):
             build(tmp_path, server, PRICE, max_cost_usd=0.6)
         before = len(server.asks)
@@ -110,11 +111,11 @@ def test_a_cap_ends_the_build_before_it_is_exceeded_and_a_higher_one_goes_on(tmp
 
 
 def test_a_cap_without_a_price_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
-    with Loopback(chain) as server:
+    with FaultServer(chain) as server:
         with pytest.raises(UserError, match=r"max_cost_usd.*teacher\.price"):
             build(tmp_path, server, None, max_cost_usd=1)
         assert server.asks == []
-        assert server.lists == 0
+        assert server.models_seen == 0
 
 
 def test_a_price_is_no_part_of_what_a_build_starts_from() -> None:

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.openai_loopback import Ask, Loopback, Reply, completion, fault
 from tests.tiny_recipe import EDIT, ROOT
 from toolkit.cli import main
+from toolkit.testing.fault_server import FaultServer
+from toolkit.testing.replies import Ask, Reply, completion, fault
 
 KEY = "sk-never-to-be-seen"
 
@@ -58,7 +59,7 @@ def from_rows(*rows: Any) -> dict[str, Any]:
     return {"source": "jsonl", "path": "rows.jsonl", "columns": {"question": "q", "answer": "a"}}
 
 
-def asked_of(server: Loopback) -> dict[str, Any]:
+def asked_of(server: FaultServer) -> dict[str, Any]:
     """Return settings of a builder that asks a server on the loopback interface."""
     return {
         "problems": from_rows(*({"q": f"{n} + {n}?", "a": str(2 * n)} for n in range(1, 13))),
@@ -158,7 +159,7 @@ def test_a_missing_file_is_told_whole_with_the_nearest(told: Told) -> None:
     ids=["garbage", "empty", "thinking", "1 MB", "NUL"],
 )
 def test_a_teacher_that_says_nothing_of_use_leaves_its_words_in_the_store(told: Told, text: str, reason: str) -> None:
-    with Loopback(lambda _: completion(text)) as server:
+    with FaultServer(lambda _: completion(text)) as server:
         recipe = write(**asked_of(server))
         assert reason in told("build", recipe)
         asks = len(server.asks)
@@ -176,7 +177,7 @@ def test_a_teacher_that_says_nothing_of_use_leaves_its_words_in_the_store(told: 
     ids=["wrong key", "no such model", "broken"],
 )
 def test_a_server_that_refuses_is_told_without_the_key(told: Told, reply: Reply, named: str) -> None:
-    with Loopback(lambda _: reply) as server:
+    with FaultServer(lambda _: reply) as server:
         assert named in told("build", write(**asked_of(server)))
     files = [path for path in Path().rglob("*") if path.is_file()]
     assert files
@@ -202,7 +203,7 @@ def test_what_a_teacher_writes_is_never_read_as_a_template_or_as_markup(capsys: 
         tail = "\n\nQ: 3 + 3?\nA: Therefore, the answer is 6."  # runs on with a question of its own
         return completion(f"{words} {is_right}.\nTherefore, the answer is {2 * number + (not is_right)}.{tail}")
 
-    with Loopback(script) as server:
+    with FaultServer(script) as server:
         assert main(["build", write(**asked_of(server))]) == 0
         assert main(["explain", "recipe.yaml", "--n", "1", "--html", "page.html"]) == 0
     shown = "".join(capsys.readouterr())

@@ -21,13 +21,14 @@ from pyarrow import parquet
 
 from dataset_builders.asking import Asker
 from dataset_builders.teacher_cots import TeacherCots
-from tests.openai_loopback import Ask, Loopback, Reply, completion
 from tests.scripted_answers import ScriptedAnswers, outcome_of
 from tests.tiny_recipe import ROOT
 from toolkit.cli import open_recipe
 from toolkit.math_equality import math_equal
 from toolkit.pipeline import train, training_rows
 from toolkit.stage_views import StageViews
+from toolkit.testing.fault_server import FaultServer
+from toolkit.testing.replies import Ask, Reply, completion
 
 DATA = Path(os.environ.get("COT_DATA", ROOT.parent / "shared" / "data"))
 RELEASED = DATA / "distilling_step_by_step" / "datasets"
@@ -362,7 +363,7 @@ def test_openbookqa_is_answered_by_a_server_and_learnt_from(tmp_path: Path) -> N
         row["instruction"]: row["answer"] == longest_option(row["instruction"])[0]
         for row in json.loads(text(OPENBOOKQA / "train.json.gz"))
     }
-    with Loopback(fond_of_long_answers) as server:
+    with FaultServer(fond_of_long_answers) as server:
         config = {
             "problems": {
                 "source": "jsonl",

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tests.openai_loopback import Loopback, completion, fault
 from toolkit.collect import CollectSettings, TeacherUnavailable, collect
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
@@ -18,6 +17,8 @@ from toolkit.teachers.pool import Pool
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
 from toolkit.teachers.protocol import Completion, Request, TeacherError
 from toolkit.teachers.several import Teachers
+from toolkit.testing.fault_server import FaultServer
+from toolkit.testing.replies import completion, fault
 
 DOWN = Unreachable("retry", "connection failed: refused")
 BROKEN = TeacherError("retry", "HTTP 500")
@@ -198,14 +199,14 @@ def test_a_failure_of_the_request_itself_is_passed_on_and_rests_nobody() -> None
     in_loop(test)
 
 
-def pool_config(*servers: Loopback) -> OpenAIConfig:
+def pool_config(*servers: FaultServer) -> OpenAIConfig:
     return OpenAIConfig(model="m", base_url=tuple(server.url for server in servers), api_key_env="NO_KEY")
 
 
 def test_a_recipe_s_servers_share_its_requests(tmp_path: Path) -> None:
     with (
-        Loopback(lambda _: completion("one")) as one,
-        Loopback(lambda _: completion("two")) as two,
+        FaultServer(lambda _: completion("one")) as one,
+        FaultServer(lambda _: completion("two")) as two,
         Store(tmp_path / "s.db") as store,
     ):
         teacher = make_teacher(pool_config(one, two))
@@ -213,12 +214,12 @@ def test_a_recipe_s_servers_share_its_requests(tmp_path: Path) -> None:
         report = asyncio.run(collect(requests, teacher, store, CollectSettings(concurrency=8)))
         assert report.answered == 60
         assert min(len(one.asks), len(two.asks)) > 15
-        assert (one.lists, two.lists) == (1, 1)
+        assert (one.models_seen, two.models_seen) == (1, 1)
 
 
 def test_a_server_that_dies_fails_no_request(tmp_path: Path) -> None:
-    with Loopback(lambda _: completion("two")) as two, Store(tmp_path / "s.db") as store:
-        with Loopback(lambda _: completion("one")) as one:
+    with FaultServer(lambda _: completion("two")) as two, Store(tmp_path / "s.db") as store:
+        with FaultServer(lambda _: completion("one")) as one:
             teacher = make_teacher(pool_config(one, two))
             asyncio.run(teacher.check())
             asyncio.run(teacher.close())
@@ -233,8 +234,8 @@ def test_a_server_that_dies_fails_no_request(tmp_path: Path) -> None:
 
 def test_a_key_that_one_server_refuses_ends_the_run(tmp_path: Path) -> None:
     with (
-        Loopback(lambda _: completion("one")) as one,
-        Loopback(lambda _: completion("two"), fault(401)) as two,
+        FaultServer(lambda _: completion("one")) as one,
+        FaultServer(lambda _: completion("two"), models=fault(401)) as two,
         Store(tmp_path / "s.db") as store,
         pytest.raises(TeacherUnavailable, match="key refused"),
     ):
@@ -243,8 +244,8 @@ def test_a_key_that_one_server_refuses_ends_the_run(tmp_path: Path) -> None:
 
 def test_each_request_goes_to_the_teacher_of_its_model(tmp_path: Path) -> None:
     with (
-        Loopback(lambda _: completion("one")) as one,
-        Loopback(lambda _: completion("two")) as two,
+        FaultServer(lambda _: completion("one")) as one,
+        FaultServer(lambda _: completion("two")) as two,
         Store(tmp_path / "s.db") as store,
     ):
         by_model = {

@@ -15,21 +15,6 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from tests.openai_loopback import (
-    ERROR_AS_200,
-    GARBAGE,
-    HANG,
-    HTML,
-    NO_CHOICES,
-    NOT_UTF8,
-    RESET,
-    TRUNCATED,
-    Ask,
-    Loopback,
-    Reply,
-    completion,
-    fault,
-)
 from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, collect
 from toolkit.errors import UserError
 from toolkit.store import Store
@@ -45,6 +30,21 @@ from toolkit.teachers.openai_compatible import (
 )
 from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
 from toolkit.teachers.recorded import RecordedConfig, RecordedTeacher
+from toolkit.testing.fault_server import FaultServer
+from toolkit.testing.replies import (
+    ERROR_AS_200,
+    GARBAGE,
+    HANG,
+    HTML,
+    NO_CHOICES,
+    NOT_UTF8,
+    RESET,
+    TRUNCATED,
+    Ask,
+    Reply,
+    completion,
+    fault,
+)
 
 KEY = "sk-loopback-5ecre7-key"
 
@@ -60,13 +60,13 @@ def ask(question: str = "1 + 1?", sampling: Sampling | None = None, sample_index
     return Request("gpt", (("system", "Be brief."), ("user", question)), sampling or Sampling(), sample_index)
 
 
-def make(server: Loopback, **config: Any) -> OpenAITeacher:
+def make(server: FaultServer, **config: Any) -> OpenAITeacher:
     return OpenAITeacher(
         OpenAIConfig(**{"model": "gpt", "base_url": server.url, "api_key_env": "LOOPBACK_KEY", **config})
     )
 
 
-def complete(server: Loopback, request: Request | None = None, **config: Any) -> Completion:
+def complete(server: FaultServer, request: Request | None = None, **config: Any) -> Completion:
     async def once() -> Completion:
         teacher = make(server, **config)
         try:
@@ -77,7 +77,7 @@ def complete(server: Loopback, request: Request | None = None, **config: Any) ->
     return asyncio.run(once())
 
 
-def check(server: Loopback, **config: Any) -> None:
+def check(server: FaultServer, **config: Any) -> None:
     async def once() -> None:
         teacher = make(server, **config)
         try:
@@ -98,7 +98,7 @@ def flagged() -> Reply:
 
 
 def failure_from(reply: Reply, **config: Any) -> TeacherError:
-    with Loopback(lambda _: reply) as server:
+    with FaultServer(lambda _: reply) as server:
         with pytest.raises(TeacherError) as caught:
             complete(server, **config)
         assert len(server.asks) == 1, "the teacher asks once; retrying is for collect"
@@ -110,7 +110,7 @@ def failure_from(reply: Reply, **config: Any) -> TeacherError:
 
 def test_a_request_is_sent_as_the_chat_completions_api_names_it() -> None:
     sampling = Sampling(temperature=0.7, top_p=0.9, max_tokens=64, stop=("\nQ:",), seed=5)
-    with Loopback(lambda _: completion("2")) as server:
+    with FaultServer(lambda _: completion("2")) as server:
         complete(server, ask("1 + 1?", sampling, sample_index=2))
         (asked,) = server.asks
     assert asked.headers["Authorization"] == f"Bearer {KEY}"
@@ -126,7 +126,7 @@ def test_a_request_is_sent_as_the_chat_completions_api_names_it() -> None:
 
 
 def test_the_token_limit_can_bear_its_newer_name() -> None:
-    with Loopback(lambda _: completion("2")) as server:
+    with FaultServer(lambda _: completion("2")) as server:
         complete(server, token_limit="max_completion_tokens")
         assert server.asks[0].body["max_completion_tokens"] == 1024
         assert "max_tokens" not in server.asks[0].body
@@ -144,7 +144,7 @@ def with_logprobs(reply: Reply, logprobs: Any) -> Reply:
 
 
 def test_log_probabilities_are_asked_for_and_kept_with_the_response() -> None:
-    with Loopback(lambda _: with_logprobs(completion("2"), LOGPROBS)) as server:
+    with FaultServer(lambda _: with_logprobs(completion("2"), LOGPROBS)) as server:
         answer = complete(server, ask("1 + 1?", Sampling(top_logprobs=1)))
         (asked,) = server.asks
     assert (asked.body["logprobs"], asked.body["top_logprobs"]) == (True, 1)
@@ -153,7 +153,7 @@ def test_log_probabilities_are_asked_for_and_kept_with_the_response() -> None:
 
 def test_a_server_that_gives_no_log_probabilities_is_told_with_the_setting() -> None:
     with (
-        Loopback(lambda _: completion("2")) as server,
+        FaultServer(lambda _: completion("2")) as server,
         pytest.raises(TeacherError, match="top_logprobs") as told,
     ):
         complete(server, ask("1 + 1?", Sampling(top_logprobs=1)))
@@ -188,7 +188,7 @@ def test_a_recording_gives_log_probabilities_only_where_they_were_recorded(tmp_p
 
 def test_a_local_server_is_asked_without_a_key_and_gets_no_other_key(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-for-openai-only")
-    with Loopback(lambda _: completion("2")) as server:
+    with FaultServer(lambda _: completion("2")) as server:
         complete(server, api_key_env="UNSET_KEY")
         assert "Authorization" not in server.asks[0].headers
 
@@ -197,7 +197,7 @@ def test_a_local_server_is_asked_without_a_key_and_gets_no_other_key(monkeypatch
 
 
 def test_a_completion_is_read_with_its_usage_and_kept_raw() -> None:
-    with Loopback(lambda _: completion("It is 2.")) as server:
+    with FaultServer(lambda _: completion("It is 2.")) as server:
         answer = complete(server)
     assert (answer.text, answer.reasoning, answer.finish_reason, answer.model) == (
         "It is 2.",
@@ -215,25 +215,25 @@ def test_a_completion_is_read_with_its_usage_and_kept_raw() -> None:
     ids=["empty", "NUL", "surrogate", "1 MB", "template", "line ends"],
 )
 def test_any_text_arrives_byte_for_byte(text: str) -> None:
-    with Loopback(lambda _: completion(text)) as server:
+    with FaultServer(lambda _: completion(text)) as server:
         assert complete(server).text == text
 
 
 def test_a_length_stop_is_data() -> None:
-    with Loopback(lambda _: completion("It is", finish_reason="length")) as server:
+    with FaultServer(lambda _: completion("It is", finish_reason="length")) as server:
         assert complete(server).finish_reason == "length"
 
 
 @pytest.mark.parametrize(("text", "said"), [(None, "I can't."), ("", "I can't."), ("I can.", "I can.")])
 def test_a_refusal_instead_of_an_answer_is_data(text: str | None, said: str) -> None:
-    with Loopback(lambda _: completion(text, refusal="I can't.")) as server:
+    with FaultServer(lambda _: completion(text, refusal="I can't.")) as server:
         answer = complete(server)
     assert (answer.text, answer.finish_reason) == (said, "stop" if text else "refusal")
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
 def test_thinking_text_of_its_own_field_is_the_reasoning(field: str) -> None:
-    with Loopback(lambda _: completion("2", **{field: "one and one"})) as server:
+    with FaultServer(lambda _: completion("2", **{field: "one and one"})) as server:
         answer = complete(server)
     assert (answer.text, answer.reasoning) == ("2", "one and one")
 
@@ -363,7 +363,7 @@ def test_a_failure_tells_whether_it_may_have_been_billed(reply: Reply, billed: b
 
 
 def test_a_request_that_never_left_is_not_billed() -> None:
-    with Loopback(lambda _: completion("2")) as server:
+    with FaultServer(lambda _: completion("2")) as server:
         url = server.url
 
     async def once() -> None:
@@ -397,7 +397,10 @@ def test_a_reason_is_one_line_of_bounded_length() -> None:
 
 
 def test_a_prompt_that_cannot_be_sent_fails_for_good() -> None:
-    with Loopback(lambda _: completion("2")) as server, pytest.raises(TeacherError, match="lone surrogate") as caught:
+    with (
+        FaultServer(lambda _: completion("2")) as server,
+        pytest.raises(TeacherError, match="lone surrogate") as caught,
+    ):
         complete(server, ask("\ud800"))
     assert caught.value.kind == "permanent"
 
@@ -434,15 +437,15 @@ def test_retry_after_is_read_in_seconds_and_as_a_date(headers: dict[str, str], s
     "models", [None, fault(404), fault(503), HTML, GARBAGE], ids=["list", "404", "503", "html", "garbage"]
 )
 def test_a_server_that_answers_passes_the_check_for_nothing(models: Reply | None) -> None:
-    with Loopback(lambda _: completion("2"), models) as server:
+    with FaultServer(lambda _: completion("2"), models=models) as server:
         check(server)
-        assert (server.lists, server.asks) == (1, [])
+        assert (server.models_seen, server.asks) == (1, [])
 
 
 @pytest.mark.parametrize("status", [401, 403])
 def test_a_refused_key_fails_the_check(status: int) -> None:
     with (
-        Loopback(lambda _: completion("2"), fault(status)) as server,
+        FaultServer(lambda _: completion("2"), models=fault(status)) as server,
         pytest.raises(TeacherError, match=r"key refused|not allowed") as caught,
     ):
         check(server)
@@ -451,7 +454,7 @@ def test_a_refused_key_fails_the_check(status: int) -> None:
 
 def test_a_model_that_the_server_does_not_list_is_told_once_it_is_refused() -> None:
     models = Reply(b'{"data": [{"id": "gpt-4"}, {"id": "llama"}, "odd"]}')
-    with Loopback(lambda _: fault(404, "nothing here"), models) as server:
+    with FaultServer(lambda _: fault(404, "nothing here"), models=models) as server:
 
         async def once() -> None:
             teacher = make(server, model="gpt4")
@@ -466,13 +469,13 @@ def test_a_model_that_the_server_does_not_list_is_told_once_it_is_refused() -> N
 
 
 def test_a_server_may_serve_what_it_does_not_list() -> None:
-    with Loopback(lambda _: completion("2"), Reply(b'{"data": [{"id": "another"}]}')) as server:
+    with FaultServer(lambda _: completion("2"), models=Reply(b'{"data": [{"id": "another"}]}')) as server:
         check(server)
         assert complete(server).text == "2"
 
 
 def test_an_unreachable_host_fails_the_check_by_name() -> None:
-    with Loopback(lambda _: completion("2")) as server:
+    with FaultServer(lambda _: completion("2")) as server:
         url = server.url
     with pytest.raises(
         TeacherError, match=rf"{url}.* cannot be reached: connection failed: .*Connect call failed"
@@ -496,7 +499,7 @@ def test_openai_itself_is_not_asked_without_a_key() -> None:
 # Through collect
 
 
-def through_collect(server: Loopback, store: Store, requests: list[Request], **settings: Any) -> CollectReport:
+def through_collect(server: FaultServer, store: Store, requests: list[Request], **settings: Any) -> CollectReport:
     async def no_wait(_: float) -> None:
         await asyncio.sleep(0)
 
@@ -511,7 +514,7 @@ def test_every_fault_in_turn_ends_with_every_request_answered(tmp_path: Path) ->
         return faults[number % len(faults)] if asked.attempt < 3 else completion(f"answer {asked.prompt}")
 
     requests = [ask(str(n)) for n in range(40)]
-    with Loopback(script) as server, Store(tmp_path / "s.db") as store:
+    with FaultServer(script) as server, Store(tmp_path / "s.db") as store:
         report = through_collect(server, store, requests, concurrency=8)
         assert (report.asked, report.answered, report.prompt_tokens) == (40, 40, 280)
         assert set(server.asked_per_prompt().values()) == {3}
@@ -519,13 +522,13 @@ def test_every_fault_in_turn_ends_with_every_request_answered(tmp_path: Path) ->
 
 
 def test_connections_are_kept_and_never_more_than_the_window(tmp_path: Path) -> None:
-    with Loopback(lambda _: completion("2")) as server, Store(tmp_path / "s.db") as store:
+    with FaultServer(lambda _: completion("2")) as server, Store(tmp_path / "s.db") as store:
         assert through_collect(server, store, [ask(str(n)) for n in range(60)], concurrency=5).answered == 60
         assert len(server.connections) <= 5
 
 
 def test_one_teacher_can_be_used_in_two_event_loops(tmp_path: Path) -> None:
-    with Loopback(lambda _: completion("2")) as server, Store(tmp_path / "s.db") as store:
+    with FaultServer(lambda _: completion("2")) as server, Store(tmp_path / "s.db") as store:
         teacher = make(server)
         for number in range(2):
             asyncio.run(collect([ask(str(number))], teacher, store, CollectSettings()))
@@ -548,7 +551,7 @@ def test_the_key_stands_in_no_log_store_or_error(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with caplog.at_level(logging.DEBUG), Loopback(lambda _: reply()) as server, Store(tmp_path / "s.db") as store:
+    with caplog.at_level(logging.DEBUG), FaultServer(lambda _: reply()) as server, Store(tmp_path / "s.db") as store:
         with pytest.raises(UserError) as caught:
             through_collect(server, store, [ask(str(n)) for n in range(3)], max_attempts=2)
         store.close()
@@ -677,7 +680,7 @@ def test_a_contrast_is_part_of_a_request_s_identity_only_where_there_is_one() ->
 
 
 def test_contrastive_decoding_is_not_sent_to_a_server() -> None:
-    with Loopback(lambda _: completion("2")) as server:
+    with FaultServer(lambda _: completion("2")) as server:
         with pytest.raises(TeacherError, match=r"`contrastive: true`.*'openai'") as refused:
             complete(server, contrasted("b"))
         assert server.asks == []
@@ -690,7 +693,7 @@ def test_a_missing_recording_is_the_users_mistake(tmp_path: Path) -> None:
 
 
 def test_a_refused_key_at_the_check_ends_the_run(tmp_path: Path) -> None:
-    with Loopback(lambda _: completion("2"), fault(401)) as server, Store(tmp_path / "s.db") as store:
+    with FaultServer(lambda _: completion("2"), models=fault(401)) as server, Store(tmp_path / "s.db") as store:
         with pytest.raises(TeacherUnavailable, match="key refused"):
             through_collect(server, store, [ask()])
         assert server.asks == []

@@ -42,6 +42,7 @@ OPENAI = "https://api.openai.com/v1"
 _CHECK_S = 30.0
 _CONNECT_S = 30.0
 _LONGEST_REASON = 300
+_SHORTEST_SECRET = 16  # characters; local servers take keys like `EMPTY`, a word that completions may hold
 _FATAL_STATUSES = {401: "key refused", 402: "payment required", 403: "not allowed", 404: "unknown model or address"}
 _FATAL_CODES = {"insufficient_quota", "invalid_api_key", "model_not_found"}  # whatever the status they come with
 _REFUSAL_CODES = {"content_filter", "content_policy_violation", "invalid_prompt"}  # Azure, OpenAI, its reasoning models
@@ -140,7 +141,7 @@ class OpenAITeacher:
                 reason = "the prompt holds a lone surrogate, which JSON in UTF-8 cannot carry"
                 raise TeacherError("permanent", reason) from None
             async with self._open().post(f"{self.address}/chat/completions", data=body) as response:
-                content = await response.read()
+                content = self._without_key(await response.read())
             if response.status >= 300:
                 raise status_failure(response.status, _parsed(content, content), response.headers)
             completion = read_completion(_parsed(content))
@@ -227,6 +228,11 @@ class OpenAITeacher:
 
     def _key(self) -> str:
         return os.environ.get(self._config.api_key_env, "")
+
+    def _without_key(self, content: bytes) -> bytes:
+        """Take the key out of a response: what a server repeats is stored, and published with a dataset."""
+        key = self._key()
+        return content.replace(key.encode(), b"[key]") if len(key) >= _SHORTEST_SECRET else content
 
     def _failure(self, error: Exception) -> TeacherError:
         """Sort an error, without the key in its reason: some servers repeat the key that they refuse."""

@@ -104,6 +104,10 @@ class ProceduralTeacher:
         self.config = config
 
     async def complete(self, request: Request) -> Completion:
+        """Answer a request, as `answer` does."""
+        return self.answer(request)
+
+    def answer(self, request: Request) -> Completion:
         """Answer a request. `completion.raw["procedural"]` labels the mistake; usage counts words.
 
         Raises:
@@ -117,7 +121,7 @@ class ProceduralTeacher:
         if query is None or found is None:
             return self._completion(request, UNREADABLE, {"read": False, "task": None, "mistake": None})
         family, facts = found
-        chain = self._answer(query, partial(family.solve, facts), family.wordings, request.sample_index)
+        chain = self._chain(query, partial(family.solve, facts), family.wordings, request.sample_index)
         text = numbered(chain) if query.kind == "socratic" else chain.rationale
         if not self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index):
             text += ("\n" if query.kind == "socratic" else " ") + answer_clause(chain.answer)
@@ -130,7 +134,7 @@ class ProceduralTeacher:
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
 
-    def _answer(self, query: Query, solve: Solver, wordings: int, sample: int) -> Chain:
+    def _chain(self, query: Query, solve: Solver, wordings: int, sample: int) -> Chain:
         wording = self._rng("wording", query.question, sample).randrange(wordings)
         if query.kind == "contrastive":
             wording = closest_wording(query.right, solve, wordings)
