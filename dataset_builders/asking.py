@@ -72,6 +72,21 @@ class Step:
             self.outcomes[outcome] += 1
 
 
+@dataclass(frozen=True)
+class Ask:
+    """One thing that a builder asks for: what can be told of it before any answer is there.
+
+    Attributes:
+        kinds: Kinds of its prompts; each record gets one of them.
+        tries: Most requests per record.
+        shown: Most earlier completions that a prompt shows.
+    """
+
+    kinds: tuple[str, ...]
+    tries: int = 1
+    shown: int = 0
+
+
 @dataclass
 class Outcome:
     """What a builder made of its problems: records by split, and the filters they went through, in order."""

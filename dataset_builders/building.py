@@ -166,28 +166,6 @@ def settings_digest(builder_name: str, settings: Any) -> str:
     return _digest(builder_name, settings.model_dump(mode="json"), _source_code(load_builder(builder_name)))
 
 
-def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tuple[int, int]:
-    """Return how many requests the first round has, and how many of them the store has answers for; asks nobody.
-
-    Later rounds depend on what the first one brings. Both are 0 where there is no teacher.
-    """
-    from dataset_builders import load_builder
-    from dataset_builders.asking import Asker
-    from dataset_builders.published import problems_to_ask
-
-    if settings.teacher is None:
-        return 0, 0
-    builder = load_builder(builder_name)
-    train, _ = problems_to_ask(settings)
-    if not Path(store_path).exists():
-        return len(next(builder.rounds(train, Asker(settings, _NoAnswers(), "", ""), settings))), 0
-    teacher = make_teacher(settings.teacher)
-    with Store(store_path, read_only=True) as store:
-        asker = Asker(settings, store, teacher.kind, _model_asked(settings.teacher, teacher))
-        requests = next(builder.rounds(train, asker, settings))
-        return len(requests), sum(store.get(request) is not None for request in requests)
-
-
 def _collect(
     builder: type[CotsBuilder], settings: Any, problems: Sequence[Any], store: Store | None, show_progress: bool
 ) -> tuple[Asker, CollectReport]:
@@ -196,11 +174,11 @@ def _collect(
     from dataset_builders.recordings import import_recordings
 
     if store is None:
-        return Asker(settings, _NoAnswers(), "paired", ""), CollectReport()
+        return Asker(settings, NoAnswers(), "paired", ""), CollectReport()
     if settings.recordings:
         import_recordings(settings.recordings, settings.teacher.store)
     teacher = make_teacher(settings.teacher)
-    model = _model_asked(settings.teacher, teacher)
+    model = model_asked(settings.teacher, teacher)
     collect = settings.collect
     if teacher.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
         collect = collect.model_copy(update={"retry_failed": True})
@@ -211,7 +189,7 @@ def _collect(
     return Asker(settings, store, teacher.kind, model), report
 
 
-def _model_asked(config: Any, teacher: Teacher) -> str:
+def model_asked(config: Any, teacher: Teacher) -> str:
     """Return the model that requests name, and by which the store tells their answers apart.
 
     Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
@@ -224,7 +202,7 @@ def _model_asked(config: Any, teacher: Teacher) -> str:
     return f"{teacher.model}@{_digest(settings)[:8]}"
 
 
-class _NoAnswers:
+class NoAnswers:
     """Stands where a store would for builds that ask nobody."""
 
     def get(self, request: object) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from dataset_builders.asking import Asker, Outcome, Rounds, Step, until_accepted
+from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, until_accepted
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
 from dataset_builders.other_answers import OtherAnswers
@@ -68,6 +68,11 @@ class CounterfactualRationales(CotsBuilder):
     SFT_RECORD: ClassVar[Columns] = SFT
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("factual", "counterfactual")
+
+    @classmethod
+    def asks(cls, settings: CounterfactualRationalesSettings) -> tuple[Ask, ...]:
+        """See `CotsBuilder.asks`."""
+        return Ask(("rationalise",), settings.tries), Ask(("rationalise",), settings.tries)
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: CounterfactualRationalesSettings) -> Rounds:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of, until_accepted
+from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, is_unanswered, samples_of, until_accepted
 from dataset_builders.chains import Chain, dual_record, is_right, sft_record, whole
 from dataset_builders.columns import QUESTION, REASON, RIGHT, SFT, WRONG, Columns, text_paths
 from dataset_builders.pairs import paired_chains
@@ -50,6 +50,11 @@ class DualCots(CotsBuilder):
     SFT_RECORD: ClassVar[Columns] = SFT
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("right", "wrong")
+
+    @classmethod
+    def asks(cls, settings: DualCotsSettings) -> tuple[Ask, ...]:
+        """See `CotsBuilder.asks`."""
+        return Ask(("cot",)), Ask(("answer_hint", "contrastive"), settings.tries, shown=1 + 2 * settings.exemplars)
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: DualCotsSettings) -> Rounds:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
 
-from dataset_builders.asking import Asker, Outcome, Rounds
+from dataset_builders.asking import Ask, Asker, Outcome, Rounds
 from dataset_builders.chains import question_columns
 from dataset_builders.columns import QUESTION, Columns, features, text_paths
 from dataset_builders.settings import BuilderSettings
@@ -105,6 +105,11 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     def tables(cls, outcome: Outcome) -> dict[str, Columns]:
         """Return the columns of each config, for the records of an outcome."""
         return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": QUESTION}
+
+    @classmethod
+    def asks(cls, settings: Any) -> tuple[Ask, ...]:
+        """Return what `rounds` asks of a teacher for each record of its first round, in order; the estimate's basis."""
+        return ()
 
     @staticmethod
     @abstractmethod

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from dataset_builders.asking import Asker, Outcome, Rounds, Step, until_accepted
+from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, until_accepted
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record, whole
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, STEPS, Column, Columns, text_paths
 from dataset_builders.decomposition import Steps, decomposed_chains, numbered_steps, step_columns
@@ -49,6 +49,11 @@ class SocraticSteps(CotsBuilder):
     }
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("chain",)
+
+    @classmethod
+    def asks(cls, settings: SocraticStepsSettings) -> tuple[Ask, ...]:
+        """See `CotsBuilder.asks`."""
+        return (Ask(("socratic",), settings.tries),)
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: SocraticStepsSettings) -> Rounds:

@@ -9,7 +9,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from dataset_builders.asking import Asker, Outcome, Rounds, Step, is_unanswered, samples_of
+from dataset_builders.asking import Ask, Asker, Outcome, Rounds, Step, is_unanswered, samples_of
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record, whole
 from dataset_builders.columns import (
     CHAIN,
@@ -83,6 +83,11 @@ class TeacherCots(CotsBuilder):
         if any("demonstrations" in record for record in records):
             tables["default"] = {**tables["default"], "demonstrations": DEMONSTRATIONS}
         return tables
+
+    @classmethod
+    def asks(cls, settings: TeacherCotsSettings) -> tuple[Ask, ...]:
+        """See `CotsBuilder.asks`."""
+        return (Ask(("cot",)),)
 
     @staticmethod
     def rounds(problems: Sequence[Problem], asker: Asker, settings: TeacherCotsSettings) -> Rounds:

@@ -32,6 +32,7 @@ from dataset_builders.settings import (
 )
 from toolkit import recipe_sections as sections
 from toolkit.collect import CollectSettings
+from toolkit.prices import Price
 from toolkit.problem_rows import Columns, DescriptionFile
 from toolkit.problem_sources import Cut, DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
 from toolkit.recipe import Recipe
@@ -69,6 +70,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
+    "`price` of an `openai` teacher": Price,
     "`teacher` of kind `transformers`": LocalModelConfig,
     "`teacher` of kind `recorded`": RecordedConfig,
     "problems of source `procedural`": ProceduralProblems,

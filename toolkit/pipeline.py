@@ -37,20 +37,17 @@ def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
     """
-    from dataset_builders.building import build_dataset, first_round, settings_digest
+    from dataset_builders.building import build_dataset, settings_digest
+    from dataset_builders.estimate import estimate
 
     dataset = recipe.dataset
     if dataset.builder is None:
         raise UserError(f"dataset.builder: missing; {dataset.repo_id} is a dataset that somebody else has published")
     folder, store = dataset_folder(recipe), store_path(recipe)
     if dry_run:
-        asked, known = first_round(dataset.builder, dataset.config, store)
-        if asked:
-            print(f"first round: {asked} requests, {known} of them answered already in {store}")
-            print("later rounds depend on the answers: at most `tries` requests for each problem")
-        else:
-            print("nobody is asked: the chains are there already")
-        print(f"would write {folder}" + (", which exists" if folder.exists() else ""))
+        told = estimate(dataset.builder, dataset.config, store)
+        print("nobody is asked: the chains are there already" if told is None else told.text(not sys.stdout.isatty()))
+        print(f"{'would write':<13} {folder}" + (", which exists" if folder.exists() else ""))
         return
     store.parent.mkdir(parents=True, exist_ok=True)
     report = build_dataset(

@@ -22,6 +22,7 @@ from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from toolkit.errors import nearest
+from toolkit.prices import Price
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import (
@@ -63,6 +64,7 @@ class OpenAIConfig(Strict):
             unset where a base_url is given, as many local servers ask for none.
         timeout: Seconds after which one try is given up, thinking and queueing at the server included.
         token_limit: Name under which `max_tokens` is sent; OpenAI's reasoning models know only the second.
+        price: What its tokens cost; where None, as the table of prices says for this model at this address.
     """
 
     kind: Literal["openai"] = "openai"
@@ -71,6 +73,7 @@ class OpenAIConfig(Strict):
     api_key_env: str = "OPENAI_API_KEY"
     timeout: float = Field(default=600.0, gt=0)
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    price: Price | None = None
 
     @field_validator("base_url")
     @classmethod

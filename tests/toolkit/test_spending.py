@@ -1,0 +1,190 @@
+"""The ledger: exact sums, and a cap that holds for any order of what happens."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolkit.errors import UserError
+from toolkit.prices import FREE, Price
+from toolkit.spending import TEMPLATE_TOKENS, Ledger, bound, cost, dollars
+from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
+
+PRICE = Price(input=0.4, cached_input=0.1, output=1.6, batch=0.5)
+
+
+def ask(content: str = "How many?", max_tokens: int = 10) -> Request:
+    return Request("m", (("user", content),), Sampling(max_tokens=max_tokens))
+
+
+def answer(prompt: int, completion: int, cached: int = 0, batched: bool = False) -> Completion:
+    return Completion(
+        "", prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached, batched=batched, model="m"
+    )
+
+
+@pytest.mark.parametrize(
+    ("completion", "expected"),
+    [
+        (answer(1_000_000, 0), 0.4),
+        (answer(0, 1_000_000), 1.6),
+        (answer(1_000_000, 0, cached=1_000_000), 0.1),
+        (answer(1_000_000, 1_000_000, cached=500_000), 0.2 + 0.05 + 1.6),
+        (answer(1_000_000, 1_000_000, batched=True), 0.2 + 0.8),
+        (answer(1_000_000, 0, cached=1_000_000, batched=True), 0.1),  # the greater discount, not both
+        (answer(10, 0, cached=20), 1e-6),  # never more from the cache than there was
+    ],
+)
+def test_the_cost_of_a_completion(completion: Completion, expected: float) -> None:
+    assert cost(completion, PRICE) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_cached_token_has_the_price_of_any_other_where_none_is_stated() -> None:
+    assert cost(answer(1_000_000, 0, cached=400_000), Price(input=3, output=1)) == 3.0
+
+
+def test_a_bound_counts_bytes_and_an_allowance_per_message() -> None:
+    request = Request("m", (("system", "é" * 10), ("user", "x" * 5)), Sampling(max_tokens=7))
+    assert bound(request, Price(input=1e6, output=0)) == 20 + 5 + 2 * TEMPLATE_TOKENS
+    assert bound(request, Price(input=0, output=1e6)) == 7
+    assert bound(request, Price(input=0, output=1e6, batch=0.5), batched=True) == 3.5
+
+
+def test_a_bound_takes_the_higher_of_a_prompts_prices() -> None:
+    assert bound(ask(""), Price(input=1, cached_input=2, output=0)) == 2e-6 * TEMPLATE_TOKENS
+
+
+def test_a_bound_of_text_that_is_no_unicode() -> None:
+    assert bound(ask("\ud800"), Price(input=1e6, output=0)) == 3 + TEMPLATE_TOKENS
+
+
+def test_the_costs_of_many_rows_add_up_without_drift() -> None:
+    ledger = Ledger(PRICE, None)
+    completion = answer(137, 41, cached=11)
+    for _ in range(100_000):
+        ledger.remember(completion)
+    exact = Fraction(126) * 400_000 + Fraction(11) * 100_000 + Fraction(41) * 1_600_000
+    assert ledger.spent == float(100_000 * exact / 10**12)
+
+
+def test_a_try_that_may_have_been_billed_costs_its_bound() -> None:
+    ledger = Ledger(PRICE, None)
+    for error in (TeacherError("retry", "timeout", billed=True), TeacherError("retry", "HTTP 500")):
+        assert ledger.reserve(ask())
+        ledger.settle(ask(), error)
+    assert ledger.lost == ledger.spent == bound(ask(), PRICE)
+    assert ledger.reserved == 0
+
+
+def test_an_answer_without_token_counts_costs_its_bound() -> None:
+    ledger = Ledger(PRICE, None)
+    ledger.reserve(ask())
+    ledger.settle(ask(), answer(0, 0))
+    assert ledger.spent == bound(ask(), PRICE)
+
+
+def test_what_was_paid_before_counts_towards_the_cap() -> None:
+    most = bound(ask(), PRICE)
+    ledger = Ledger(PRICE, 2 * most)
+    ledger.remember(answer(1_000_000, 0))
+    assert not ledger.reserve(ask())
+    assert (ledger.remembered, ledger.reserved) == (0.4, 0)
+
+
+def test_the_cap_itself_may_be_spent() -> None:
+    ledger = Ledger(Price(input=0, output=1e6), 20.0)
+    assert ledger.reserve(ask())
+    assert ledger.reserve(ask())
+    assert not ledger.reserve(ask(max_tokens=1))
+
+
+def test_without_a_price_nothing_is_known_and_nothing_refused() -> None:
+    ledger = Ledger(None, None)
+    assert ledger.reserve(ask())
+    ledger.settle(ask(), answer(10, 10))
+    ledger.remember(answer(10, 10))
+    assert all(map(math.isnan, (ledger.spent, ledger.reserved, ledger.lost, ledger.remembered)))
+
+
+def test_a_cap_without_a_price_is_refused() -> None:
+    with pytest.raises(UserError, match=r"max_cost_usd.*teacher\.price"):
+        Ledger(None, 5.0)
+
+
+def test_free_teachers_cost_nothing_under_any_cap() -> None:
+    ledger = Ledger(FREE, 0.01)
+    assert ledger.reserve(ask())
+    ledger.settle(ask(), answer(0, 0))
+    assert ledger.spent == 0.0
+
+
+REQUESTS = st.builds(ask, st.text("aé€", max_size=50), st.integers(1, 200))
+PRICES = st.builds(
+    Price,
+    input=st.floats(0, 100),
+    cached_input=st.none() | st.floats(0, 100),
+    output=st.floats(0, 600),
+    batch=st.sampled_from([0.5, 1.0, 0.3]),
+)
+
+
+@given(PRICES, st.floats(1e-6, 0.5), st.booleans(), st.data())
+def test_spent_and_reserved_never_exceed_the_cap_and_add_up(
+    price: Price, cap: float, batched: bool, data: st.DataObject
+) -> None:
+    ledger = Ledger(price, cap, batched)
+    in_flight: list[Request] = []
+    spent: list[float] = []
+    lost: list[float] = []
+    for _ in range(data.draw(st.integers(0, 40))):
+        if in_flight and data.draw(st.booleans()):
+            request = in_flight.pop(data.draw(st.integers(0, len(in_flight) - 1)))
+            outcome = data.draw(outcomes(request, batched))
+            ledger.settle(request, outcome)
+            if isinstance(outcome, Completion):
+                spent.append(cost(outcome, price) if outcome.prompt_tokens else bound(request, price, batched))
+            elif outcome.billed:
+                lost.append(bound(request, price, batched))
+        else:
+            request = data.draw(REQUESTS)
+            if ledger.reserve(request):
+                in_flight.append(request)
+        assert ledger.spent + ledger.reserved <= cap * (1 + 1e-15)
+        assert ledger.spent <= cap
+    assert ledger.spent == pytest.approx(math.fsum(spent + lost), abs=1e-12)
+    assert ledger.lost == pytest.approx(math.fsum(lost), abs=1e-12)
+    assert ledger.reserved == pytest.approx(math.fsum(bound(r, price, batched) for r in in_flight), abs=1e-12)
+
+
+def outcomes(request: Request, batched: bool) -> st.SearchStrategy[Any]:
+    """Answers within the bound, and failures."""
+    content = len(request.messages[0][1].encode())
+    answers = st.builds(
+        answer,
+        st.integers(0, content + TEMPLATE_TOKENS),
+        st.integers(0, request.sampling.max_tokens),
+        st.integers(0, 100),
+        st.just(batched),
+    )
+    return answers | st.builds(TeacherError, st.just("retry"), st.just("x"), billed=st.booleans())
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        (0.0, "0.00 USD"),
+        (0.1, "0.10 USD"),
+        (1234.567, "1,234.57 USD"),
+        (0.0999, "0.1 USD"),
+        (0.00042, "0.00042 USD"),
+        (3e-7, "3e-07 USD"),
+        (math.nan, "unknown"),
+    ],
+)
+def test_dollars_as_people_read_them(amount: float, told: str) -> None:
+    assert dollars(amount) == told

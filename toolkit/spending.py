@@ -1,0 +1,160 @@
+"""What a run spends, kept below a cap by setting money aside before it is asked for.
+
+A request is sent only if all that it can cost still fits below the cap beside what is spent and what is set aside for
+the requests in flight. So the cap holds whatever is in flight, as long as `bound` is one. It is, because a token is at
+least one byte of text and a completion has at most `max_tokens`. It is none where a server bills what nobody sent or
+asked for: a system prompt of its own longer than the allowance per message, or thinking that it does not count into
+`max_tokens`. Then one answer costs more than was set aside, is counted in full, and the next ones wait for it.
+
+Money is added up in whole picodollars (10^-12 USD), so that a million rows give the sum of a million costs exactly.
+"""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+from toolkit.errors import UserError
+from toolkit.prices import Price
+from toolkit.teachers.protocol import Completion, Request, TeacherError
+
+# A chat template puts a dozen tokens around a message, and some put a line of their own before the first one.
+TEMPLATE_TOKENS = 64
+_PICODOLLARS = 10**12  # of a dollar; a price of p USD per million tokens is p * 10**6 of them per token
+
+
+def cost(completion: Completion, price: Price) -> float:
+    """Return what a completion cost in USD, by the tokens that were billed; 0 where the endpoint told none."""
+    return _cost(completion, price) / _PICODOLLARS
+
+
+def bound(request: Request, price: Price, batched: bool = False) -> float:
+    """Return the most that a request can cost in USD; the module says why it is the most."""
+    return _bound(request, price, batched) / _PICODOLLARS
+
+
+def token_cost(price: Price, prompt: int, cached: int, completion: int, batched: bool = False) -> float:
+    """Return what tokens cost in USD; those of the prompt that were `cached` are among `prompt`."""
+    return _tokens(price, prompt, cached, completion, batched) / _PICODOLLARS
+
+
+class Ledger:
+    """The money of one run: spent, set aside, and what is left below the cap.
+
+    Args:
+        price: What tokens cost; None where it is not known.
+        max_cost_usd: What the data may cost, its answers from earlier runs included; None for no cap.
+        batched: Whether requests go through a batch API, at its prices.
+
+    Raises:
+        UserError: A cap without a price, which nothing could keep.
+    """
+
+    def __init__(self, price: Price | None, max_cost_usd: float | None, batched: bool = False) -> None:
+        if price is None and max_cost_usd is not None:
+            raise UserError(
+                f"dataset.config.collect.max_cost_usd: found {max_cost_usd:g}, but no price is known by which to keep "
+                "it; set dataset.config.teacher.price: {input: ..., output: ...} in USD per million tokens"
+            )
+        self.price = price
+        self.max_cost_usd = max_cost_usd
+        self._batched = batched
+        self._cap = None if max_cost_usd is None else math.floor(Fraction(max_cost_usd) * _PICODOLLARS)
+        self._answered = self._lost = self._remembered = self._reserved = 0
+
+    @property
+    def spent(self) -> float:
+        """USD for answers remembered and new, and lost on failed tries; NaN where no price is known."""
+        return self._usd(self._spent)
+
+    @property
+    def reserved(self) -> float:
+        """USD set aside for requests in flight; NaN where no price is known."""
+        return self._usd(self._reserved)
+
+    @property
+    def lost(self) -> float:
+        """USD that failed tries may have cost, each at its bound; NaN where no price is known."""
+        return self._usd(self._lost)
+
+    @property
+    def remembered(self) -> float:
+        """USD for answers that were in the store already; NaN where no price is known."""
+        return self._usd(self._remembered)
+
+    def remember(self, completion: Completion) -> None:
+        """Count an answer that an earlier run paid for; the cap is what the data may cost, not one run."""
+        if self.price is not None:
+            self._remembered += _cost(completion, self.price)
+
+    def reserve(self, request: Request) -> bool:
+        """Set aside the most that a request can cost; False, and nothing set aside, if the cap would not hold it."""
+        if self.price is None:
+            return True
+        most = _bound(request, self.price, self._batched)
+        if self._cap is not None and self._spent + self._reserved + most > self._cap:
+            return False
+        self._reserved += most
+        return True
+
+    def settle(self, request: Request, outcome: Completion | TeacherError) -> None:
+        """Count what a try has cost and release what was set aside for it.
+
+        A failed try that may have been billed, and an answer whose tokens were not counted, cost what was set aside.
+        """
+        if self.price is None:
+            return
+        most = _bound(request, self.price, self._batched)
+        self._reserved -= most
+        if isinstance(outcome, TeacherError):
+            self._lost += most if outcome.billed else 0
+        else:
+            self._answered += _cost(outcome, self.price) if is_counted(outcome) else most
+
+    @property
+    def _spent(self) -> int:
+        return self._answered + self._lost + self._remembered
+
+    def _usd(self, amount: int) -> float:
+        return math.nan if self.price is None else amount / _PICODOLLARS
+
+
+def is_counted(completion: Completion) -> bool:
+    """Whether an endpoint told how many tokens it billed: no prompt has none."""
+    return completion.prompt_tokens > 0
+
+
+def _cost(completion: Completion, price: Price) -> int:
+    tokens = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
+    return _tokens(price, *tokens, completion.batched)
+
+
+def _bound(request: Request, price: Price, batched: bool) -> int:
+    prompt = sum(len(content.encode("utf-8", "surrogatepass")) + TEMPLATE_TOKENS for _, content in request.messages)
+    # Of two prices of a prompt the higher one; mostly that of tokens which are not cached.
+    cached = prompt if price.cached_input is not None and price.cached_input > price.input else 0
+    return _tokens(price, prompt, cached, request.sampling.max_tokens, batched)
+
+
+def _tokens(price: Price, prompt: int, cached: int, completion: int, batched: bool) -> int:
+    factor = price.batch if batched else 1.0
+    fresh = price.input * factor
+    # Providers differ in whether a batch's discount comes on top of the cache's: the greater one is counted, not both.
+    reread = fresh if price.cached_input is None else min(price.cached_input, fresh) if batched else price.cached_input
+    cached = min(cached, prompt)
+    return (
+        (prompt - cached) * _per_token(fresh)
+        + cached * _per_token(reread)
+        + completion * _per_token(price.output * factor)
+    )
+
+
+def _per_token(usd_per_million: float) -> int:
+    return round(usd_per_million * 10**6)
+
+
+def dollars(amount: float) -> str:
+    """Return an amount as people read it: in cents, or to two digits where it is less than ten of them."""
+    if math.isnan(amount):
+        return "unknown"
+    return f"{amount:,.2f} USD" if amount == 0 or amount >= 0.1 else f"{amount:.2g} USD"
