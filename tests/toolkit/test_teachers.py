@@ -433,7 +433,7 @@ def test_the_key_stands_in_no_log_store_or_error(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    with caplog.at_level(logging.DEBUG)(lambda _: reply()) as server, Store(tmp_path / "s.db") as store:
+    with caplog.at_level(logging.DEBUG), FaultServer(lambda _: reply()) as server, Store(tmp_path / "s.db") as store:
         with pytest.raises(UserError) as caught:
             through_collect(server, store, [ask(str(n)) for n in range(3)], max_attempts=2)
         store.close()
