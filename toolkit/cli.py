@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from toolkit import store_commands
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", nargs="+", type=_seed_or_word, default=[0], metavar="SEED", help="default: 0")
     compare.add_argument("--tokens", type=_positive, metavar="N", help="have every recipe train on so many tokens")
     compare.add_argument("--output", type=Path, metavar="FOLDER", help="where the page goes")
+    store_commands.declare(commands)
     return distill
 
 
@@ -165,6 +167,11 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     args, rest = distill.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         distill.error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.command == "store":
+        if rest:
+            distill.error(f"unrecognized arguments: {' '.join(rest)}")
+        args.words = []
+        return args
     args.words = [args.recipe, *args.words, *rest]
     if args.command == "compare":
         args.words += [word for word in args.seeds if isinstance(word, str)]
@@ -182,12 +189,14 @@ def check_words(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 2 after a user's mistake or where the disk refuses, or 130 after an interruption."""
+    """Run a command; return 0, 1 where `store` found damage, 2 after a user's mistake or where the disk refuses, or 130
+    after an interruption.
+    """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error
     args = _parsed(argv)
     try:
-        args.run(args)
+        code = args.run(args) or 0
         sys.stdout.flush()
     except UserError as error:
         print(error, file=sys.stderr)
@@ -203,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"interrupted; `distill {args.command}` with the same words goes on from here", file=sys.stderr)
         return 130
-    return 0
+    return code
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from toolkit.errors import UserError
-from toolkit.teachers.protocol import Completion, Request
+from toolkit.teachers.protocol import Completion, Request, Sampling
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -33,40 +33,42 @@ _SCHEMA_VERSION = 2
 _BUSY_S = 60.0
 PAGE_BYTES = 4096
 
+# What is counted stands before what is long, so that counting reads the first page of a row only.
 COMPLETION_COLUMNS = (
     "digest",
     "prompt_digest",
     "model",
-    "request",
-    "text",
-    "reasoning",
+    "created_at",
     "finish_reason",
     "answered_by",
     "prompt_tokens",
     "completion_tokens",
     "cached_tokens",
     "batched",
+    "text",
+    "reasoning",
     "raw",
-    "created_at",
+    "request",
     "row_digest",
 )
-FAILURE_COLUMNS = ("digest", "request", "reason", "permanent", "created_at", "row_digest")
+FAILURE_COLUMNS = ("digest", "created_at", "permanent", "reason", "request", "row_digest")
+PACKED_COLUMNS = {"model", "finish_reason", "answered_by", "text", "reasoning", "raw", "request", "reason"}  # JSON
 
 # Text a teacher wrote may hold NUL bytes and lone surrogates, which SQLite's TEXT cuts or refuses. Such columns hold
 # ASCII JSON instead: exact, and still readable in any SQLite shell through json_extract(text, '$'). The last column of
 # a row is the digest of all others, so that a row which the disk has changed is known by itself.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (
-    digest TEXT PRIMARY KEY, prompt_digest TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
-    text TEXT NOT NULL, reasoning TEXT NOT NULL, finish_reason TEXT NOT NULL, answered_by TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
-    batched INTEGER NOT NULL, raw TEXT NOT NULL, created_at TEXT NOT NULL, row_digest TEXT NOT NULL);
+    digest TEXT PRIMARY KEY, prompt_digest TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL,
+    finish_reason TEXT NOT NULL, answered_by TEXT NOT NULL, prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL, batched INTEGER NOT NULL, text TEXT NOT NULL,
+    reasoning TEXT NOT NULL, raw TEXT NOT NULL, request TEXT NOT NULL, row_digest TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS completions_by_prompt ON completions (prompt_digest);
 CREATE TABLE IF NOT EXISTS failures (
-    digest TEXT PRIMARY KEY, request TEXT NOT NULL, reason TEXT NOT NULL, permanent INTEGER NOT NULL,
-    created_at TEXT NOT NULL, row_digest TEXT NOT NULL);
+    digest TEXT PRIMARY KEY, created_at TEXT NOT NULL, permanent INTEGER NOT NULL, reason TEXT NOT NULL,
+    request TEXT NOT NULL, row_digest TEXT NOT NULL);
 """
-ANSWER = slice(4, 13)  # what came back of a request: the columns `text` to `raw`
+ANSWER = slice(4, 13)  # what came back of a request: the columns `finish_reason` to `raw`
 _ROW = ", ".join(COMPLETION_COLUMNS)
 _ADD = f"INSERT INTO completions VALUES ({', '.join('?' * len(COMPLETION_COLUMNS))}) ON CONFLICT DO NOTHING"
 _STANDING = (
@@ -76,7 +78,18 @@ _STANDING = (
 
 
 class StoreDamaged(UserError):
-    """A store whose file is not what was written: pages or rows that the disk, or somebody, has changed."""
+    """A store whose file is not what was written: pages or rows that the disk, or somebody, has changed.
+
+    Attributes:
+        what: What is damaged; the message also says what to do.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(
+            f"{path}: damaged: {what}. `distill store recover {path} NEW` copies every healthy row into a new store; "
+            "put that one in its place, and the next build asks only for what was lost"
+        )
+        self.what = what
 
 
 @dataclass(frozen=True)
@@ -262,11 +275,10 @@ class Store:
                 rows,
             ).rowcount
 
-    def change(self, *statements: str) -> None:
-        """Run statements that drop or move rows, each by itself."""
+    def change(self, statement: str, values: tuple[str | int, ...] = ()) -> None:
+        """Run a statement that drops or moves rows."""
         with self._writing, self._faults_named():
-            for statement in statements:
-                self._writer.execute(statement).fetchall()
+            self._writer.execute(statement, values).fetchall()
 
     def close(self) -> None:
         """Close the file. Everything that was put is already on disk."""
@@ -326,9 +338,8 @@ class Store:
         row = self._sound_row(condition, values)
         if row is None:
             return None
-        text, reasoning, finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, raw = row[
-            ANSWER
-        ]
+        finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, *written = row[ANSWER]
+        text, reasoning, raw = written
         return Completion(
             text=json.loads(text),
             reasoning=json.loads(reasoning),
@@ -344,7 +355,7 @@ class Store:
     def _sound_row(self, condition: str, values: tuple[str, ...]) -> Any:
         row = self._row(f"SELECT {_ROW} FROM completions WHERE {condition}", values)
         if row is not None and row_digest(row[:-1]) != row[-1]:
-            raise self.damaged(f"the completion of request {row[0]} is not what was stored")
+            raise StoreDamaged(self.path, f"the completion of request {row[0]} is not what was stored")
         return row
 
     def _row(self, query: str, values: tuple[str, ...] = ()) -> Any:
@@ -377,15 +388,9 @@ class Store:
         if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
             return error
         if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            return self.damaged(str(error))
+            never = ", or it never was a store" if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB else ""  # type: ignore[attr-defined]
+            return StoreDamaged(self.path, f"{error}{never}")
         return UserError(f"{self.path}: cannot be used as a store of completions: {error}")
-
-    def damaged(self, what: str) -> StoreDamaged:
-        """Return the error that says what is damaged and what to do about it."""
-        return StoreDamaged(
-            f"{self.path}: damaged: {what}. `distill store recover {self.path} NEW` copies every healthy row into a "
-            "new store; put that one in its place, and the next build asks only for what was lost"
-        )
 
 
 def collector_file(store: Path) -> Path:
@@ -414,25 +419,41 @@ def completion_row(request: Request, completion: Completion, created_at: str) ->
         request.digest,
         request.prompt_digest,
         _pack(request.model),
-        _packed_request(request),
-        _pack(completion.text),
-        _pack(completion.reasoning),
+        created_at,
         _pack(completion.finish_reason),
         _pack(completion.model),
         completion.prompt_tokens,
         completion.completion_tokens,
         completion.cached_tokens,
         int(completion.batched),
+        _pack(completion.text),
+        _pack(completion.reasoning),
         _pack(completion.raw),
-        created_at,
+        _packed_request(request),
     )
     return (*columns, row_digest(columns))
 
 
 def failure_row(request: Request, reason: str, permanent: bool, created_at: str) -> Row:
     """Return the columns of a failure, `FAILURE_COLUMNS`."""
-    columns = (request.digest, _packed_request(request), _pack(reason), int(permanent), created_at)
+    columns = (request.digest, created_at, int(permanent), _pack(reason), _packed_request(request))
     return (*columns, row_digest(columns))
+
+
+def request_of(packed: str) -> Request:
+    """Return the request of a row's column `request`.
+
+    Raises:
+        ValueError: It is none: not JSON, or with other fields.
+    """
+    try:
+        given = json.loads(packed)
+        sampling = given.pop("sampling")
+        sampling = Sampling(**{**sampling, "stop": tuple(sampling["stop"])})
+        messages = tuple((role, content) for role, content in given.pop("messages"))
+        return Request(messages=messages, sampling=sampling, **given)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a request: {error}") from None
 
 
 def row_digest(columns: Iterable[str | int | None]) -> str:

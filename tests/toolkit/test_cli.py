@@ -15,7 +15,7 @@ from toolkit.compare import Order
 from toolkit.errors import UserError
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("validate", "explain", "build", "train", "evaluate", "compare")
+COMMANDS = ("validate", "explain", "build", "train", "evaluate", "compare", "store")
 HEAVY = ("torch", "trl", "transformers")
 
 GOOD = r"""

@@ -1,0 +1,157 @@
+"""`distill store`: looks into stores of completions, moves them, checks them and mends them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from toolkit.store_files import MergeReport
+
+Run = Callable[[argparse.Namespace], int | None]
+
+
+def declare(commands: Any) -> None:
+    """Add `store` and its subcommands to the commands of `distill`."""
+    about = "inspect, export, import, merge, verify, recover and prune stores of completions"
+    store = commands.add_parser("store", help=about, description=about[0].upper() + about[1:] + ".")
+    kinds = store.add_subparsers(dest="store_command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Run, about: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = kinds.add_parser(
+            name, help=about, description=about[0].upper() + about[1:] + "."
+        )
+        added.add_argument("store", metavar="STORE", type=Path, help="file of a store")
+        added.set_defaults(run=run)
+        return added
+
+    command("inspect", _inspect, "say what a store holds, and who is collecting into it")
+    to_file = command("export", _export, "write all of a store to a file that others can read")
+    to_file.add_argument("file", metavar="FILE", type=Path, help="ends in .parquet or .jsonl; is replaced")
+    from_file = command("import", _import, "bring the rows of an exported file into a store; exit code 1 if any is bad")
+    from_file.add_argument("file", metavar="FILE", type=Path, help="what `export` wrote")
+    merge = command("merge", _merge, "bring other stores into this one; the first answer to a request stays")
+    merge.add_argument("sources", metavar="SOURCE", type=Path, nargs="+", help="stores, which stay as they are")
+    command("verify", _verify, "check every page and row; exit code 1 where anything is damaged")
+    recover = command("recover", _recover, "copy every healthy row of a damaged store into a new one")
+    recover.add_argument("new", metavar="NEW", type=Path, help="the new store")
+    prune = command("prune", _prune, "drop completions, or failures, so that they are asked again")
+    prune.add_argument("--failures", action="store_true", help="drop failures instead of completions")
+    prune.add_argument("--model", metavar="NAME", help="only what was asked of this model")
+    prune.add_argument("--before", metavar="DAY", type=_day, help="only what was stored before this day (UTC)")
+    prune.add_argument("--yes", action="store_true", help="do it; without it, only say what would be dropped")
+
+
+def _inspect(args: argparse.Namespace) -> None:
+    from toolkit.store_files import contents
+
+    found = contents(args.store)
+    row = "{:32} {:>11} {:>13} {:>11} {:>17} {:>9}"
+    print(row.format("model", "completions", "prompt tokens", "cached", "completion tokens", "batched"))
+    for model, counts in found.models.items():
+        print(row.format(model, *(f"{count:,}" for count in counts)))
+    for reason, is_permanent, count in found.failures[:10]:
+        again = "asked again with retry_failed" if is_permanent else "asked again"
+        print(f"failed {count:,}x, {again}: {reason}")
+    if others := found.failures[10:]:
+        print(f"failed {sum(count for _, _, count in others):,}x for {len(others):,} other reasons")
+    if found.first:
+        print(f"stored from {found.first} to {found.last}")
+    if found.holder:
+        print(f"{found.holder} is collecting into it")
+    completions = sum(count for count, *_ in found.models.values())
+    failures = sum(count for _, _, count in found.failures)
+    print(f"{args.store}: {_rows(completions, failures)}, {_size(found.size)}")
+
+
+def _export(args: argparse.Namespace) -> None:
+    from toolkit.store_exports import export
+
+    report = export(args.store, args.file)
+    print(
+        f"{args.file}: {_rows(report.completions, report.failures)}, {_size(report.size)}; "
+        f"`distill store import NEW {args.file}` makes a store of it"
+    )
+
+
+def _import(args: argparse.Namespace) -> int:
+    from toolkit.store_exports import import_rows
+
+    report = import_rows(args.store, args.file)
+    for fault in report.faults:
+        print(f"refused {fault}")
+    if more := report.refused - len(report.faults):
+        print(f"refused {more:,} more")
+    print(f"{args.store}: {_added(report)}; {report.refused:,} refused. `distill store inspect {args.store}` shows it")
+    return 1 if report.refused else 0
+
+
+def _merge(args: argparse.Namespace) -> None:
+    from toolkit.store_files import merge
+
+    report = merge(args.store, args.sources)
+    print(f"{args.store}: {_added(report)}. `distill store inspect {args.store}` shows it")
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from toolkit.store_files import verify
+
+    report = verify(args.store)
+    for line in report.damage:
+        print(f"damaged: {line}")
+    healthy = f"{args.store}: {_rows(report.completions, report.failures)} healthy"
+    if report.damage:
+        print(f"{healthy} as far as they can be reached; `distill store recover {args.store} NEW` saves all there are")
+        return 1
+    print(f"{healthy}, nothing damaged")
+    return 0
+
+
+def _recover(args: argparse.Namespace) -> None:
+    from toolkit.store_files import recover
+
+    report = recover(args.store, args.new)
+    lost = "how many are lost cannot be told" if report.lost is None else f"{report.lost:,} completions lost"
+    print(
+        f"{args.new}: {_rows(report.added, report.failures)} saved, {lost}. Put it in the place of {args.store}, "
+        "move the -wal and -shm beside that away, and build again: only what is lost is asked for"
+    )
+
+
+def _prune(args: argparse.Namespace) -> None:
+    from toolkit.store_files import prune
+
+    report = prune(args.store, failures=args.failures, model=args.model, before=args.before, dry=not args.yes)
+    what = "failures" if args.failures else "completions"
+    if not args.yes:
+        print(f"{args.store}: would drop {report.dropped:,} {what}; the same command with --yes does it")
+        return
+    print(
+        f"{args.store}: dropped {report.dropped:,} {what}, {_size(report.bytes_before)} before, "
+        f"{_size(report.bytes_after)} now; the next `distill build` asks for what it misses"
+    )
+
+
+def _rows(completions: int, failures: int) -> str:
+    return f"{completions:,} completions and {failures:,} failures"
+
+
+def _added(report: MergeReport) -> str:
+    return (
+        f"{_rows(report.added, report.failures)} added, {report.known:,} completions there already, "
+        f"{report.conflicts:,} of them with another answer, which was left out"
+    )
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
+
+
+def _day(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a day like 2026-01-31") from None
