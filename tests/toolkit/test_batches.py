@@ -21,7 +21,7 @@ from toolkit.batches import Submission
 from toolkit.collect import CollectReport, CollectSettings, CostCapReached, TeacherUnavailable, collect, collect_rounds
 from toolkit.errors import UserError
 from toolkit.prices import Price
-from toolkit.spending import Ledger, bound, total_cost
+from toolkit.spending import Ledger, bound, cost
 from toolkit.store import Store
 from toolkit.teachers.openai_batches import BatchEndpoint
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
@@ -422,7 +422,7 @@ def test_a_cap_that_is_reached_ends_the_run_within_it(store: Store) -> None:
         run(requests, server, store, ledger=ledger, max_cost_usd=cap)
     assert 0 < store.stats().completions < 8
     kept = [store.get(request) for request in requests]
-    assert total_cost([each for each in kept if each is not None], PRICE) == pytest.approx(ledger.spent)
+    assert sum(cost(each, PRICE) for each in kept if each is not None) == pytest.approx(ledger.spent)
     assert ledger.spent <= cap
 
 
@@ -508,13 +508,12 @@ class Watch:
 
 
 SCRIPTS = (BatchScript(("validating",)), BatchScript((), "expired", 0.5), BatchScript((), unknown=1, repeated=1))
-NUMBER = 6
 
 
 def fails_now_and_then(asked: Ask) -> Reply:
     if asked.prompt == "q1" and asked.attempt == 1:
         return fault(500)
-    return fault(400, "too long") if asked.prompt == "q5" else answers(asked)
+    return fault(400, "too long") if asked.prompt == "q3" else answers(asked)
 
 
 def lives(path: Path, fatal_moments: Iterable[int | None]) -> tuple[int, dict[str, int]]:
@@ -527,16 +526,16 @@ def lives(path: Path, fatal_moments: Iterable[int | None]) -> tuple[int, dict[st
         for fatal in fatal_moments:
             teacher = Moments(server, fatal)
             with Store(path) as store, suppress(Killed):
-                run(asks(NUMBER), server, store, teacher=teacher, sleep=teacher.sleep, batch_size=2)
+                run(asks(4), server, store, teacher=teacher, sleep=teacher.sleep, batch_size=2)
             moments = teacher.number
         with Store(path, read_only=True) as store:
-            assert [store.standing(request) for request in asks(NUMBER)] == ["answered"] * 5 + ["refused"]
+            assert [store.standing(request) for request in asks(4)] == ["answered"] * 3 + ["refused"]
             assert records(store) == []
         return moments, dict(server.asked_per_prompt())
 
 
 # The server refuses q1 the first time; all else is asked once, whatever happens.
-ONCE_EACH = {**{f"q{n}": 1 for n in range(NUMBER)}, "q1": 2}
+ONCE_EACH = {"q0": 1, "q1": 2, "q2": 1, "q3": 1}
 
 
 def test_killed_at_any_moment_no_request_is_submitted_twice_or_lost(
@@ -551,7 +550,7 @@ def test_killed_at_any_moment_no_request_is_submitted_twice_or_lost(
 
 
 @given(deaths=st.lists(st.integers(1, 20), min_size=2, max_size=5))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=5, deadline=None)
 def test_killed_again_and_again_no_request_is_submitted_twice_or_lost(deaths: list[int]) -> None:
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patched:
         watch = Watch(patched)
@@ -565,7 +564,7 @@ def test_a_batch_whose_name_got_lost_is_found_by_its_file(store: Store) -> None:
 
     waits = Waits()
     with FaultServer(answers, control=control) as server:
-        assert run(asks(5), server, store, sleep=waits).answered == 5
+        assert run(asks(5), server, store, sleep=waits, poll_seconds=1).answered == 5
         assert len(submitted(server)) == 2
     assert 30.0 not in waits.seconds
 
@@ -642,7 +641,7 @@ def test_a_record_tells_the_requests_and_the_batch(tmp_path: Path) -> None:
     assert [request.template for request in found.requests().values()] == ["cot@1", ""]
 
 
-@pytest.mark.parametrize("kept", range(1, 24))
+@pytest.mark.parametrize("kept", [1, 2, 12, 20, 21, 22])
 def test_a_power_cut_while_the_batch_is_named_leaves_it_in_doubt(tmp_path: Path, kept: int) -> None:
     submission = Submission.written(tmp_path, "https://host/v1", "file-1", asks(2))
     before = submission.path.stat().st_size
@@ -650,8 +649,7 @@ def test_a_power_cut_while_the_batch_is_named_leaves_it_in_doubt(tmp_path: Path,
     whole = submission.path.read_bytes()
     submission.path.write_bytes(whole[: before + kept])
     (found,) = Submission.read_all(tmp_path)
-    is_whole = whole[: before + kept].endswith(b"}")
-    assert (found.batch, len(found.requests())) == ("batch-1" if is_whole else None, 2)
+    assert (found.batch, len(found.requests())) == ("batch-1" if kept >= 21 else None, 2)
     found.add_batch("batch-2")
     assert Submission.read_all(tmp_path)[0].batch == "batch-2"
 
@@ -722,11 +720,13 @@ def test_the_key_stands_in_no_record_error_or_log(
 
 COLLECTOR = """
 import asyncio, sys
+import toolkit.batches
 from toolkit.collect import CollectSettings, collect
 from toolkit.store import Store
 from toolkit.teachers.openai_batches import BatchEndpoint
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.protocol import Request, Sampling
+toolkit.batches._SETTLE_S = 0.01
 requests = [Request("m", (("user", f"q{n}"),), Sampling()) for n in range(6)]
 teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=sys.argv[1]))
 settings = CollectSettings(mode="batch", batch_size=2, poll_seconds=0.01, max_failure_rate=1.0)
@@ -737,8 +737,7 @@ asyncio.run(collect(requests, teacher, Store(sys.argv[2]), settings))
 def test_kill_9_submits_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
     path = tmp_path / "s.sqlite"
-    # Killed as the server has created the first batch, as it is asked about the second, and as it sends results.
-    moments = iter([("POST /v1/batches", 1), ("GET /v1/batches/batch-2", 1), ("/content", 1)])
+    moments = [("POST /v1/batches", 2), ("/content", 1)]  # as the second batch is created, and as results are sent
     fatal: list[tuple[str, int] | None] = [None]
     running: list[subprocess.Popen[bytes]] = []
 
@@ -747,13 +746,12 @@ def test_kill_9_submits_nothing_twice(tmp_path: Path, monkeypatch: pytest.Monkey
             running[-1].send_signal(signal.SIGKILL)
         return None
 
-    monkeypatch.setattr("toolkit.batches._SETTLE_S", 0.01)
     with FaultServer(answers, control=control) as server:
         ends = []
         for fatal[0] in [*moments, None]:
             running.append(subprocess.Popen([sys.executable, "-c", COLLECTOR, server.url, str(path)]))
-            ends.append(running[-1].wait(timeout=60))
-        assert ends == [-signal.SIGKILL] * 3 + [0]
+            ends.append(running[-1].wait(timeout=120))
+        assert ends == [-signal.SIGKILL] * 2 + [0]
         assert server.asked_per_prompt() == {f"q{n}": 1 for n in range(6)}
         assert watch.faults == []
     with Store(path) as store:
