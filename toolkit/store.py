@@ -69,7 +69,8 @@ CREATE TABLE IF NOT EXISTS failures (
     request TEXT NOT NULL, row_digest TEXT NOT NULL);
 """
 ANSWER = slice(4, 13)  # what came back of a request: the columns `finish_reason` to `raw`
-_ROW = ", ".join(COMPLETION_COLUMNS)
+_COMPLETION = f"SELECT {', '.join(COMPLETION_COLUMNS)} FROM completions WHERE "
+_FAILURE = f"SELECT {', '.join(FAILURE_COLUMNS)} FROM failures WHERE digest = ?"
 _ADD = f"INSERT INTO completions VALUES ({', '.join('?' * len(COMPLETION_COLUMNS))}) ON CONFLICT DO NOTHING"
 _STANDING = (
     "SELECT 'answered' FROM completions WHERE digest = ?1 UNION ALL "
@@ -184,8 +185,8 @@ class Store:
 
     def failure(self, request: Request) -> str | None:
         """Return why this request has no completion, where it was asked and failed."""
-        row = self._row("SELECT reason FROM failures WHERE digest = ?", (request.digest,))
-        return json.loads(row[0]) if row else None
+        row = self._sound_row(_FAILURE, (request.digest,))
+        return json.loads(row[3]) if row else None
 
     def standing(self, request: Request) -> Standing | None:
         """Return `answered`, `failed` (out of tries), `refused` (failed for good), or None where it was never asked."""
@@ -200,7 +201,7 @@ class Store:
         """
         records = set()
         for request in requests:
-            row = self._sound_row("digest = ?", (request.digest,))
+            row = self._sound_row(f"{_COMPLETION} digest = ?", (request.digest,))
             content = [request.digest, *(row[ANSWER] if row else ["no completion", self.failure(request)])]
             records.add(hashlib.sha256(_pack(content).encode()).digest())
         return hashlib.sha256(b"".join(sorted(records))).hexdigest()
@@ -224,6 +225,7 @@ class Store:
 
         Raises:
             UserError: Somebody else is collecting into it.
+            StoreDamaged: The write-ahead log holds answers that are out of reach, and would be asked for again.
         """
         from filelock import FileLock, Timeout  # takes longer to import than all else here
 
@@ -240,11 +242,20 @@ class Store:
         try:
             if is_first:
                 sidecar.write_text(json.dumps({"pid": os.getpid(), "since": _now()}))
+                self._refuse_lost_log()
             yield
         finally:
             if is_first:
                 sidecar.unlink(missing_ok=True)
             self._lock.release()
+
+    def _refuse_lost_log(self) -> None:
+        from toolkit.store_pages import rows_of_log
+
+        with self._transaction():  # so that nobody is in the middle of a commit
+            logged = [str(row[0]) for row in rows_of_log(self.path, len(COMPLETION_COLUMNS)) if is_sound(row)]
+            if lost := self.unreached(logged):
+                raise StoreDamaged(self.path, f"{lost} completions in its write-ahead log are out of reach")
 
     # What follows is for `store_files`, which moves whole rows.
 
@@ -252,6 +263,11 @@ class Store:
         """Yield the rows of a query one by one."""
         with self._faults_named():
             yield from self._reader.execute(query, values)
+
+    def unreached(self, digests: Iterable[str]) -> int:
+        """Count the requests, by digest, that have no completion."""
+        there = "SELECT 1 FROM completions WHERE digest = ?"
+        return sum(self._row(there, (digest,)) is None for digest in digests)
 
     def add_completions(self, rows: Sequence[Row]) -> int:
         """Add completions as `completion_row` makes them, in one transaction; return how many were new."""
@@ -306,7 +322,9 @@ class Store:
         else:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         uri = f"{self.path.absolute().as_uri()}?mode={mode}"
-        return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
+        connection.text_factory = _decoded
+        return connection
 
     def _open(self, read_only: bool) -> None:
         self._writer.execute("BEGIN")  # all three as of one moment: another process may just be making the file
@@ -333,9 +351,11 @@ class Store:
                     self._writer.execute(statement)
                 self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
                 self._writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+            # Into the file itself: a store whose log is lost must not look like one that is yet to be made.
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _answer(self, condition: str, values: tuple[str, ...]) -> Completion | None:
-        row = self._sound_row(condition, values)
+        row = self._sound_row(_COMPLETION + condition, values)
         if row is None:
             return None
         finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, *written = row[ANSWER]
@@ -352,10 +372,10 @@ class Store:
             raw=json.loads(raw),
         )
 
-    def _sound_row(self, condition: str, values: tuple[str, ...]) -> Any:
-        row = self._row(f"SELECT {_ROW} FROM completions WHERE {condition}", values)
-        if row is not None and row_digest(row[:-1]) != row[-1]:
-            raise StoreDamaged(self.path, f"the completion of request {row[0]} is not what was stored")
+    def _sound_row(self, query: str, values: tuple[str, ...]) -> Any:
+        row = self._row(query, values)
+        if row is not None and not is_sound(row):
+            raise StoreDamaged(self.path, f"the row of request {row[0]} is not what was stored")
         return row
 
     def _row(self, query: str, values: tuple[str, ...] = ()) -> Any:
@@ -459,6 +479,15 @@ def request_of(packed: str) -> Request:
 def row_digest(columns: Iterable[str | int | None]) -> str:
     """Return the SHA-256 (hex) of a row without its last column. No column holds a line break: JSON escapes it."""
     return hashlib.sha256("\n".join(map(str, columns)).encode()).hexdigest()
+
+
+def is_sound(row: Sequence[Any]) -> bool:
+    """Whether a row is what was stored, by its own digest."""
+    return row_digest(row[:-1]) == row[-1]
+
+
+def _decoded(text: bytes) -> str:
+    return text.decode("ascii", "replace")  # what is not ASCII is damaged, and its row's digest will say so
 
 
 def _pack(value: object) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError, nearest
-from toolkit.store import ANSWER, COMPLETION_COLUMNS, FAILURE_COLUMNS, Store, StoreDamaged, holder, row_digest
+from toolkit.store import ANSWER, COMPLETION_COLUMNS, FAILURE_COLUMNS, Store, StoreDamaged, holder, is_sound
 from toolkit.store_pages import log_of, rows_of_file, rows_of_log
 
 BATCH = 500
@@ -146,10 +146,8 @@ def _damaged_rows(store: Store, counts: dict[str, int]) -> Iterator[str]:
 
 
 def _unreached(store: Store, logged: Sequence[str]) -> Iterator[str]:
-    there = "SELECT 1 FROM completions WHERE digest = ?"
-    lost = sum(not any(store.select(there, (digest,))) for digest in logged)
-    if lost:
-        yield f"the write-ahead log {log_of(store.path)}: {lost} completions in it are out of reach"
+    if lost := store.unreached(logged):
+        yield f"{lost} completions in the write-ahead log {log_of(store.path)} are out of reach"
 
 
 @dataclass
@@ -194,11 +192,6 @@ def recover(path: str | Path, into: str | Path) -> RecoverReport:
     return report
 
 
-def is_sound(row: Sequence[Any]) -> bool:
-    """Whether a row is what was stored, by its own digest."""
-    return row_digest(row[:-1]) == row[-1]
-
-
 @dataclass(frozen=True)
 class PruneReport:
     """What was dropped, or would be.
@@ -230,7 +223,7 @@ def prune(
         UserError: Nothing says what to drop, the model is not in the store, or somebody is collecting into it.
     """
     if not failures and model is None and before is None:
-        raise UserError("found nothing that says what to drop; name --failures, --model or --before, or several of them")
+        raise UserError("found nothing that says what to drop; name --failures, --model or --before")
     table = "failures" if failures else "completions"
     conditions, values = ["true"], []
     if model is not None:

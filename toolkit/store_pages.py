@@ -10,8 +10,9 @@ Opening a file that SQLite has open in the same process would lose its locks: cl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO
 
@@ -33,23 +34,33 @@ def log_of(store: Path) -> Path:
 
 
 def rows_of_log(store: Path, columns: int) -> Iterator[tuple[Value, ...]]:
-    """Yield the rows with so many columns that transactions have committed to a store's log."""
+    """Yield the rows with so many columns that a store's log holds for sure.
+
+    The last transaction is left out: a process that is killed, or a power cut, may leave one that never counted.
+    """
     with ExitStack() as opened:
-        yield from _Pages(None, _opened(log_of(store), opened)).rows(columns)
+        log = _opened(log_of(store), opened)
+        transactions = list(_transactions(log))
+        settled = [pages for (salt, pages), (later, _) in pairwise(transactions) if salt == later]
+        yield from _Pages(None, log, settled).rows(columns)
 
 
 def rows_of_file(store: Path, columns: int) -> Iterator[tuple[Value, ...]]:
     """Yield the rows with so many columns of a store's file and of its log; a row may come more than once."""
     with ExitStack() as opened:
-        yield from _Pages(_opened(store, opened), _opened(log_of(store), opened)).rows(columns)
+        log = _opened(log_of(store), opened)
+        pages = _Pages(_opened(store, opened), log, (pages for _, pages in _transactions(log)))
+        yield from pages.rows(columns)
 
 
 class _Pages:
-    """Pages by their number, the newest of each: in the log, where it has one."""
+    """Pages by their number, the newest of each: in the log, where a transaction there has one."""
 
-    def __init__(self, file: BinaryIO | None, log: BinaryIO | None) -> None:
+    def __init__(self, file: BinaryIO | None, log: BinaryIO | None, transactions: Iterable[dict[int, int]]) -> None:
         self._file, self._log = file, log
-        self._newer = _committed(log)
+        self._newer: dict[int, int] = {}
+        for pages in transactions:
+            self._newer |= pages
 
     def rows(self, columns: int) -> Iterator[tuple[Value, ...]]:
         start = PAGE_BYTES  # the first page holds the schema
@@ -115,25 +126,23 @@ class _Pages:
         return page
 
 
-def _committed(log: BinaryIO | None) -> dict[int, int]:
-    """Return where the newest copy of each page begins in a log; of pages in transactions that were committed.
+def _transactions(log: BinaryIO | None) -> Iterator[tuple[bytes, dict[int, int]]]:
+    """Yield the transactions of a log: its salt, and where each page that was written begins.
 
-    A transaction ends with a frame that says so, and the log starts over, with another salt, now and then: what follows
-    the last commit of a salt was never committed. Checksums are not looked at; rows have their own.
+    A transaction ends with a frame that says so. The log starts over, with another salt, now and then; what stands
+    behind the last commit of a salt was never committed. Checksums are not looked at: rows have their own.
     """
-    newest: dict[int, int] = {}
-    pending: dict[int, int] = {}
+    pages: dict[int, int] = {}
     salt = b""
     start = _LOG_HEADER
     while len(header := _read(log, start, _FRAME_HEADER)) == _FRAME_HEADER:
         if header[8:16] != salt:
-            salt, pending = header[8:16], {}
-        pending[int.from_bytes(header[:4])] = start + _FRAME_HEADER
+            salt, pages = header[8:16], {}
+        pages[int.from_bytes(header[:4])] = start + _FRAME_HEADER
         if any(header[4:8]):
-            newest |= pending
-            pending = {}
+            yield salt, pages
+            pages = {}
         start += _FRAME_HEADER + PAGE_BYTES
-    return newest
 
 
 def _number(data: bytes, place: int) -> tuple[int, int]:

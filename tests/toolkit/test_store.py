@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.errors import UserError
-from toolkit.store import Store
+from toolkit.store import Store, StoreDamaged, collector_file, holder
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 
@@ -220,6 +222,118 @@ def test_another_sqlite_database_is_refused_and_left_alone(tmp_path: Path) -> No
     with pytest.raises(UserError, match="another kind of SQLite database"):
         Store(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("table", ["completions", "failures"])
+def test_a_row_of_another_content_is_never_read(store: Store, table: str) -> None:
+    store.put(ask("a"), Completion("2"))
+    store.put_failure(ask("b"), "HTTP 503")
+    column = "text" if table == "completions" else "reason"
+    with sqlite3.connect(store.path) as other:
+        other.execute(f"UPDATE {table} SET {column} = '\"3\"'")
+    with pytest.raises(StoreDamaged, match=r"is not what was stored.*`distill store recover .*completions\.db NEW`"):
+        store.get(ask("a")) if table == "completions" else store.failure(ask("b"))
+
+
+def test_an_answered_request_does_not_fail_afterwards(store: Store) -> None:
+    store.put(ask(), Completion("2"))
+    store.put_failure(ask(), "HTTP 503")
+    assert (store.standing(ask()), store.failure(ask())) == ("answered", None)
+
+
+def test_one_thread_writes_while_another_reads(store: Store) -> None:
+    batches = [[(ask(f"{batch} {n}"), Completion(f"{n}")) for n in range(20)] for batch in range(20)]
+    with ThreadPoolExecutor(1) as writer:
+        for batch in batches:
+            written = writer.submit(store.put_many, batch)
+            while not written.done():
+                standings = [store.standing(request) for request, _ in reversed(batch)]
+                # Once the last of a batch is there all are: nobody sees half a commit.
+                assert "answered" not in standings or None not in standings[standings.index("answered") :]
+            written.result()
+            assert [store.get(request) for request, _ in batch] == [completion for _, completion in batch]
+
+
+# --- the right to collect
+
+HOLD = """
+import sys, time
+from toolkit.store import Store
+from toolkit.teachers.protocol import Completion, Request
+with Store(sys.argv[1]) as store, store.collecting():
+    for n in range(10**6):
+        store.put(Request("m", (("user", str(n)),)), Completion(str(n)))
+        print(n, flush=True)
+        time.sleep(0.001)
+"""
+
+
+@pytest.fixture
+def collecting(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process, which is collecting into `s.db`."""
+    words = [sys.executable, "-c", HOLD, str(tmp_path / "s.db")]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "0\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_collector_is_refused_by_name_until_the_first_is_killed(
+    tmp_path: Path, collecting: subprocess.Popen[str]
+) -> None:
+    with Store(tmp_path / "s.db") as store:
+        refused = rf"s\.db: process {collecting.pid} \(since 2.*Z\) is collecting into it\. Wait for it, or end it"
+        for _ in range(2):
+            with pytest.raises(UserError, match=refused), store.collecting():
+                pass
+        collecting.kill()
+        collecting.wait()
+        assert holder(store.path) is None
+        with store.collecting():
+            assert holder(store.path) is not None
+
+
+def test_two_processes_read_while_a_third_collects(tmp_path: Path, collecting: subprocess.Popen[str]) -> None:
+    code = """
+import sys
+from toolkit.store import Store
+from toolkit.teachers.protocol import Completion, Request
+with Store(sys.argv[1], read_only=True) as store:
+    seen = store.stats().completions
+    while store.stats().completions < seen + 20:
+        pass
+    assert all(store.get(Request("m", (("user", str(n)),))) == Completion(str(n)) for n in range(seen + 20))
+"""
+    readers = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "s.db")]) for _ in range(2)]
+    assert collecting.stdout is not None
+    while any(reader.poll() is None for reader in readers):
+        collecting.stdout.readline()
+    assert [reader.returncode for reader in readers] == [0, 0]
+    assert collecting.poll() is None
+
+
+def test_a_store_may_enter_its_own_right_again(store: Store) -> None:
+    with store.collecting():
+        with store.collecting():
+            pass
+        assert holder(store.path) is not None
+        with Store(store.path) as other, pytest.raises(UserError, match="is collecting"), other.collecting():
+            pass
+    assert holder(store.path) is None
+    with Store(store.path) as other, other.collecting():
+        pass
+
+
+def test_a_number_that_belongs_to_a_younger_process_is_nobody_s(store: Store) -> None:
+    collector_file(store.path).write_text(json.dumps({"pid": os.getpid(), "since": "2020-01-01T00:00:00.000Z"}))
+    assert holder(store.path) is None
+
+
+def test_an_older_store_is_refused_with_what_to_do(store: Store) -> None:
+    sqlite3.connect(store.path).execute("PRAGMA user_version = 1")
+    with pytest.raises(UserError, match=r"a store of version 1; this release reads version 2\. .*build anew"):
+        Store(store.path)
 
 
 def test_a_newer_store_is_refused(store: Store) -> None:
