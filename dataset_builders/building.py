@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.collect import CollectReport, collect_rounds, progress_line
+from toolkit.collect import CollectReport, collect_rounds
 from toolkit.errors import UserError
 from toolkit.hub import Published, publish_dataset
+from toolkit.prices import FREE, price_of
 from toolkit.problem import Problem
 from toolkit.problem_sources import load_problems
+from toolkit.progress import live_line
+from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
 
@@ -59,12 +62,16 @@ class BuildReport:
         published: The dataset's folder and files.
         outcome: Records by split, and the yields of every step.
         collected: What was asked of the teacher; all zero where there is none.
+        ledger: What this run has spent.
+        cost: What the completions of the rows cost, as the card says it; empty where nobody is paid.
         shares: Key share by unit (`words`, `tokens`) and task; empty for data without wrong chains.
     """
 
     published: Published
     outcome: Outcome
     collected: CollectReport
+    ledger: Ledger
+    cost: str
     shares: Shares
 
     def summary(self) -> str:
@@ -76,6 +83,11 @@ class BuildReport:
                 f"asked the teacher {asked.asked} times: {asked.answered} answers, {asked.failed} failures; "
                 f"{asked.cached} answers were in the store"
             )
+        if self.cost:
+            lines.append(f"cost: {self.cost}")
+            if asked.asked and self.ledger.price is not None:
+                spent = dollars(self.ledger.spent - self.ledger.remembered)
+                lines.append(f"this run: {spent}, {dollars(self.ledger.lost)} of them lost on tries without an answer")
         for step in self.outcome.steps:
             reasons = ", ".join(f"{count} {reason}" for reason, count in step.reasons.most_common())
             lines.append(
@@ -141,40 +153,46 @@ def build_dataset(
     sets = {name: load_problems(source, "test") for name, source in settings.check_against.items()}
     with ExitStack() as opened:
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
-        asker, collected = _collect(builder, settings, train, store, show_progress)
+        asker, collected, ledger = _collect(builder, settings, train, store, show_progress)
         outcome = replay(builder.rounds(train, asker, settings))
         read = store.digest_of(asker.requests) if store else ""
-        usage = _usage(store, asker) if store else {"completions": 0}
+        usage, cost = _usage(store, asker, ledger) if store else ({"completions": 0}, "")
     if not outcome.train:
         raise UserError(_nothing_left(outcome))
     config = _digest(_source_code(builder), settings.knobs(), asker.book.labels())
     rows = _digest(outcome.train, outcome.rejected, [repr(problem) for problem in test])
     inputs = _digest(config, [repr(problem) for problem in train], read, rows)
     shares = measure_key_shares(builder, settings, outcome)
-    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage)
+    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage, cost)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
         published = publish_dataset(hub_dir, repo_id, revision, tables, card, accept_other_card=accept_other_card)
-    return BuildReport(published, outcome, collected, shares)
+    return BuildReport(published, outcome, collected, ledger, cost, shares)
 
 
 def settings_digest(builder_name: str, settings: Any) -> str:
-    """Return a digest of what a build starts from, without reading any of it: builder, settings and code."""
+    """Return a digest of what a build starts from, without reading any of it: builder, settings and code.
+
+    What the rows cost, or may, changes none of them and is left out.
+    """
     from dataset_builders import load_builder
 
-    return _digest(builder_name, settings.model_dump(mode="json"), _source_code(load_builder(builder_name)))
+    content = settings.model_dump(mode="json", exclude={"teacher": {"price"}, "collect": {"max_cost_usd"}})
+    return _digest(builder_name, content, _source_code(load_builder(builder_name)))
 
 
 def _collect(
     builder: type[CotsBuilder], settings: Any, problems: Sequence[Any], store: Store | None, show_progress: bool
-) -> tuple[Asker, CollectReport]:
-    """Bring every answer into the store; return a fresh asker over it for the build."""
+) -> tuple[Asker, CollectReport, Ledger]:
+    """Bring every answer into the store; return a fresh asker over it for the build, and what the run has spent."""
     from dataset_builders.asking import Asker
     from dataset_builders.recordings import import_recordings
 
     if store is None:
-        return Asker(settings, NoAnswers(), "paired", ""), CollectReport()
+        return Asker(settings, NoAnswers(), "paired", ""), CollectReport(), Ledger(FREE, None)
+    price, cap = price_of(settings.teacher), settings.collect.max_cost_usd
+    ledger = Ledger(price, cap, batched=settings.collect.mode == "batch")
     if settings.recordings:
         import_recordings(settings.recordings, settings.teacher.store)
     teacher = make_teacher(settings.teacher)
@@ -183,10 +201,12 @@ def _collect(
     if teacher.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
         collect = collect.model_copy(update={"retry_failed": True})
     rounds = builder.rounds(problems, Asker(settings, store, teacher.kind, model), settings)
+    # Without it the engine reads no answer that is there already, whatever it cost.
+    counted = ledger if cap is not None or (price is not None and not price.is_free) else None
     with ExitStack() as shown:
-        progress = shown.enter_context(progress_line(f"asking {teacher.model}")) if show_progress else None
-        report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress))
-    return Asker(settings, store, teacher.kind, model), report
+        progress = shown.enter_context(live_line(f"asking {teacher.model}", ledger)) if show_progress else None
+        report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=counted))
+    return Asker(settings, store, teacher.kind, model), report, ledger
 
 
 def model_asked(config: Any, teacher: Teacher) -> str:
@@ -238,15 +258,29 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-def _usage(store: Store, asker: Asker) -> dict[str, int]:
-    """Add up the tokens of all completions that the rows were made from, each counted once."""
+def _usage(store: Store, asker: Asker, ledger: Ledger) -> tuple[dict[str, int], str]:
+    """Add up the tokens of all completions that the rows were made from, each counted once, and say what they cost."""
     found = [store.get(request) for request in {request.digest: request for request in asker.requests}.values()]
     read = [completion for completion in found if completion is not None]
-    return {
+    total = Ledger(ledger.price, None)
+    for completion in read:
+        total.remember(completion)
+    usage = {
         "completions": len(read),
         "prompt_tokens": sum(completion.prompt_tokens for completion in read),
         "completion_tokens": sum(completion.completion_tokens for completion in read),
     }
+    return usage, _cost(total, sum(not is_counted(completion) for completion in read))
+
+
+def _cost(total: Ledger, uncounted: int) -> str:
+    """Say what completions cost; nothing of those by a teacher that nobody pays."""
+    if total.price is None:
+        return "not known, as no price is stated for this teacher"
+    if total.price.is_free:
+        return ""
+    told = f"{dollars(total.spent)} at {total.price}"
+    return told + (f", without {uncounted} completions whose tokens were not counted" if uncounted else "")
 
 
 def _nothing_left(outcome: Outcome) -> str:

@@ -51,6 +51,7 @@ class Origin:
         rows_digest: Digest of the rows.
         templates: Labels of the prompt templates that were used.
         usage: `completions` that were read, their `prompt_tokens` and `completion_tokens`.
+        cost: What these cost; empty where nobody is paid.
     """
 
     repo_id: str
@@ -59,6 +60,7 @@ class Origin:
     rows_digest: str
     templates: Sequence[str]
     usage: Mapping[str, int]
+    cost: str
 
 
 def measure_key_shares(builder: type[CotsBuilder], settings: BuilderSettings, outcome: Outcome) -> Shares:

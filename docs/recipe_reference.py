@@ -5,6 +5,7 @@ python docs/recipe_reference.py          # rewrites what stands below the marker
 
 from __future__ import annotations
 
+import datetime
 import inspect
 import re
 import types
@@ -135,7 +136,15 @@ def type_name(annotation: Any) -> str:
         return f"mapping to {type_name(arguments[1])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return "section"
-    plain = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", type(None): "null"}
+    plain = {
+        datetime.date: "date",
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "true or false",
+        Path: "path",
+        type(None): "null",
+    }
     return plain.get(annotation, "any")
 
 

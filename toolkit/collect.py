@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, fields, replace
 from functools import partial
 from types import TracebackType
@@ -220,22 +220,6 @@ def _kind(settings: CollectSettings) -> type[Collection]:
     from toolkit.batches import BatchCollection  # imports this module
 
     return BatchCollection
-
-
-@contextmanager
-def progress_line(description: str) -> Iterator[Progress]:
-    """Show progress as one line with rate and time left; shows nothing where there is no terminal."""
-    from tqdm import tqdm
-
-    with tqdm(desc=description, unit=" requests", disable=None) as bar:
-
-        def show(tally: Tally) -> None:
-            bar.total = tally.total
-            if tally.failed:
-                bar.set_postfix(failed=tally.failed, refresh=False)
-            bar.update(tally.done - bar.n)
-
-        yield show
 
 
 class _Stopped(Exception):

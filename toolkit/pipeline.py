@@ -58,7 +58,6 @@ def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False
         repo_id=dataset.repo_id,
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
-        show_progress=sys.stderr.isatty(),
         accept_other_card=accept_other_card,
     )
     built_from(recipe).write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")

@@ -46,16 +46,15 @@ class Meter:
         """
         rows, tokens = self._rates(tally)
         left = None if tally.total is None else tally.total - tally.done
-        parts = [
+        parts = [  # what matters most comes first: a narrow terminal cuts the rest
             f"{tally.done:,}" if tally.total is None else f"{tally.done:,}/{tally.total:,}",
-            f"{tally.in_flight}/{tally.window} in flight",
-            f"{rows:,.1f} rows/s",
-            f"{tokens:,.0f} tokens/s",
+            *([f"{_duration(left / rows)} left"] if left and rows else []),
             *self._money(tally, left),
             f"{tally.failed:,} failed",
+            f"{rows:,.1f} rows/s",
+            f"{tokens:,.0f} tokens/s",
+            f"{tally.in_flight}/{tally.window} in flight",
         ]
-        if left and rows:
-            parts.append(f"{_duration(left / rows)} left")
         return f"{self._description}  " + "  ".join(parts)
 
     def _rates(self, tally: Tally) -> tuple[float, float]:

@@ -128,11 +128,14 @@ class Recipe(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that can change a result: `resolved()` without the folders.
+        """SHA-256 (hex) of everything that can change a result: `resolved()` without the folders and without money.
 
         The order of views counts (the first of two is the right one), that of other keys does not.
         """
-        content = {key: value for key, value in self.resolved().items() if key not in ("output_dir", "hub_dir")}
+        money = {"teacher": {"price"}, "collect": {"max_cost_usd"}}
+        content = self.model_dump(
+            mode="json", exclude={"output_dir": True, "hub_dir": True, "dataset": {"config": money}}
+        )
         return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
 
     def origin(self, *path: str | int) -> str:

@@ -12,7 +12,7 @@ from huggingface_hub import DatasetCard
 
 from dataset_builders import load_builder
 from dataset_builders.asking import Outcome
-from dataset_builders.building import BuildReport, build_dataset, first_round
+from dataset_builders.building import BuildReport, build_dataset
 from dataset_builders.columns import leaves
 from toolkit import bank
 from toolkit.errors import UserError
@@ -234,15 +234,6 @@ def test_the_newer_builders_give_the_same_bytes_too_and_ask_once(tmp_path: Path,
 
 def read_card(report: BuildReport) -> str:
     return (report.published.folder / "README.md").read_text()
-
-
-def test_the_first_round_can_be_counted_without_asking(tmp_path: Path) -> None:
-    settings = load_builder("dual_cots").SETTINGS.model_validate(PROCEDURAL)
-    store = tmp_path / "store.sqlite"
-
-    assert first_round("dual_cots", settings, store) == (30, 0)
-    build(tmp_path)
-    assert first_round("dual_cots", settings, store) == (30, 30)
 
 
 # --- the card ------------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ from toolkit.collect import (
     TeacherUnavailable,
     collect,
     collect_rounds,
-    progress_line,
 )
 from toolkit.errors import UserError
 from toolkit.store import Store
@@ -327,20 +326,6 @@ def test_progress_counts_up_to_the_total(store: Store) -> None:
     assert seen[-1] == Tally(total=6, done=6, cached=1, asked=5, answered=4, failed=1, window=32)
     assert [tally.done for tally in seen] == sorted(tally.done for tally in seen)
     assert max(tally.in_flight for tally in seen) > 0
-
-
-def test_the_progress_line_shows_done_total_and_failures(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with progress_line("cot") as show:
-        show(Tally(total=4, done=3))
-        show(Tally(total=6, done=6, failed=1))
-    assert "cot: 100%" in capsys.readouterr().err
-
-
-def test_the_progress_line_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    with progress_line("cot") as show:
-        show(Tally(total=1, done=1, failed=1))
-    assert capsys.readouterr().err == ""
 
 
 def test_a_round_is_drawn_when_the_one_before_is_in_the_store(store: Store) -> None:

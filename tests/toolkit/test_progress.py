@@ -43,10 +43,10 @@ def test_rates_and_time_left_are_those_of_the_window() -> None:
     meter = Meter("asking m", Ledger(FREE, None), clock)
     clock.now += 10
     line = meter.line(tally(done=20, answered=20, completion_tokens=1000, in_flight=8))
-    assert line == "asking m  20/100  8/8 in flight  2.0 rows/s  100 tokens/s  0 failed  0:40 left"
+    assert line == "asking m  20/100  0:40 left  0 failed  2.0 rows/s  100 tokens/s  8/8 in flight"
     clock.now += 30  # the first ten seconds are out of the window
     line = meter.line(tally(done=50, answered=50, completion_tokens=4000, in_flight=4))
-    assert line == "asking m  50/100  4/8 in flight  1.0 rows/s  100 tokens/s  0 failed  0:50 left"
+    assert line == "asking m  50/100  0:50 left  0 failed  1.0 rows/s  100 tokens/s  4/8 in flight"
 
 
 def test_a_standstill_shows() -> None:
@@ -67,9 +67,8 @@ def test_answers_of_the_store_are_no_rate() -> None:
     meter = Meter("x", Ledger(FREE, None), clock)
     clock.now += 5
     line = meter.line(tally(done=60, cached=50, answered=10))
-    assert "60/100" in line
+    assert "60/100  0:20 left" in line
     assert " 2.0 rows/s" in line
-    assert line.endswith("0:20 left")
 
 
 def test_the_next_round_makes_the_total_grow_and_nothing_start_over() -> None:
@@ -79,9 +78,8 @@ def test_the_next_round_makes_the_total_grow_and_nothing_start_over() -> None:
     assert "left" not in meter.line(tally(done=100, answered=100))
     clock.now += 5
     line = meter.line(tally(total=160, done=120, answered=120))
-    assert "120/160" in line
+    assert "120/160  0:05 left" in line
     assert " 8.0 rows/s" in line
-    assert line.endswith("0:05 left")
 
 
 def test_spent_and_projected() -> None:
@@ -111,7 +109,7 @@ def test_failures_and_long_waits() -> None:
     meter = Meter("x", Ledger(FREE, None), clock)
     clock.now += 10
     line = meter.line(tally(total=100_000, done=10, answered=8, failed=2))
-    assert line.endswith("2 failed  27:46:30 left")
+    assert "27:46:30 left  2 failed" in line
 
 
 def test_a_plain_line_is_due_after_ten_seconds_or_a_tenth_but_not_at_once() -> None:

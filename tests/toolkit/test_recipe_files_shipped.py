@@ -80,7 +80,9 @@ def test_a_twin_on_files_finds_its_questions(
     assert (
         cli.main(["build", str(ROOT / "recipes" / "paper" / f"{name}.yaml"), "--dry-run", f"hub_dir={tmp_path}"]) == 0
     )
-    assert capsys.readouterr().out.startswith(f"first round: {questions} requests, 0 of them answered already")
+    assert re.search(
+        rf"^round 1 +{questions:,} \w+ requests, 0 of them answered", capsys.readouterr().out, re.MULTILINE
+    )
 
 
 CHAIN = {"rationale": "Two birds sit there and three come.\nThat makes 2 + 3 = 5.", "answer": "5"}
