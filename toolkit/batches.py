@@ -258,7 +258,8 @@ class BatchCollection(Collection):
                     continue
                 await self._finish(submission, state)
             except TeacherError as error:
-                error.reason += f"; to give up batch {submission.batch}, delete {submission.path}"
+                if error.kind != "retry":  # a batch or its results are not there, or not for this key
+                    error.reason += f"; to give up batch {submission.batch}, delete {submission.path}"
                 raise
             if self.refusal is not None:
                 raise self.refusal

@@ -16,9 +16,19 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
+from dataset_builders.settings import TeacherCotsSettings
 from toolkit.batches import Submission
-from toolkit.collect import CollectReport, CollectSettings, CostCapReached, TeacherUnavailable, collect, collect_rounds
+from toolkit.collect import (
+    CollectReport,
+    CollectSettings,
+    CostCapReached,
+    Tally,
+    TeacherUnavailable,
+    collect,
+    collect_rounds,
+)
 from toolkit.errors import UserError
 from toolkit.prices import Price
 from toolkit.spending import Ledger, bound, cost
@@ -329,6 +339,24 @@ def test_another_teacher_is_refused(store: Store) -> None:
         run(asks(1), server, store, teacher=ProceduralTeacher(ProceduralConfig()))
 
 
+@pytest.mark.parametrize(
+    ("teacher", "named"),
+    [
+        ({"kind": "procedural"}, "'openai'.* not 'procedural'"),
+        ({"kind": "recorded", "store": "s"}, "'openai'.* not 'recorded'"),
+        ({"kind": "openai", "model": "m", "base_url": ["http://a/v1", "http://b/v1"]}, "one base_url"),
+        ({"kind": "openai", "model": "m"}, None),
+    ],
+)
+def test_a_recipe_is_told_who_has_batches(teacher: dict[str, Any], named: str | None) -> None:
+    config = {"problems": {"source": "procedural"}, "teacher": teacher, "collect": {"mode": "batch"}}
+    if named is None:
+        assert TeacherCotsSettings.model_validate(config).collect.batch_size == 10_000
+    else:
+        with pytest.raises(ValidationError, match=rf"collect.mode: found 'batch', .*{named}"):
+            TeacherCotsSettings.model_validate(config)
+
+
 # Waiting
 
 
@@ -388,6 +416,19 @@ def test_an_interruption_says_that_batches_go_on(store: Store, caplog: pytest.Lo
         assert "4 requests in 2 batches go on at" in caplog.text
         assert run(asks(4), server, store).answered == 4
         assert len(submitted(server)) == 2
+
+
+def test_progress_tells_what_the_provider_has(store: Store) -> None:
+    seen = []
+
+    def show(tally: Tally) -> None:
+        seen.append((tally.done, tally.in_flight, tally.window))
+
+    with FaultServer(lambda asked: fault(503) if asked.attempt == 1 else answers(asked)) as server:
+        teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url))
+        asyncio.run(collect(asks(4), teacher, store, CollectSettings(mode="batch"), show, sleep=Waits()))
+    assert (max(in_flight for _, in_flight, _ in seen), seen[-1]) == (4, (4, 0, 0))
+    assert all(in_flight == window for _, in_flight, window in seen)
 
 
 # Money

@@ -65,12 +65,13 @@ class BatchEndpoint:
         """Upload the input of a batch and return the file's id."""
         import aiohttp
 
-        with aiohttp.MultipartWriter("form-data") as form:
-            form.append("batch").set_content_disposition("form-data", name="purpose")
-            content = form.append(b"".join(lines), {"Content-Type": "application/jsonl"})
-            content.set_content_disposition("form-data", name="file", filename="requests.jsonl")
-        # In the session's place, whose type is that of JSON.
-        return _name(await self._json("POST", "/files", data=form, headers={"Content-Type": form.content_type}))
+        form = aiohttp.FormData()
+        form.add_field("purpose", "batch")
+        form.add_field("file", b"".join(lines), filename="requests.jsonl", content_type="application/jsonl")
+        content = form()
+        # Named, as the session's own type is that of JSON.
+        headers = {"Content-Type": content.content_type}
+        return _name(await self._json("POST", "/files", data=content, headers=headers))
 
     async def create(self, file_id: str) -> str:
         """Create a batch of an uploaded file and return its id."""
