@@ -181,6 +181,17 @@ class BuilderSettings(Strict):
             raise ValueError("recordings are read by a teacher of kind 'recorded', and this one is not")
         return self
 
+    @model_validator(mode="after")
+    def _batches_have_a_provider(self) -> Self:
+        if self.collect.mode == "batch" and self.teacher is not None:
+            if self.teacher.kind != "openai":
+                raise ValueError(
+                    f"collect.mode: found 'batch', which a teacher of kind 'openai' can do, not {self.teacher.kind!r}"
+                )
+            if isinstance(self.teacher.base_url, tuple):
+                raise ValueError("collect.mode: found 'batch', which needs one base_url: a batch lives at one provider")
+        return self
+
     def knobs(self) -> dict[str, Any]:
         """Return the settings that decide what is in the rows, without paths: those enter by their content."""
         return self.model_dump(mode="json", include={"sampling", "max_characters"})

@@ -52,6 +52,8 @@ class CollectSettings(Strict):
             null.
         max_failure_rate: Share of requests that may stay without a completion before the run is an error.
         retry_failed: Ask again what failed for good in an earlier run. What ran out of tries is always asked again.
+        batch_size: Most requests in one batch of mode `batch`.
+        poll_seconds: Seconds between two looks at the batches; doubled, up to max_wait, while nothing has come.
     """
 
     mode: Literal["online", "batch"] = "online"
@@ -66,6 +68,8 @@ class CollectSettings(Strict):
     deadline: float | None = Field(default=None, gt=0)
     max_failure_rate: float = Field(default=0.1, ge=0, le=1)
     retry_failed: bool = False
+    batch_size: int = Field(default=10_000, ge=1, le=50_000)
+    poll_seconds: float = Field(default=15.0, gt=0)
 
 
 @dataclass
@@ -202,7 +206,7 @@ async def collect_rounds(
     `collect`, failures being counted for each round by itself: a bad round is not followed by another one.
     """
     report = CollectReport()
-    async with _Collection(
+    async with _kind(settings)(
         teacher, store, settings, progress, ledger, sleep, clock, rng or random.Random()
     ) as collection:
         for requests in rounds:
@@ -210,8 +214,16 @@ async def collect_rounds(
     return report
 
 
+def _kind(settings: CollectSettings) -> type[Collection]:
+    if settings.mode == "online":
+        return Collection
+    from toolkit.batches import BatchCollection  # imports this module
+
+    return BatchCollection
+
+
 class _Stopped(Exception):
-    """The run has ended before this request was answered; why stands in `_Collection.ending`."""
+    """The run has ended before this request was answered; why stands in `Collection.ending`."""
 
 
 @dataclass
@@ -223,7 +235,7 @@ class _Endpoint:
     rests: set[asyncio.Future[None]] = field(default_factory=set)
 
 
-class _Collection:
+class Collection:
     """State of one `collect_rounds`. All but the writing runs in one thread, so plain attributes need no locks."""
 
     def __init__(

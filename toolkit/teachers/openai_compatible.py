@@ -12,7 +12,8 @@ import math
 import os
 import re
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -135,21 +136,14 @@ class OpenAITeacher:
         """
         refuse_contrast(request, self.kind)
         try:
-            try:
-                body = _encode(self.body(request)).encode()
-            except UnicodeEncodeError:
-                reason = "the prompt holds a lone surrogate, which JSON in UTF-8 cannot carry"
-                raise TeacherError("permanent", reason) from None
+            body = encoded(self.body(request))
             async with self._open().post(f"{self.address}/chat/completions", data=body) as response:
-                content = self._without_key(await response.read())
+                content = self.without_key(await response.read())
             if response.status >= 300:
-                raise status_failure(response.status, _parsed(content, content), response.headers)
-            completion = read_completion(_parsed(content))
-            if completion.text and logprobs_of(completion) is None:
-                refuse_logprobs(request, "this server")
-            return completion
+                raise status_failure(response.status, parsed(content, content), response.headers)
+            return answer_to(request, parsed(content))
         except Exception as error:
-            raise self._failure(error) from None
+            raise self.failure(error) from None
 
     async def check(self) -> None:
         """Ask for the list of models, which costs nothing; a server that has none (404) or is busy passes.
@@ -176,14 +170,41 @@ class OpenAITeacher:
             async with self._open().get(f"{self.address}/models", timeout=limit) as response:
                 content = await response.read()
         except Exception as error:
-            raise Unreachable("fatal", f"{self.address} cannot be reached: {self._failure(error).reason}") from None
-        said = _parsed(content, b"")
+            raise Unreachable("fatal", f"{self.address} cannot be reached: {self.failure(error).reason}") from None
+        said = parsed(content, b"")
         if response.status in (401, 403):
-            failure = self._failure(status_failure(response.status, said or content, response.headers))
+            failure = self.failure(status_failure(response.status, said or content, response.headers))
             raise TeacherError("fatal", f"{self.address}: {failure.reason}")
         models = said.get("data") if isinstance(said, dict) else None
         names = [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
         self._listed = [name for name in names if isinstance(name, str)]
+
+    @asynccontextmanager
+    async def exchange(self, method: str, path: str, **content: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Exchange anything else with the server; the body of the response is still to be read.
+
+        It may take its time, as files may be large: the server must only not be silent for as long as it has for a
+        completion.
+
+        Args:
+            method: HTTP method.
+            path: What follows `address`.
+            content: As `aiohttp` takes it.
+
+        Raises:
+            TeacherError: Sorted as by `complete`; here as well as while the body is read.
+        """
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=self._config.timeout)
+        try:
+            async with self._open().request(method, self.address + path, timeout=limit, **content) as response:
+                if response.status >= 300:
+                    body = await response.read()
+                    raise status_failure(response.status, parsed(body, body), response.headers)
+                yield response
+        except Exception as error:
+            raise self.failure(error) from None
 
     async def close(self) -> None:
         """Release connections; the next request opens new ones."""
@@ -229,12 +250,12 @@ class OpenAITeacher:
     def _key(self) -> str:
         return os.environ.get(self._config.api_key_env, "")
 
-    def _without_key(self, content: bytes) -> bytes:
+    def without_key(self, content: bytes) -> bytes:
         """Take the key out of a response: what a server repeats is stored, and published with a dataset."""
         key = self._key()
         return content.replace(key.encode(), b"[key]") if len(key) >= _SHORTEST_SECRET else content
 
-    def _failure(self, error: Exception) -> TeacherError:
+    def failure(self, error: Exception) -> TeacherError:
         """Sort an error, without the key in its reason: some servers repeat the key that they refuse."""
         failure = failure_of(error)
         reason = failure.reason
@@ -247,6 +268,31 @@ class OpenAITeacher:
         reason = reason[:_LONGEST_REASON]
         more = {"billed": failure.billed, "overloaded": failure.overloaded}
         return type(failure)(failure.kind, reason, failure.retry_after, **more)
+
+
+def encoded(content: object) -> bytes:
+    """Return what is sent as JSON.
+
+    Raises:
+        TeacherError: `permanent`, where it holds what JSON cannot.
+    """
+    try:
+        return _encode(content).encode()
+    except UnicodeEncodeError:
+        reason = "the prompt holds a lone surrogate, which JSON in UTF-8 cannot carry"
+        raise TeacherError("permanent", reason) from None
+
+
+def answer_to(request: Request, response: object) -> Completion:
+    """Read the completion of a request.
+
+    Raises:
+        TeacherError: As `read_completion`; `fatal`, where log-probabilities were asked for and are not there.
+    """
+    completion = read_completion(response)
+    if completion.text and logprobs_of(completion) is None:
+        refuse_logprobs(request, "this server")
+    return completion
 
 
 def read_completion(response: object) -> Completion:
@@ -369,7 +415,7 @@ def _no_message(response: dict[str, Any]) -> TeacherError:
     return TeacherError(kind, reason, billed=True, overloaded=failure.overloaded)
 
 
-def _parsed(content: bytes, otherwise: object = None) -> Any:
+def parsed(content: bytes, otherwise: object = None) -> Any:
     """Return what a body holds as JSON; what is none is an error, or `otherwise` where that is given."""
     try:
         return json.loads(content)
