@@ -1,6 +1,6 @@
 """The teacher engine against the speed of the server, and against a bare aiohttp loop in the same run.
 
-    python benchmarks/teacher_engine.py [--only G1 G2 G5] [--json] [--peer distilabel=PYTHON] [--peer curator=PYTHON]
+    python benchmarks/teacher_engine.py [--only G1 G2 G5] [--json] [--peer distilabel=PYTHON]
 
 G1: heavy-tailed latencies; wall time over the greedy bound, which is a list scheduling of the same latencies on as many
 slots. G2: a fixed latency; rows a second over those of bare aiohttp, which stores nothing, in turns with it. G3: CPU
@@ -15,6 +15,7 @@ import argparse
 import asyncio
 import heapq
 import json
+import os
 import random
 import resource
 import statistics
@@ -168,7 +169,8 @@ def heavy_tail(rows: int) -> dict[str, float]:
 def peer_rate(name: str, python: str, url: str, rows: int) -> float:
     """Return the rows a second of another project's client, run by a Python that has it."""
     command = [python, str(Path(__file__).with_name("teacher_peers.py")), name, url, str(rows), str(SLOTS)]
-    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
     return rows / float(said.split()[-1])
 
 
@@ -220,7 +222,7 @@ def main() -> None:
     options.add_argument("--turns", type=int, default=3, help="turns of G2")
     options.add_argument("--few", type=int, default=1000, help="rows of G5")
     options.add_argument("--many", type=int, default=100_000, help="rows of G5")
-    options.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="distilabel or curator")
+    options.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="distilabel")
     options.add_argument("--serve", help=argparse.SUPPRESS)
     options.add_argument("--collect", nargs=2, help=argparse.SUPPRESS)
     args = options.parse_args()

@@ -1,13 +1,12 @@
 """Other projects' clients, asked the same as ours; run by `teacher_engine.py` with the Python of their environment.
 
-    PYTHON benchmarks/teacher_peers.py distilabel|curator URL ROWS SLOTS
+    PYTHON benchmarks/teacher_peers.py distilabel URL ROWS SLOTS
 
-Prints the seconds from the first to the last row, imports and setting up not counted where the client lets them apart.
+Prints the seconds it takes, imports not counted. `pip install "distilabel[openai]" requests` has all it needs.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 
@@ -36,21 +35,7 @@ def distilabel(url: str, rows: int, slots: int) -> float:
     return seconds
 
 
-def curator(url: str, rows: int, slots: int) -> float:
-    """Time one call; its own rate limits are set out of the way."""
-    os.environ |= {"CURATOR_DISABLE_CACHE": "1", "TELEMETRY_ENABLED": "0", "OPENAI_API_KEY": "none"}
-    from bespokelabs import curator as peer
-
-    limits = {"max_requests_per_minute": 10**7, "max_tokens_per_minute": 10**9, "max_concurrent_requests": slots}
-    llm = peer.LLM(model_name=MODEL, backend="openai", backend_params={"base_url": url, **limits})
-    began = time.perf_counter()
-    answers = llm([QUESTION.format(number) for number in range(rows)])
-    seconds = time.perf_counter() - began
-    assert len(getattr(answers, "dataset", answers)) == rows
-    return seconds
-
-
 if __name__ == "__main__":
     name, url, *numbers = sys.argv[1:]
-    client = {"distilabel": distilabel, "curator": curator}[name]
+    client = {"distilabel": distilabel}[name]
     print(f"\nseconds {client(url, *map(int, numbers))}")
