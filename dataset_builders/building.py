@@ -174,7 +174,7 @@ def build_dataset(
 def settings_digest(builder_name: str, settings: Any) -> str:
     """Return a digest of what a build starts from, without reading any of it: builder, settings and code.
 
-    What the rows cost, or may, and how fast a teacher is asked change none of them and are left out.
+    How fast a teacher is asked, what it costs and what it may cost are no part of it.
     """
     from dataset_builders import load_builder
 
