@@ -34,6 +34,7 @@ QUESTION = (
     "There are {} trees in the grove. Workers plant more today, and then there are more. How many did they plant?"
 )
 MODEL = "served"
+BOUNDS = {"G1": "at most 1.05", "G2": "at least 0.45", "G3_ms": "at most 1", "G5": "at most 1.5"}
 
 
 def latencies(spec: str) -> Iterator[float]:
@@ -164,8 +165,15 @@ def heavy_tail(rows: int) -> dict[str, float]:
     return {"G1": walls[0] / bound, "G1_bare": walls[1] / bound, "G1_bound_s": bound}
 
 
-def throughput(rows: int, turns: int) -> dict[str, float]:
-    """Measure G2 and G3, in turns, after one short turn that is not counted."""
+def peer_rate(name: str, python: str, url: str, rows: int) -> float:
+    """Return the rows a second of another project's client, run by a Python that has it."""
+    command = [python, str(Path(__file__).with_name("teacher_peers.py")), name, url, str(rows), str(SLOTS)]
+    said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    return rows / float(said.split()[-1])
+
+
+def throughput(rows: int, turns: int, peers: dict[str, str]) -> dict[str, float]:
+    """Measure G2 and G3, in turns, after one short turn that is not counted; then the peers, once."""
     walls: dict[str, list[float]] = {"ours": [], "bare": []}
     cpus: dict[str, list[float]] = {"ours": [], "bare": []}
     with server_of("0.05") as url:
@@ -176,6 +184,7 @@ def throughput(rows: int, turns: int) -> dict[str, float]:
                 wall, cpu = timed(client, url, rows)
                 walls[client.__name__].append(wall)
                 cpus[client.__name__].append(cpu)
+        others = {f"G2_{name}_rows_per_s": peer_rate(name, python, url, rows) for name, python in peers.items()}
     rates = {name: rows / statistics.median(seconds) for name, seconds in walls.items()}
     milliseconds = {name: statistics.median(seconds) / rows * 1000 for name, seconds in cpus.items()}
     return {
@@ -184,6 +193,7 @@ def throughput(rows: int, turns: int) -> dict[str, float]:
         "G2_bare_rows_per_s": rates["bare"],
         "G3_ms": milliseconds["ours"],
         "G3_bare_ms": milliseconds["bare"],
+        **others,
     }
 
 
@@ -210,6 +220,7 @@ def main() -> None:
     options.add_argument("--turns", type=int, default=3, help="turns of G2")
     options.add_argument("--few", type=int, default=1000, help="rows of G5")
     options.add_argument("--many", type=int, default=100_000, help="rows of G5")
+    options.add_argument("--peer", action="append", default=[], metavar="NAME=PYTHON", help="distilabel or curator")
     options.add_argument("--serve", help=argparse.SUPPRESS)
     options.add_argument("--collect", nargs=2, help=argparse.SUPPRESS)
     args = options.parse_args()
@@ -224,14 +235,14 @@ def main() -> None:
     if "G1" in args.only:
         found |= heavy_tail(args.heavy_rows)
     if "G2" in args.only:
-        found |= throughput(args.rows, args.turns)
+        found |= throughput(args.rows, args.turns, dict(peer.split("=", 1) for peer in args.peer))
     if "G5" in args.only:
         found |= memory(args.few, args.many)
     if args.json:
         print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            print(f"{name:<20} {value:10.3f}")
+        return
+    for name, value in found.items():
+        print(f"{name:<26} {value:10.3f}  {BOUNDS.get(name, '')}")
 
 
 if __name__ == "__main__":

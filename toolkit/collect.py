@@ -47,7 +47,8 @@ class CollectSettings(Strict):
         max_cost_usd: Most that the data may cost in US dollars, answers of earlier runs included.
         max_attempts: Tries of one request before it counts as failed.
         backoff: Seconds; the wait before try n+1 is drawn from [0, backoff * 2**(n-1)] (full jitter).
-        max_wait: Longest wait in seconds. A server that asks for a longer one fails the request for this run.
+        max_wait: Longest wait in seconds. A server that asks for a longer one fails the request for this run, and
+            ends the run where it is overloaded.
         deadline: Seconds that all tries of a request may take together with the waits between them; no limit where
             null.
         max_failure_rate: Share of requests that may stay without a completion before the run is an error.
@@ -375,6 +376,8 @@ class _Collection:
                 raise _Stopped
             wait = self._wait_after(attempt, outcome, ends)
             if isinstance(wait, TeacherError):
+                if outcome.overloaded and (outcome.retry_after or 0) > self.settings.max_wait:  # so it is for all
+                    self._stop(partial(self._unavailable, wait))
                 return wait
             if outcome.overloaded and outcome.retry_after:
                 rest = self._begin_pause(outcome.retry_after)
@@ -467,6 +470,7 @@ class _Collection:
             limits = self.settings
             rates = limits.requests_per_minute, limits.input_tokens_per_minute, limits.output_tokens_per_minute
             endpoint = self.endpoints[request.model] = _Endpoint(Pace(limits.concurrency, *rates, self.clock))
+            self.tally.window += limits.concurrency
         return endpoint
 
     def _written(self, request: Request, outcome: Outcome) -> None:

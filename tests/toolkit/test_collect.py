@@ -211,6 +211,15 @@ def test_a_longer_wait_than_allowed_fails_the_request_for_now(store: Store) -> N
     assert store.failure(ask("question 0")) == "asked to wait 86400 s, longer than max_wait: HTTP 429: quota of the day"
 
 
+def test_an_endpoint_that_is_spent_for_longer_is_not_asked_by_the_others(store: Store) -> None:
+    spent = TeacherError("retry", "HTTP 429: quota of the day", retry_after=86400, overloaded=True)
+    teacher = ScriptedTeacher(lambda *_: spent)
+    with pytest.raises(TeacherUnavailable, match=r"asked to wait 86400 s, longer than max_wait: HTTP 429"):
+        run(asks(100), teacher, store, concurrency=3)
+    assert sum(teacher.tries.values()) == 3
+    assert run(asks(100), ScriptedTeacher(), store).answered == 100
+
+
 def test_what_ran_out_of_tries_is_asked_again_by_the_next_run(store: Store) -> None:
     assert run(asks(2), ScriptedTeacher(lambda *_: RETRY), store, max_attempts=3).failed == 2
     assert store.failure(ask("question 0")) == "HTTP 503: busy (3 tries)"

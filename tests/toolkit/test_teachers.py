@@ -193,6 +193,18 @@ def test_a_local_server_is_asked_without_a_key_and_gets_no_other_key(monkeypatch
         assert "Authorization" not in server.asks[0].headers
 
 
+def test_a_proxy_of_the_environment_is_used_unless_it_says_not_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    with FaultServer(lambda _: completion("2")) as server:
+        for name in ("HTTP_PROXY", "NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("http_proxy", server.url.removesuffix("/v1"))
+        assert complete(server, base_url="http://teacher.invalid/v1").text == "2"
+        monkeypatch.setenv("no_proxy", "teacher.invalid")
+        with pytest.raises(Unreachable):
+            complete(server, base_url="http://teacher.invalid/v1")
+        assert len(server.asks) == 1
+
+
 # What comes back
 
 
