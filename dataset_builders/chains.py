@@ -13,8 +13,10 @@ from toolkit.alignment import key_spans
 from toolkit.answers import answer_clause, extract, kind_of, matches, split_answer
 from toolkit.problem import Problem
 
-# Some teachers run on into a question of their own; whatever follows is not part of the answer.
-_RUN_ON = re.compile(r"\n[^\S\n]*Q:")  # not `\n\s*`, quadratic in a run of blank lines
+# Some teachers run on into a question of their own, or into the next part of a contrastive prompt; whatever follows is
+# not part of the answer, and in the next prompt it would pass for a part of its layout. Blank lines before it are no
+# part of the pattern, which would be quadratic in their number.
+_RUN_ON = re.compile(r"\n[^\S\n]*(?:Q|(?:Right|Wrong) Response):")
 _NO_CHAIN = {
     "length": "truncated by length",
     "content_filter": "stopped by a content filter",

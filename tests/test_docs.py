@@ -58,7 +58,8 @@ def test_a_shown_command_names_what_exists(words: list[str], monkeypatch: pytest
     if program == "make":
         assert rest[0] in make_targets()
     elif program == "python":
-        assert (ROOT / rest[0]).is_file()
+        file = rest[1].replace(".", "/") + ".py" if rest[0] == "-m" else rest[0]
+        assert (ROOT / file).is_file()
     elif program == "accelerate":
         rest = rest[rest.index("toolkit/train.py") + 1 :]
         open_recipe(rest[0], rest[1:])

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from dataset_builders import load_builder
+from dataset_builders.building import build_dataset
 from toolkit.collect import CollectReport, CollectSettings, collect
 from toolkit.errors import UserError
 from toolkit.store import Store
@@ -115,3 +117,20 @@ def test_a_model_the_server_does_not_have_fails_in_the_servers_words(address: st
     requests = asks("another-model", 1)
     with Store(tmp_path / "s.db") as store, pytest.raises(UserError, match=r"HTTP 4\d\d.*another-model"):
         run(address, "another-model", requests, store)
+
+
+def test_a_build_asks_once_for_each_sample_and_says_what_came_of_it(address: str, model: str, tmp_path: Path) -> None:
+    config = {
+        "problems": {"source": "procedural", "n": 3},
+        "teacher": {"kind": "openai", "model": model, "base_url": address, "api_key_env": "NO_KEY_IS_NEEDED_HERE"},
+        "samples": 2,
+        "sampling": {"temperature": 1.0, "max_tokens": 8, "seed": 0},
+    }
+    settings = load_builder("teacher_cots").SETTINGS.model_validate(config)
+    places = {"hub_dir": tmp_path / "hub", "repo_id": "r", "revision": "v1.0.0", "command": "", "show_progress": False}
+    for _ in range(2):
+        # Random weights say nothing of use, and every sample is rejected for it.
+        with pytest.raises(UserError, match="no record is left to train on; cot: "):
+            build_dataset("teacher_cots", settings, tmp_path / "s.db", **places)
+        with Store(tmp_path / "s.db", read_only=True) as store:
+            assert store.stats().completions == 6
