@@ -1,8 +1,8 @@
 """Asks a teacher from many processes or machines: `collect`, run by the workers of a Ray Data dataset.
 
-Requests that the store lacks are the dataset's rows. A worker asks for a block of them with a teacher of its own and the
-ordinary engine, and hands every commit to one writer beside the store before a row counts as done. So there is one store
-with the same keys as ever: nothing to merge, and nothing lost with a worker, with its machine or with the driver but the
+Requests that the store lacks are the dataset's rows. A worker asks for a block of them with a teacher of its own and
+the ordinary engine, and hands every commit to one writer beside the store before a row counts as done. So there is one
+store with the same keys as ever, nothing to merge, and nothing lost with a worker, its machine or the driver but the
 requests in flight. Verdicts on mathematics, the one kind that takes long to judge, are computed in the same way.
 
 Ray is imported when something is run. A teacher's key is read from the environment of each worker and is in no task.
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import pickle
 import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +38,9 @@ Pair = tuple[str, str]
 
 _FILLINGS = 100  # of a worker's window make a block: at its end the window drains, and nothing else waits for that
 _PAIRS = 256  # in a block: seconds of judging, so that all workers end at nearly the same time
-_TRIES = 5  # of a block whose worker died, so that one that kills its workers does not pay for windows for ever
+_TRIES = 5  # of a block whose worker died: one that kills its workers must not pay for a window each time for ever
 _POLL_S = 0.5
+_TOKENS = ("prompt_tokens", "completion_tokens")
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def ray_cluster() -> Iterator[None]:
         yield
         return
     try:
-        ray.init(log_to_driver=False, logging_level="warning", include_dashboard=False)
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, include_dashboard=False)
     except (ConnectionError, ValueError) as error:
         raise UserError(f"--engine ray: {' '.join(str(error).split())}") from None
     try:
@@ -139,10 +140,10 @@ class _Round:
 
     def run(self, requests: Iterable[Request]) -> CollectReport:
         refs = list(self._blocks(requests))
-        report = CollectReport(cached=self.cached)
-        if refs:
-            report += self._ask(refs)
-            self._refuse_too_many_failures(report, refs)
+        if not refs:
+            return CollectReport(cached=self.cached)
+        report = self._ask(refs)
+        self._refuse_too_many_failures(report, refs)
         return report
 
     def _blocks(self, requests: Iterable[Request]) -> Iterator[Any]:
@@ -175,43 +176,45 @@ class _Round:
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        writer = ray.remote(_Writer).options(num_cpus=0, scheduling_strategy=here).remote(self.store.path.absolute())
+        writer: Any = ray.remote(_Writer).options(num_cpus=0, scheduling_strategy=here)
+        writer = writer.remote(self.store.path.absolute())
         asked = _dataset(refs).map_batches(
             _Worker,
             fn_constructor_args=(self.teacher, _share(self.settings, self.workers), writer, self.store.path),
             batch_size=None,
             batch_format="pyarrow",
             compute=ray.data.ActorPoolStrategy(size=self.workers, max_tasks_in_flight_per_actor=1),
-            max_task_retries=_TRIES,
             **({"num_gpus": 1} if self.on_gpu else {"num_cpus": 1}),
         )
-        report = CollectReport()
+        failed = 0
         try:
             with self._shown(writer):
                 for row in _rows(asked):
                     if row["fault"]:
                         raise UserError(row["fault"])
-                    report += CollectReport(**row["report"])
+                    failed += row["failed"]
+            # The workers' own reports would miss what one asked before it died.
+            brought: CollectReport = ray.get(writer.report.remote())
+            return replace(brought, cached=self.cached, failed=failed)
         finally:
             ray.kill(writer)
-        return report
 
     @contextmanager
     def _shown(self, writer: Any) -> Iterator[None]:
         """Ask the writer now and then what has come in, in a thread: the rows come only with whole blocks."""
         import ray
 
+        if (progress := self.progress) is None:
+            yield
+            return
         done = threading.Event()
 
         def show() -> None:
             while not done.wait(_POLL_S):
                 with contextlib.suppress(ray.exceptions.RayError):
-                    answered, failed = ray.get(writer.counted.remote())
-                    self.progress(self.cached + answered + failed, None, failed)
+                    brought = ray.get(writer.report.remote())
+                    progress(self.cached + brought.asked, None, brought.failed)
 
-        if self.progress is None:
-            yield
-            return
         shown = threading.Thread(target=show, daemon=True)
         shown.start()
         try:
@@ -246,16 +249,16 @@ class _Worker:
         self._fault = ""
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
-        """Return one row: what `collect` reports, and why it stopped or an empty string."""
+        """Return one row: how many requests got no completion, and why asking stopped or an empty string."""
         report = CollectReport()
         requests = list(_requests(block))
         if not self._fault:  # what stopped one block would stop the next one, after a window of requests
-            store: Any = _WrittenThrough(self._writer, self._path, requests)
             try:
+                store: Any = _WrittenThrough(self._writer, self._path, requests)
                 report = asyncio.run(collect(requests, self._teacher, store, self._settings))
             except UserError as error:
                 self._fault = str(error)
-        return {"report": [asdict(report)], "fault": [self._fault]}
+        return {"failed": [report.failed], "fault": [self._fault]}
 
 
 class _Writer:
@@ -263,29 +266,36 @@ class _Writer:
 
     def __init__(self, path: Path) -> None:
         self._store = Store(path)
-        self._answered = self._failed = 0
+        self._report = CollectReport()
+        self._begun = Counter[str]()
 
-    def standings(self, requests: list[Request]) -> list[Standing | None]:
-        return [self._store.standing(request) for request in requests]
+    def begin(self, requests: list[Request]) -> dict[str, Standing | None]:
+        """Return the standing of every request of a block, by digest."""
+        first = requests[0].digest
+        self._begun[first] += 1
+        if self._begun[first] > _TRIES:
+            raise UserError(f"a block of {len(requests)} requests has killed {_TRIES} workers one after the other")
+        return {request.digest: self._store.standing(request) for request in requests}
 
     def failure(self, request: Request) -> str | None:
         return self._store.failure(request)
 
     def put_many(self, answers: list[tuple[Request, Completion]]) -> None:
         self._store.put_many(answers)
-        self._answered += len(answers)
+        tokens = [sum(getattr(completion, name) for _, completion in answers) for name in _TOKENS]
+        self._report += CollectReport(len(answers), len(answers), 0, 0, *tokens)
 
     def put_failure(self, request: Request, reason: str, permanent: bool) -> None:
         self._store.put_failure(request, reason, permanent)
-        self._failed += 1
+        self._report += CollectReport(asked=1, failed=1)
 
-    def counted(self) -> tuple[int, int]:
-        """Return the answers and the failures that came in."""
-        return self._answered, self._failed
+    def report(self) -> CollectReport:
+        """Return what has come in, from all workers, those that died included."""
+        return self._report
 
 
 class _WrittenThrough:
-    """What `collect` sees of the store in a worker: standings as of the block's begin, and writes that wait for the disk.
+    """What `collect` sees of the store in a worker: a block's standings when it begins, writes that wait for the disk.
 
     A block that is tried again, because its first worker died, so finds what that one had brought in.
     """
@@ -293,8 +303,7 @@ class _WrittenThrough:
     def __init__(self, writer: Any, path: Path, requests: list[Request]) -> None:
         self.path = path
         self._writer = writer
-        standings = self._call("standings", requests)
-        self._standings = {request.digest: found for request, found in zip(requests, standings, strict=True)}
+        self._standings: dict[str, Standing | None] = self._call("begin", requests)
 
     def standing(self, request: Request) -> Standing | None:
         return self._standings[request.digest]
@@ -312,7 +321,10 @@ class _WrittenThrough:
     def _call(self, name: str, *arguments: Any) -> Any:
         import ray
 
-        return ray.get(getattr(self._writer, name).remote(*arguments))
+        try:
+            return ray.get(getattr(self._writer, name).remote(*arguments))
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from None  # a UserError, as the store raised it
 
 
 def _share(settings: CollectSettings, workers: int) -> CollectSettings:
