@@ -9,56 +9,101 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
-from dataclasses import astuple, dataclass
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple, dataclass, field, fields, replace
+from functools import partial
+from types import TracebackType
+from typing import Literal, Protocol, Self
 
 from pydantic import Field
 
 from toolkit.errors import UserError
+from toolkit.pacing import Clock, Pace, Sent
 from toolkit.schema import Strict
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request, Teacher, TeacherError
 
-Progress = Callable[[int, int | None, int], None]
-"""Called with (requests done, requests in all or None where unknown, requests failed) whenever one of them changes."""
-
 Sleep = Callable[[float], Awaitable[None]]
+Outcome = Completion | TeacherError
+
+_LET_OTHERS_RUN = 256  # requests found in the store in a row, after which answers that came meanwhile are looked at
+_LONGEST_LIST = 10
 
 
 class CollectSettings(Strict):
     """How a teacher is asked.
 
     Attributes:
-        concurrency: Requests in flight at once. More is faster until the server's own limit; then it only waits.
+        mode: `batch` asks through the provider's batch API, which is cheaper and takes hours.
+        concurrency: Requests in flight at once. More is faster until the server's own limit; then it only waits. Where
+            the server says that it is overloaded, fewer are sent until it bears more again.
+        requests_per_minute: The endpoint's rate limit; none where null, as for the next two. Each teacher has its own.
+        input_tokens_per_minute: Its limit of prompt tokens.
+        output_tokens_per_minute: Its limit of completion tokens.
+        max_cost_usd: Most that the data may cost in US dollars, answers of earlier runs included.
         max_attempts: Tries of one request before it counts as failed.
         backoff: Seconds; the wait before try n+1 is drawn from [0, backoff * 2**(n-1)] (full jitter).
         max_wait: Longest wait in seconds. A server that asks for a longer one fails the request for this run.
+        deadline: Seconds that all tries of a request may take together with the waits between them; no limit where
+            null.
         max_failure_rate: Share of requests that may stay without a completion before the run is an error.
         retry_failed: Ask again what failed for good in an earlier run. What ran out of tries is always asked again.
     """
 
+    mode: Literal["online", "batch"] = "online"
     concurrency: int = Field(default=32, ge=1, le=1000)
+    requests_per_minute: float | None = Field(default=None, gt=0)
+    input_tokens_per_minute: float | None = Field(default=None, gt=0)
+    output_tokens_per_minute: float | None = Field(default=None, gt=0)
+    max_cost_usd: float | None = Field(default=None, ge=0)
     max_attempts: int = Field(default=6, ge=1)
     backoff: float = Field(default=0.5, ge=0)
     max_wait: float = Field(default=120.0, ge=0)
+    deadline: float | None = Field(default=None, gt=0)
     max_failure_rate: float = Field(default=0.1, ge=0, le=1)
     retry_failed: bool = False
 
 
-@dataclass(frozen=True)
-class CollectReport:
-    """What one run did.
+@dataclass
+class Tally:
+    """Where a collection stands; one object, changed as it goes on.
 
     Attributes:
-        asked: Requests that were put to the teacher, however many tries each took.
-        answered: Requests of this run that got a completion.
+        total: Requests in all; None where unknown.
+        done: Requests that need nothing more: cached, answered or failed.
         cached: Requests that needed no asking: the store had the answer, or the same request came before in this run.
+        asked: Requests that were put to the teacher, however many tries each took.
+        answered: Requests of this run whose completion is on disk.
         failed: Requests without a completion, those included that failed for good earlier and were not asked again.
+        in_flight: Requests that the teacher has at this moment.
+        window: Requests that may be in flight at this moment.
         prompt_tokens: Prompt tokens billed for this run's answers.
         completion_tokens: Completion tokens billed for this run's answers.
     """
+
+    total: int | None = 0
+    done: int = 0
+    cached: int = 0
+    asked: int = 0
+    answered: int = 0
+    failed: int = 0
+    in_flight: int = 0
+    window: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+Progress = Callable[[Tally], None]
+"""Called with the tally whenever it changes."""
+
+
+@dataclass(frozen=True)
+class CollectReport:
+    """What one run did; the words are those of `Tally`."""
 
     asked: int = 0
     answered: int = 0
@@ -71,8 +116,33 @@ class CollectReport:
         return CollectReport(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
+class Ledger(Protocol):
+    """Counts what is spent, and says whether another request may be; `toolkit.spending` has it."""
+
+    @property
+    def spent(self) -> float:
+        """US dollars that are gone."""
+        ...
+
+    def remember(self, completion: Completion) -> None:
+        """Count an answer that the store had already."""
+        ...
+
+    def reserve(self, request: Request) -> bool:
+        """Set the most aside that this request can cost; False where the cap does not allow it."""
+        ...
+
+    def settle(self, request: Request, outcome: Outcome) -> None:
+        """Count what a try cost in place of what was set aside for it."""
+        ...
+
+
 class TeacherUnavailable(UserError):
     """No request of this run can be answered: bad key, unknown model, unreachable host."""
+
+
+class CostCapReached(UserError):
+    """What is left below `max_cost_usd` may not be enough for the next request."""
 
 
 async def collect(
@@ -82,7 +152,9 @@ async def collect(
     settings: CollectSettings,
     progress: Progress | None = None,
     *,
+    ledger: Ledger | None = None,
     sleep: Sleep = asyncio.sleep,
+    clock: Clock = time.monotonic,
     rng: random.Random | None = None,
 ) -> CollectReport:
     """Bring a completion of every request into the store, asking only for what it lacks.
@@ -95,20 +167,21 @@ async def collect(
         requests: What to ask; identical requests are asked once.
         teacher: Who is asked.
         store: Where completions and failures go.
-        settings: Window, retries and the failures allowed.
+        settings: Window, rate limits, retries and the failures allowed.
         progress: Told about every change; silent where None.
+        ledger: Counts what is spent; nobody does where None, and then there can be no `settings.max_cost_usd`.
         sleep: Waits between tries; tests pass their own.
+        clock: Tells the seconds by which rates and deadlines are measured; tests pass their own.
         rng: Draws the jitter of the waits; it never influences what is asked.
 
     Raises:
         TeacherUnavailable: The teacher cannot answer any request. Answers that were on their way are kept.
-        UserError: More requests failed than `settings.max_failure_rate` allows.
+        CostCapReached: The cap leaves no room for the next request. It is never exceeded.
+        UserError: More requests failed than `settings.max_failure_rate` allows, or the store cannot be written.
     """
-    collection = _Collection(teacher, store, settings, progress, sleep, rng or random.Random())
-    try:
-        return await collection.run(requests)
-    finally:
-        await teacher.close()
+    return await collect_rounds(
+        [requests], teacher, store, settings, progress, ledger=ledger, sleep=sleep, clock=clock, rng=rng
+    )
 
 
 async def collect_rounds(
@@ -117,18 +190,23 @@ async def collect_rounds(
     store: Store,
     settings: CollectSettings,
     progress: Progress | None = None,
+    *,
+    ledger: Ledger | None = None,
+    sleep: Sleep = asyncio.sleep,
+    clock: Clock = time.monotonic,
+    rng: random.Random | None = None,
 ) -> CollectReport:
     """Collect round after round and return the sum; a round is drawn once all before it are in the store.
 
-    So `rounds` may be a generator that reads the store to decide what to ask next.
-
-    Raises:
-        TeacherUnavailable: As `collect`.
-        UserError: As `collect`, for each round by itself: a bad round is not followed by another one.
+    So `rounds` may be a generator that reads the store to decide what to ask next. Arguments and errors are those of
+    `collect`, failures being counted for each round by itself: a bad round is not followed by another one.
     """
     report = CollectReport()
-    for requests in rounds:
-        report += await collect(requests, teacher, store, settings, progress)
+    async with _Collection(
+        teacher, store, settings, progress, ledger, sleep, clock, rng or random.Random()
+    ) as collection:
+        for requests in rounds:
+            report += await collection.run(requests)
     return report
 
 
@@ -139,18 +217,30 @@ def progress_line(description: str) -> Iterator[Progress]:
 
     with tqdm(desc=description, unit=" requests", disable=None) as bar:
 
-        def show(done: int, total: int | None, failed: int) -> None:
-            if total != bar.total or done < bar.n:  # the next round
-                bar.reset(total)
-            if failed:
-                bar.set_postfix(failed=failed, refresh=False)
-            bar.update(done - bar.n)
+        def show(tally: Tally) -> None:
+            bar.total = tally.total
+            if tally.failed:
+                bar.set_postfix(failed=tally.failed, refresh=False)
+            bar.update(tally.done - bar.n)
 
         yield show
 
 
+class _Stopped(Exception):
+    """The run has ended before this request was answered; why stands in `_Collection.ending`."""
+
+
+@dataclass
+class _Endpoint:
+    """Who answers the requests of one model: its pace, whose turn it is to be sent, and the rests that it asked for."""
+
+    pace: Pace
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    rests: set[asyncio.Future[None]] = field(default_factory=set)
+
+
 class _Collection:
-    """State of one `collect`. Everything runs in one thread, so plain attributes need no locks."""
+    """State of one `collect_rounds`. All but the writing runs in one thread, so plain attributes need no locks."""
 
     def __init__(
         self,
@@ -158,175 +248,285 @@ class _Collection:
         store: Store,
         settings: CollectSettings,
         progress: Progress | None,
+        ledger: Ledger | None,
         sleep: Sleep,
+        clock: Clock,
         rng: random.Random,
     ) -> None:
+        if settings.max_cost_usd is not None and ledger is None:
+            raise UserError(f"max_cost_usd: found {settings.max_cost_usd:g}, and nobody counts what is spent")
         self.teacher, self.store, self.settings = teacher, store, settings
-        self.progress, self.sleep, self.rng = progress, sleep, rng
-        self.counts = Counter[str]()
-        self.total: int | None = None
-        self.in_flight: set[str] = set()
+        self.progress, self.ledger = progress, ledger
+        self.sleep, self.clock, self.rng = sleep, clock, rng
+        self.tally = Tally()
+        self.endpoints: dict[str, _Endpoint] = {}
+        self.open_digests: set[str] = set()
         self.failed: set[str] = set()
+        self.paid: set[bytes] = set()
         self.reasons: Counter[str] = Counter()
-        self.fatal: TeacherError | None = None
+        self.ending: Callable[[], Exception] | None = None
         self.pauses: set[asyncio.Future[None]] = set()
-        self.unsaved: list[tuple[Request, Completion | TeacherError]] = []
-        self.saved: asyncio.Future[None] | None = None
+        self.changed = asyncio.Event()
+        self.writer = _Writer(store, self._written, self._stop)
+        self.opened = ExitStack()
+        self.is_open = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        try:
+            await self.teacher.close()
+        finally:
+            self.writer.close()
+            self.opened.close()
 
     async def run(self, requests: Iterable[Request]) -> CollectReport:
-        self.total = len(requests) if isinstance(requests, Sized) else None
-        open_requests = self._to_ask(requests)
-        first = next(open_requests, None)
+        """Do one round."""
+        before = replace(self.tally)
+        size = len(requests) if isinstance(requests, Sized) else None
+        self.tally.total = None if size is None or self.tally.total is None else self.tally.total + size
+        self.failed.clear()
+        self.reasons.clear()
+        to_ask = self._to_ask(requests)
+        first = next((request for request in to_ask if request is not None), None)
         if first is not None:
-            try:
-                await self.teacher.check()
-            except TeacherError as error:
-                raise self._unavailable(error) from None
-            await self._ask_all(itertools.chain([first], open_requests))
-        if self.fatal is not None:
-            raise self._unavailable(self.fatal)
-        report = CollectReport(**self.counts)
+            await self._open()
+            await self._ask_all(itertools.chain([first], to_ask))
+        if self.ending is not None:
+            raise self.ending()
+        names = [each.name for each in fields(CollectReport)]
+        report = CollectReport(**{name: getattr(self.tally, name) - getattr(before, name) for name in names})
         self._refuse_too_many_failures(report)
         return report
 
-    def _to_ask(self, requests: Iterable[Request]) -> Iterator[Request]:
-        """Yield what has to be asked, deciding about each request only when the window has room for it."""
+    async def _open(self) -> None:
+        """Get ready to ask: be the only one who collects into this store, and have the teacher checked."""
+        if self.is_open:
+            return
+        self.opened.enter_context(self.store.collecting())
+        try:
+            await self.teacher.check()
+        except TeacherError as error:
+            raise self._unavailable(error) from None
+        self.is_open = True
+
+    def _to_ask(self, requests: Iterable[Request]) -> Iterator[Request | None]:
+        """Yield what has to be asked, deciding about each request only when the window has room for it.
+
+        A None between them asks for nothing but a moment for others.
+        """
+        skipped = 0
         for request in requests:
+            if request.digest in self.open_digests or request.digest in self.failed:
+                self.tally.cached += 1
+                self._did_one()
+                continue
             standing = self.store.standing(request)
-            if standing == "answered" or request.digest in self.in_flight or request.digest in self.failed:
-                self._count(cached=1)
+            if standing == "answered":
+                self._remember(request)
+                self.tally.cached += 1
+                self._did_one()
             elif standing == "refused" and not self.settings.retry_failed:
                 self._count_failure(request, self.store.failure(request) or "")
             else:
-                self.in_flight.add(request.digest)
-                self._count(asked=1)
+                self.open_digests.add(request.digest)
+                self.tally.asked += 1
                 yield request
+                continue
+            skipped += 1
+            if skipped % _LET_OTHERS_RUN == 0:
+                yield None
 
-    async def _ask_all(self, requests: Iterator[Request]) -> None:
+    def _remember(self, request: Request) -> None:
+        """Count what an answer in the store cost, once however often it is named."""
+        if self.ledger is None or (digest := bytes.fromhex(request.digest)) in self.paid:
+            return
+        self.paid.add(digest)
+        if (completion := self.store.get(request)) is not None:
+            self.ledger.remember(completion)
+
+    async def _ask_all(self, requests: Iterator[Request | None]) -> None:
         workers = [asyncio.create_task(self._work(requests)) for _ in range(self.settings.concurrency)]
         try:
             await asyncio.gather(*workers)
         finally:
-            for worker in workers:
-                worker.cancel()
+            for task in [*workers, *self.pauses]:
+                task.cancel()
             await asyncio.gather(*workers, return_exceptions=True)
-            self._commit()  # what was answered in the very moment of an interruption
+            await self.writer.drain()  # what was answered in the very moment of an interruption
 
-    async def _work(self, requests: Iterator[Request]) -> None:
+    async def _work(self, requests: Iterator[Request | None]) -> None:
         """Be one slot of the window: the workers share one iterator, and each takes the next request when free."""
-        outcome: Completion | TeacherError
         for request in requests:
-            if self.fatal is not None:
-                return
+            if request is None:
+                await asyncio.sleep(0)
+                continue
             try:
                 outcome = await self._answer(request)
-            except TeacherError as error:
-                if error.kind == "fatal":
-                    self._stop(error)
-                    return
-                outcome = error
-            await self._save(request, outcome)
+            except _Stopped:
+                return
+            await self.writer.save(request, outcome)
+            if self.ending is not None:
+                return
 
-    async def _answer(self, request: Request) -> Completion:
+    async def _answer(self, request: Request) -> Outcome:
+        """Ask until there is an answer, or a reason not to ask again."""
         # A loop rather than tenacity: the wait depends on the error, ends early when the run stops, and an answer at
         # the first try, the usual case, costs nothing.
+        endpoint = self._endpoint_of(request)
+        ends: float | None = None
         for attempt in itertools.count(1):
-            try:
-                return await self.teacher.complete(request)
-            except TeacherError as error:
-                if error.kind != "retry":
-                    raise
-                wait = self._wait_after(attempt, error)
-            if self.fatal is None:
-                await self._pause(wait)
-            if self.fatal is not None:
-                raise self.fatal
+            sent = await self._send(request, endpoint)
+            if ends is None and self.settings.deadline is not None:
+                ends = self.clock() + self.settings.deadline
+            outcome = await self._try(request, ends)
+            self._settle(request, endpoint, sent, outcome)
+            if isinstance(outcome, Completion) or outcome.kind == "permanent":
+                return outcome
+            if outcome.kind == "fatal":
+                self._stop(partial(self._unavailable, outcome))
+                raise _Stopped
+            wait = self._wait_after(attempt, outcome, ends)
+            if isinstance(wait, TeacherError):
+                return wait
+            if outcome.overloaded and outcome.retry_after:
+                rest = self._begin_pause(outcome.retry_after)
+                endpoint.rests.add(rest)
+                rest.add_done_callback(endpoint.rests.discard)
+            await asyncio.wait([self._begin_pause(wait)])
         raise AssertionError("itertools.count never ends")
 
-    def _wait_after(self, attempt: int, error: TeacherError) -> float:
-        """Return how long to wait after this failed try, or raise if there should be no other one."""
-        if attempt >= self.settings.max_attempts:
-            raise TeacherError("retry", f"{error.reason} ({attempt} tries)")
-        jitter = self.rng.uniform(0, min(self.settings.backoff * 2 ** (attempt - 1), self.settings.max_wait))
-        if error.retry_after is None:
-            return jitter
-        if error.retry_after > self.settings.max_wait:
-            reason = f"asked to wait {error.retry_after:.0f} s, longer than max_wait: {error.reason}"
-            raise TeacherError("retry", reason)
-        return error.retry_after + jitter  # never early, and not all requests in the same instant
+    async def _send(self, request: Request, endpoint: _Endpoint) -> Sent:
+        """Wait until this request may be sent: the endpoint rests no more, and window, rates and cap have room.
 
-    async def _pause(self, seconds: float) -> None:
-        pause = asyncio.ensure_future(self.sleep(seconds))
-        self.pauses.add(pause)
+        First come, first served, so that none starves, however large it is.
+        """
+        async with endpoint.turn:
+            while self.ending is None:
+                if endpoint.rests:
+                    await asyncio.wait(endpoint.rests)
+                elif not endpoint.pace.window.has_room:
+                    await self._change()
+                elif (wait := endpoint.pace.wait(request)) > 0:
+                    await asyncio.wait([self._begin_pause(wait)])
+                elif self.ledger is None or self.ledger.reserve(request):
+                    self.tally.in_flight += 1
+                    return endpoint.pace.send(request)
+                elif self.tally.in_flight:
+                    await self._change()
+                else:
+                    self._stop(self._cap_reached)
+        raise _Stopped
+
+    async def _try(self, request: Request, ends: float | None) -> Outcome:
         try:
-            await asyncio.wait([pause])  # unlike awaiting it, this returns when `_stop` cancels it
-        finally:
-            self.pauses.discard(pause)
-            pause.cancel()
+            if ends is None:
+                return await self.teacher.complete(request)
+            async with asyncio.timeout(max(0.0, ends - self.clock())):
+                return await self.teacher.complete(request)
+        except TeacherError as error:
+            return error
+        except TimeoutError:
+            return TeacherError("retry", "no answer within the deadline", billed=True)
 
-    def _stop(self, error: TeacherError) -> None:
+    def _settle(self, request: Request, endpoint: _Endpoint, sent: Sent, outcome: Outcome) -> None:
+        endpoint.pace.settle(sent, outcome)
+        if self.ledger is not None:
+            self.ledger.settle(request, outcome)
+            self.paid.add(bytes.fromhex(request.digest))
+        self.tally.in_flight -= 1
+        self.tally.window = sum(each.pace.window.size for each in self.endpoints.values())
+        self.changed.set()
+        self._tell()
+
+    def _wait_after(self, attempt: int, error: TeacherError, ends: float | None) -> float | TeacherError:
+        """Return how long to wait after this failed try, or the failure if there should be no other one."""
+        if attempt >= self.settings.max_attempts:
+            return TeacherError("retry", f"{error.reason} ({attempt} tries)")
+        wait = self.rng.uniform(0, min(self.settings.backoff * 2 ** (attempt - 1), self.settings.max_wait))
+        if error.retry_after is not None:
+            if error.retry_after > self.settings.max_wait:
+                reason = f"asked to wait {error.retry_after:.0f} s, longer than max_wait: {error.reason}"
+                return TeacherError("retry", reason)
+            wait += error.retry_after  # never early, and not all requests in the same instant
+        if ends is not None and self.clock() + wait >= ends:
+            return TeacherError("retry", f"{error.reason} ({attempt} tries within {self.settings.deadline:g} s)")
+        return wait
+
+    def _begin_pause(self, seconds: float) -> asyncio.Future[None]:
+        """Begin a wait that ends early when the run stops; it is waited for by `asyncio.wait`, which minds no end."""
+        pause = asyncio.ensure_future(self.sleep(seconds))
+        if self.ending is not None:
+            pause.cancel()
+        self.pauses.add(pause)
+        pause.add_done_callback(self.pauses.discard)
+        return pause
+
+    async def _change(self) -> None:
+        """Return when a request has come back or the run stops."""
+        self.changed.clear()
+        await self.changed.wait()
+
+    def _stop(self, ending: Callable[[], Exception]) -> None:
         """Ask nothing more. Requests in flight are paid for, so their answers are waited for; pauses are cut."""
-        self.fatal = self.fatal or error
+        self.ending = self.ending or ending
         for pause in self.pauses:
             pause.cancel()
+        self.changed.set()
 
-    def _save(self, request: Request, outcome: Completion | TeacherError) -> Awaitable[None]:
-        """Return when the outcome is on disk. Outcomes of the same turn of the event loop share one transaction."""
-        if self.saved is None:
-            loop = asyncio.get_running_loop()
-            self.saved = loop.create_future()
-            loop.call_soon(self._commit)
-        self.unsaved.append((request, outcome))
-        return self.saved
+    def _endpoint_of(self, request: Request) -> _Endpoint:
+        endpoint = self.endpoints.get(request.model)
+        if endpoint is None:
+            limits = self.settings
+            rates = limits.requests_per_minute, limits.input_tokens_per_minute, limits.output_tokens_per_minute
+            endpoint = self.endpoints[request.model] = _Endpoint(Pace(limits.concurrency, *rates, self.clock))
+        return endpoint
 
-    def _commit(self) -> None:
-        outcomes, saved = self.unsaved, self.saved
-        self.unsaved, self.saved = [], None
-        if saved is None:
+    def _written(self, request: Request, outcome: Outcome) -> None:
+        """Count an outcome that is on disk."""
+        self.open_digests.discard(request.digest)
+        if isinstance(outcome, TeacherError):
+            self._count_failure(request, outcome.reason)
             return
-        try:
-            self._write(outcomes)
-        except Exception as error:
-            if saved.done():  # the waiting workers are cancelled already
-                raise
-            saved.set_exception(error)
-        else:
-            if not saved.done():
-                saved.set_result(None)
-
-    def _write(self, outcomes: list[tuple[Request, Completion | TeacherError]]) -> None:
-        answers = [(request, outcome) for request, outcome in outcomes if isinstance(outcome, Completion)]
-        if answers:
-            self.store.put_many(answers)
-        for request, completion in answers:
-            self.in_flight.discard(request.digest)
-            self._count(
-                answered=1,
-                prompt_tokens=completion.prompt_tokens,
-                completion_tokens=completion.completion_tokens,
-            )
-        for request, outcome in outcomes:
-            if isinstance(outcome, TeacherError):
-                self.store.put_failure(request, outcome.reason, permanent=outcome.kind == "permanent")
-                self.in_flight.discard(request.digest)
-                self._count_failure(request, outcome.reason)
+        self.tally.answered += 1
+        self.tally.prompt_tokens += outcome.prompt_tokens
+        self.tally.completion_tokens += outcome.completion_tokens
+        self._did_one()
 
     def _count_failure(self, request: Request, reason: str) -> None:
         self.failed.add(request.digest)
         self.reasons[reason] += 1
-        self._count(failed=1)
+        self.tally.failed += 1
+        self._did_one()
 
-    def _count(self, **more: int) -> None:
-        for name, number in more.items():
-            self.counts[name] += number
+    def _did_one(self) -> None:
+        self.tally.done += 1
+        self._tell()
+
+    def _tell(self) -> None:
         if self.progress is not None:
-            done = self.counts["cached"] + self.counts["answered"] + self.counts["failed"]
-            self.progress(done, self.total, self.counts["failed"])
+            self.progress(self.tally)
 
     def _unavailable(self, error: TeacherError) -> TeacherUnavailable:
         return TeacherUnavailable(
-            f"the {self.teacher.kind} teacher ({self.teacher.model}) cannot answer: {error.reason}. "
-            f"{self.counts['answered']} completions of this run are kept in {self.store.path}; "
+            f"the {self.teacher.kind} teacher ({self.teacher.model}) cannot answer: {error.reason}. {self._kept()}"
+        )
+
+    def _cap_reached(self) -> CostCapReached:
+        cap, spent = self.settings.max_cost_usd, self.ledger.spent if self.ledger else 0.0
+        total = self.tally.total
+        left = "" if total is None else f"{total - self.tally.done} of {total} requests are still open. "
+        return CostCapReached(
+            f"max_cost_usd: {spent:.4f} of {cap or 0:g} US dollars are spent, and the next request might cost more "
+            f"than what is left. {left}Raise it to go on. {self._kept()}"
+        )
+
+    def _kept(self) -> str:
+        return (
+            f"{self.tally.answered} completions of this run are kept in {self.store.path}; "
             "the same command asks only for the rest."
         )
 
@@ -342,3 +542,90 @@ class _Collection:
             f"in {self.store.path}. The same command asks again what ran out of tries; what failed for good is "
             "asked again with retry_failed: true."
         )
+
+
+class _Writer:
+    """Puts outcomes into the store from one thread of its own: at once, all that came while it wrote those before.
+
+    So a slow disk makes transactions larger, and never holds up the event loop. Where writing fails, the run is
+    stopped, and what was answered is tried once more at its end.
+
+    Args:
+        store: Where they go.
+        written: Told about each outcome that is on disk.
+        stop: Told to stop the run, with what makes its error.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        written: Callable[[Request, Outcome], None],
+        stop: Callable[[Callable[[], Exception]], None],
+    ) -> None:
+        self._store, self._written, self._stop = store, written, stop
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._unsaved: list[tuple[Request, Outcome]] = []
+        self._saved: asyncio.Future[None] | None = None
+        self._writing: asyncio.Task[None] | None = None
+        self._fault: Exception | None = None  # the first one
+
+    def save(self, request: Request, outcome: Outcome) -> Awaitable[None]:
+        """Return when the outcome is on disk, or the run is stopped because it cannot be."""
+        if self._saved is None:
+            self._saved = asyncio.get_running_loop().create_future()
+        self._unsaved.append((request, outcome))
+        if self._fault is not None:
+            self._saved.set_result(None)
+        elif self._writing is None:
+            self._writing = asyncio.create_task(self._write())
+        return self._saved
+
+    async def drain(self) -> None:
+        """Return when everything is on disk; what cannot be is named by the error that ends the run."""
+        if self._writing is not None:
+            await self._writing
+        if self._unsaved:
+            await self._write()
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown()
+
+    async def _write(self) -> None:
+        loop = asyncio.get_running_loop()
+        while self._unsaved:
+            outcomes, saved = self._unsaved, self._saved
+            self._unsaved, self._saved = [], None
+            try:
+                await loop.run_in_executor(self._thread, _put, self._store, outcomes)
+            except Exception as fault:
+                self._unsaved = [*outcomes, *self._unsaved]
+                self._fault = self._fault or fault
+                self._stop(self._cannot_write)
+                break
+            finally:
+                if saved is not None and not saved.done():  # done where those who wait were cancelled
+                    saved.set_result(None)
+            for request, outcome in outcomes:
+                self._written(request, outcome)
+        self._writing = None
+
+    def _cannot_write(self) -> Exception:
+        assert self._fault is not None
+        if not isinstance(self._fault, UserError) or not self._unsaved:
+            return self._fault
+        names = [request.digest[:12] for request, _ in self._unsaved]
+        more = f" and {len(names) - _LONGEST_LIST} more" if len(names) > _LONGEST_LIST else ""
+        return UserError(
+            f"{self._fault}. {len(names)} outcomes could not be written and are lost, those of the requests "
+            f"{', '.join(names[:_LONGEST_LIST])}{more}"
+        )
+
+
+def _put(store: Store, outcomes: list[tuple[Request, Outcome]]) -> None:
+    answers = [(request, outcome) for request, outcome in outcomes if isinstance(outcome, Completion)]
+    if answers:
+        store.put_many(answers)
+    for request, outcome in outcomes:
+        if isinstance(outcome, TeacherError):
+            store.put_failure(request, outcome.reason, permanent=outcome.kind == "permanent")

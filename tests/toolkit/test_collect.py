@@ -8,13 +8,22 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.openai_loopback import Ask, Loopback, Reply, completion
-from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, collect, collect_rounds, progress_line
+from toolkit.collect import (
+    CollectReport,
+    CollectSettings,
+    Tally,
+    TeacherUnavailable,
+    collect,
+    collect_rounds,
+    progress_line,
+)
 from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request, TeacherError
@@ -311,26 +320,25 @@ def test_no_requests_are_no_work(store: Store) -> None:
 def test_progress_counts_up_to_the_total(store: Store) -> None:
     store.put(ask("question 0"), Completion("known"))
     teacher = ScriptedTeacher(lambda question, _: PERMANENT if question == "question 1" else Completion(""))
-    seen: list[tuple[int, int | None, int]] = []
+    seen: list[Tally] = []
     settings = CollectSettings(max_failure_rate=1.0)
-    asyncio.run(collect(asks(6), teacher, store, settings, lambda *numbers: seen.append(numbers)))
-    assert seen[-1] == (6, 6, 1)
-    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+    asyncio.run(collect(asks(6), teacher, store, settings, lambda tally: seen.append(replace(tally))))
+    assert seen[-1] == Tally(total=6, done=6, cached=1, asked=5, answered=4, failed=1, window=32)
+    assert [tally.done for tally in seen] == sorted(tally.done for tally in seen)
+    assert max(tally.in_flight for tally in seen) > 0
 
 
 def test_the_progress_line_shows_done_total_and_failures(capsys: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     with progress_line("cot") as show:
-        show(3, 4, 0)
-        show(4, 4, 1)
-        show(1, 2, 0)
-        show(2, 2, 0)
+        show(Tally(total=4, done=3))
+        show(Tally(total=6, done=6, failed=1))
     assert "cot: 100%" in capsys.readouterr().err
 
 
 def test_the_progress_line_is_silent_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_line("cot") as show:
-        show(1, 1, 1)
+        show(Tally(total=1, done=1, failed=1))
     assert capsys.readouterr().err == ""
 
 

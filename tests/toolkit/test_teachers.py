@@ -214,10 +214,11 @@ def test_a_length_stop_is_data() -> None:
         assert complete(server).finish_reason == "length"
 
 
-def test_a_refusal_is_data() -> None:
-    with Loopback(lambda _: completion(None, finish_reason="content_filter", refusal="I can't.")) as server:
+@pytest.mark.parametrize(("text", "said"), [(None, "I can't."), ("", "I can't."), ("I can.", "I can.")])
+def test_a_refusal_instead_of_an_answer_is_data(text: str | None, said: str) -> None:
+    with Loopback(lambda _: completion(text, refusal="I can't.")) as server:
         answer = complete(server)
-    assert (answer.text, answer.finish_reason) == ("I can't.", "content_filter")
+    assert (answer.text, answer.finish_reason) == (said, "stop" if text else "refusal")
 
 
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
@@ -280,7 +281,7 @@ def test_content_in_parts_is_joined() -> None:
         (TRUNCATED, "retry", "connection failed"),
         (GARBAGE, "retry", "not JSON"),
         (NOT_UTF8, "retry", "not JSON"),
-        (HTML, "retry", "not a JSON object"),
+        (HTML, "retry", "not JSON"),
         (NO_CHOICES, "retry", "holds no message"),
         (ERROR_AS_200, "retry", "holds no message: .*upstream overloaded"),
         (Reply(b'{"choices": [{"message": "text"}]}'), "retry", "holds no message"),
@@ -487,7 +488,7 @@ def test_validating_a_teacher_loads_no_client() -> None:
 def recording(tmp_path: Path) -> Path:
     path = tmp_path / "recording.db"
     with Store(path) as store:
-        store.put(ask("a"), Completion("answer", "thought", "length", "gpt-0613", 4, 2, {"id": 1}))
+        store.put(ask("a"), Completion("answer", "thought", "length", "gpt-0613", 4, 2, raw={"id": 1}))
     return path
 
 
@@ -496,7 +497,7 @@ def test_a_recorded_teacher_answers_what_was_recorded(recording: Path, tmp_path:
     with Store(tmp_path / "run.db") as store:
         teacher = RecordedTeacher(RecordedConfig(store=recording))
         asyncio.run(collect([other_words], teacher, store, CollectSettings()))
-        assert store.get(other_words) == Completion("answer", "thought", "length", "gpt-0613", 4, 2, {"id": 1})
+        assert store.get(other_words) == Completion("answer", "thought", "length", "gpt-0613", 4, 2, raw={"id": 1})
 
 
 def test_a_recorded_teacher_fails_for_good_on_anything_else(recording: Path) -> None:

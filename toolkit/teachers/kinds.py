@@ -8,6 +8,7 @@ from pydantic import Field
 
 from toolkit.teachers.local_model import LocalModelConfig, LocalModelTeacher
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
+from toolkit.teachers.pool import Pool
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
 from toolkit.teachers.protocol import Teacher
 from toolkit.teachers.recorded import RecordedConfig, RecordedTeacher
@@ -25,6 +26,8 @@ def make_teacher(config: ProceduralConfig | OpenAIConfig | LocalModelConfig | Re
         UserError: A recorded teacher's store cannot be opened.
     """
     if isinstance(config, OpenAIConfig):
+        if isinstance(config.base_url, tuple):
+            return Pool([OpenAITeacher(config.model_copy(update={"base_url": url})) for url in config.base_url])
         return OpenAITeacher(config)
     if isinstance(config, LocalModelConfig):
         return LocalModelTeacher(config)

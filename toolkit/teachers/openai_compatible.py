@@ -1,14 +1,17 @@
 """A teacher behind any OpenAI-compatible server: a provider, vLLM, `transformers serve`.
 
-It asks once and says how a failure is to be taken; retrying, pacing and storing are for `collect`.
+It asks once and says how a failure is to be taken; retrying, pacing and storing are for `collect`. It speaks HTTP
+through aiohttp and nothing in between: what the `openai` client does around each call costs more than all of the rest
+(`benchmarks/teacher_engine.py`), and what it would do for us, `collect` does.
 """
 
 from __future__ import annotations
 
-import asyncio
+import json
 import math
 import os
 import re
+import urllib.request
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -18,6 +21,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, field_validator
 from pydantic_core import PydanticCustomError
 
+from toolkit.errors import nearest
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import (
@@ -30,13 +34,21 @@ from toolkit.teachers.protocol import (
 )
 
 if TYPE_CHECKING:
-    from openai import APIStatusError, AsyncOpenAI, RequestOptions
+    import aiohttp
+
+OPENAI = "https://api.openai.com/v1"
 
 _CHECK_S = 30.0
+_CONNECT_S = 30.0
 _LONGEST_REASON = 300
 _FATAL_STATUSES = {401: "key refused", 402: "payment required", 403: "not allowed", 404: "unknown model or address"}
 _FATAL_CODES = {"insufficient_quota", "invalid_api_key", "model_not_found"}  # whatever the status they come with
+_REFUSAL_CODES = {"content_filter", "content_policy_violation", "invalid_prompt"}  # Azure, OpenAI, its reasoning models
 _RETRY_STATUSES = {408, 409, 425, 429}
+_OVERLOAD_STATUSES = {429, 503, 529}
+# Where servers write how many tokens of a prompt came out of their cache: OpenAI and vLLM (below), DeepSeek, Moonshot.
+_CACHED_TOKENS = ("prompt_cache_hit_tokens", "cached_tokens")
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class OpenAIConfig(Strict):
@@ -45,7 +57,8 @@ class OpenAIConfig(Strict):
     Attributes:
         kind: Tells this teacher from the others.
         model: Model name as the server knows it.
-        base_url: Address up to and including `/v1`; where None, `OPENAI_BASE_URL` or else OpenAI itself.
+        base_url: Address up to and including `/v1`; where None, `OPENAI_BASE_URL` or else OpenAI itself. Several are
+            a pool: servers of the same model, each asked as it has room, and left alone while it is down.
         api_key_env: Environment variable that holds the key. The key itself never stands in a recipe. It may be
             unset where a base_url is given, as many local servers ask for none.
         timeout: Seconds after which one try is given up, thinking and queueing at the server included.
@@ -54,16 +67,19 @@ class OpenAIConfig(Strict):
 
     kind: Literal["openai"] = "openai"
     model: str = Field(min_length=1)
-    base_url: str | None = None
+    base_url: str | tuple[str, ...] | None = None
     api_key_env: str = "OPENAI_API_KEY"
     timeout: float = Field(default=600.0, gt=0)
     token_limit: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
     @field_validator("base_url")
     @classmethod
-    def _plain_address(cls, value: str | None) -> str | None:
-        if value is not None:
-            parts = urlsplit(value)
+    def _plain_addresses(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        addresses = (value,) if isinstance(value, str) else value
+        if addresses is not None and len(set(addresses)) != max(1, len(addresses)):
+            raise ValueError("expected at least one address, and each of them once")
+        for address in addresses or ():
+            parts = urlsplit(address)
             if parts.scheme not in ("http", "https") or not parts.hostname:
                 raise ValueError("expected an address like http://localhost:8000/v1")
             if parts.username or parts.password or parts.query:
@@ -81,21 +97,29 @@ class OpenAIConfig(Strict):
         return value
 
 
+class Unreachable(TeacherError):
+    """Nobody listens at the address: the server never saw the request."""
+
+
 class OpenAITeacher:
-    """Asks an OpenAI-compatible server through the `openai` client on its aiohttp transport.
+    """Asks one OpenAI-compatible server over connections that are kept and used again.
 
     Attributes:
         kind: `openai`.
         model: Model name that requests carry.
+        address: Address of the server, up to and including `/v1`.
     """
 
     kind = "openai"
 
     def __init__(self, config: OpenAIConfig) -> None:
+        (base_url,) = config.base_url if isinstance(config.base_url, tuple) else (config.base_url,)  # several: a `Pool`
         self.model = config.model
+        self.address = (base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI).rstrip("/")
+        self._is_named = base_url is not None
         self._config = config
-        self._client: AsyncOpenAI | None = None
-        self._options: RequestOptions = {}
+        self._session: aiohttp.ClientSession | None = None
+        self._listed: list[str] = []
 
     async def complete(self, request: Request) -> Completion:
         """Answer one request with one HTTP request.
@@ -103,16 +127,20 @@ class OpenAITeacher:
         Raises:
             TeacherError: `retry` for 408, 409, 425, 429, 5xx, broken connections, timeouts and malformed answers;
                 `fatal` for a refused key, missing payment, an unknown model or a request that wants contrastive
-                decoding; `permanent` for any other 4xx.
+                decoding; `permanent` for any other 4xx, one that the server's content policy refuses among them.
         """
         refuse_contrast(request, self.kind)
         try:
-            async with asyncio.timeout(self._config.timeout):
-                # Untyped: building the client's pydantic models costs twice the CPU time of everything else.
-                response = await self._open().post(
-                    "/chat/completions", body=self._body(request), cast_to=object, options=self._options
-                )
-            completion = read_completion(response)
+            try:
+                body = _encode(self.body(request)).encode()
+            except UnicodeEncodeError:
+                reason = "the prompt holds a lone surrogate, which JSON in UTF-8 cannot carry"
+                raise TeacherError("permanent", reason) from None
+            async with self._open().post(f"{self.address}/chat/completions", data=body) as response:
+                content = await response.read()
+            if response.status >= 300:
+                raise status_failure(response.status, _parsed(content, content), response.headers)
+            completion = read_completion(_parsed(content))
             if completion.text and logprobs_of(completion) is None:
                 refuse_logprobs(request, "this server")
             return completion
@@ -122,59 +150,45 @@ class OpenAITeacher:
     async def check(self) -> None:
         """Ask for the list of models, which costs nothing; a server that has none (404) or is busy passes.
 
+        A list without our model does not fail the check, as many servers list a part only or take other names too. It
+        is kept: should the server then say that it does not know the model, the error tells which it has.
+
         Raises:
             TeacherError: `fatal` where there is no key, the key is refused, or nobody answers.
         """
-        from openai import APIStatusError
-
-        if not (key := os.environ.get(self._config.api_key_env, "")).isascii() or not key.isprintable():
+        if not (key := self._key()).isascii() or not key.isprintable():
             # As a header it could not even be sent, and every request would fail for a reason that names no key.
             reason = (
                 f"environment variable {self._config.api_key_env} holds a line break or another character no key has"
             )
             raise TeacherError("fatal", reason)
-        client = self._open()
-        address = f"{client.base_url.scheme}://{client.base_url.netloc.decode()}{client.base_url.path}"
-        if not client.api_key and self._config.base_url is None:
-            reason = f"environment variable {self._config.api_key_env} is not set, and {address} needs a key"
+        if not key and not self._is_named:
+            reason = f"environment variable {self._config.api_key_env} is not set, and {self.address} needs a key"
             raise TeacherError("fatal", reason)
+        import aiohttp
+
+        limit = aiohttp.ClientTimeout(min(_CHECK_S, self._config.timeout))
         try:
-            async with asyncio.timeout(min(_CHECK_S, self._config.timeout)):
-                await client.get("/models", cast_to=object, options=self._options)
-        except APIStatusError as error:
-            if error.status_code in (401, 403):
-                raise TeacherError("fatal", f"{address}: {self._failure(error).reason}") from None
-        except ValueError:
-            pass  # it answers, if not with JSON
+            async with self._open().get(f"{self.address}/models", timeout=limit) as response:
+                content = await response.read()
         except Exception as error:
-            raise TeacherError("fatal", f"{address} cannot be reached: {self._failure(error).reason}") from None
+            raise Unreachable("fatal", f"{self.address} cannot be reached: {self._failure(error).reason}") from None
+        said = _parsed(content, b"")
+        if response.status in (401, 403):
+            failure = self._failure(status_failure(response.status, said or content, response.headers))
+            raise TeacherError("fatal", f"{self.address}: {failure.reason}")
+        models = said.get("data") if isinstance(said, dict) else None
+        names = [model.get("id") for model in models if isinstance(model, dict)] if isinstance(models, list) else []
+        self._listed = [name for name in names if isinstance(name, str)]
 
     async def close(self) -> None:
         """Release connections; the next request opens new ones."""
-        client, self._client = self._client, None
-        if client is not None:
-            await client.close()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
-    def _open(self) -> AsyncOpenAI:
-        if self._client is None:
-            from openai import AsyncOpenAI, DefaultAioHttpClient, Omit
-
-            key = os.environ.get(self._config.api_key_env, "")
-            self._client = AsyncOpenAI(
-                # Empty, not None: the client would otherwise fall back on other variables and send a key to a
-                # server that it is not for.
-                api_key=key,
-                admin_api_key="",
-                base_url=self._config.base_url,
-                timeout=self._config.timeout,
-                max_retries=0,  # `collect` retries, and counts what it does
-                http_client=DefaultAioHttpClient(),
-                _enforce_credentials=False,
-            )
-            self._options = {} if key else {"headers": {"Authorization": Omit()}}
-        return self._client
-
-    def _body(self, request: Request) -> dict[str, Any]:
+    def body(self, request: Request) -> dict[str, Any]:
+        """Return a request as the chat-completions API names it."""
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": request.model,
@@ -191,12 +205,37 @@ class OpenAITeacher:
             body["seed"] = sampling.seed + request.sample_index  # or all samples of a prompt would be the same one
         return body
 
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            import aiohttp
+
+            headers = {"Content-Type": "application/json", "Accept": "application/json", "User-Agent": "cot-distillery"}
+            if key := self._key():
+                headers["Authorization"] = f"Bearer {key}"
+            self._session = aiohttp.ClientSession(
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(self._config.timeout, sock_connect=_CONNECT_S),
+                connector=aiohttp.TCPConnector(limit=0),  # `collect` bounds what is in flight
+                cookie_jar=aiohttp.DummyCookieJar(),
+                # Not `trust_env`, which reads the environment with every request, and passwords out of ~/.netrc.
+                proxy=_proxy_of(self.address),
+            )
+        return self._session
+
+    def _key(self) -> str:
+        return os.environ.get(self._config.api_key_env, "")
+
     def _failure(self, error: Exception) -> TeacherError:
         """Sort an error, without the key in its reason: some servers repeat the key that they refuse."""
         failure = failure_of(error)
-        key = os.environ.get(self._config.api_key_env, "")
-        reason = failure.reason.replace(key, "[key]") if key else failure.reason
-        return TeacherError(failure.kind, reason[:_LONGEST_REASON], failure.retry_after)
+        is_model_unknown = failure.kind == "fatal" and failure.reason.startswith(("unknown model", "model_not_found"))
+        if is_model_unknown and self._listed and self.model not in self._listed:
+            has = ", ".join(self._listed[:5]) + (", ..." if len(self._listed) > 5 else "")
+            failure.reason += f"; found {self.model!r}, the server lists {has}{nearest(self.model, self._listed)}"
+        if key := self._key():
+            failure.reason = failure.reason.replace(key, "[key]")
+        failure.reason = failure.reason[:_LONGEST_REASON]
+        return failure
 
 
 def read_completion(response: object) -> Completion:
@@ -205,27 +244,31 @@ def read_completion(response: object) -> Completion:
     An empty answer, a length stop and a refusal are data. The response stays whole in `raw`.
 
     Raises:
-        TeacherError: `retry`, where the response holds no message.
+        TeacherError: The response holds no message; as its `error` says, or else `retry`. It may have been billed.
     """
     if not isinstance(response, dict):
-        raise TeacherError("retry", "the response is not a JSON object")
+        raise TeacherError("retry", "the response is not a JSON object", billed=True)
     choices = response.get("choices")
     choice = choices[0] if isinstance(choices, list) and choices else None
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
-        said = f": {_line(response['error'])}" if response.get("error") else ""
-        raise TeacherError("retry", f"the response holds no message{said}")
-    text, thought = split_thinking(_text(message.get("content")) or _text(message.get("refusal")))
+        raise _no_message(response)
+    text, thought = split_thinking(_text(message.get("content")))
     reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought
+    refusal = "" if text else _text(message.get("refusal"))
     usage = response.get("usage")
     usage = usage if isinstance(usage, dict) else {}
+    details = usage.get("prompt_tokens_details")
+    cached = details.get("cached_tokens") if isinstance(details, dict) else None
+    prompt_tokens = _count(usage.get("prompt_tokens"))
     return Completion(
-        text=text,
+        text=text or refusal,
         reasoning=reasoning,
-        finish_reason=_text(choice.get("finish_reason")) or "unknown",
+        finish_reason="refusal" if refusal else _text(choice.get("finish_reason")) or "unknown",
         model=_text(response.get("model")),
-        prompt_tokens=_count(usage.get("prompt_tokens")),
+        prompt_tokens=prompt_tokens,
         completion_tokens=_count(usage.get("completion_tokens")),
+        cached_tokens=min(prompt_tokens, max(map(_count, (cached, *map(usage.get, _CACHED_TOKENS))))),
         raw=response,
     )
 
@@ -247,24 +290,39 @@ def split_thinking(content: str) -> tuple[str, str]:
 def failure_of(error: Exception) -> TeacherError:
     """Say how an error of one request is to be taken; an error that is none of the network's is raised again."""
     import aiohttp
-    from openai import APIConnectionError, APIStatusError
 
     if isinstance(error, TeacherError):
         return error
-    if isinstance(error, APIStatusError):
-        return _status_failure(error)
-    if isinstance(error, UnicodeEncodeError):
-        return TeacherError("permanent", "the prompt holds a lone surrogate, which JSON in UTF-8 cannot carry")
-    if isinstance(error, ValueError | RecursionError):
-        return TeacherError("retry", "the response is not JSON")
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError | aiohttp.InvalidURL):
+        return Unreachable("retry", f"connection failed: {_line(error) or type(error).__name__}")
     if isinstance(error, TimeoutError):
-        return TeacherError("retry", "no answer within the timeout")
-    if isinstance(error, APIConnectionError | aiohttp.ClientError | OSError):
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # the transport reports even a refused connection as a timeout
-            cause = cause.__cause__
-        return TeacherError("retry", f"connection failed: {_line(cause) or type(cause).__name__}")
+        return TeacherError("retry", "no answer within the timeout", billed=True)
+    if isinstance(error, aiohttp.ClientError | OSError):
+        return TeacherError("retry", f"connection failed: {_line(error) or type(error).__name__}", billed=True)
     raise error
+
+
+def status_failure(status: int, body: object, headers: Mapping[str, str] | None = None) -> TeacherError:
+    """Say how an HTTP error status is to be taken; `body` is the response, parsed where it is JSON."""
+    error = body.get("error", body) if isinstance(body, dict) else body
+    code, said, flagged = None, error, False
+    if isinstance(error, dict):
+        code = error.get("code") if isinstance(error.get("code"), str) else None
+        said = error.get("message") or error.get("detail") or error
+        metadata = error.get("metadata")
+        flagged = isinstance(metadata, dict) and "flagged_input" in metadata  # OpenRouter, with status 403
+    reason = f"HTTP {status}: {_line(said.decode(errors='replace') if isinstance(said, bytes) else said)}"
+    kind: FailureKind = "permanent"
+    if flagged or (status < 500 and code in _REFUSAL_CODES):
+        reason = f"the endpoint's content policy refuses the prompt ({reason})"
+    elif status in _FATAL_STATUSES or code in _FATAL_CODES:
+        kind = "fatal"
+        reason = f"{_FATAL_STATUSES.get(status, code)} ({reason})"
+    elif status in _RETRY_STATUSES or status >= 500:
+        kind = "retry"
+    return TeacherError(
+        kind, reason, retry_after_seconds(headers or {}), overloaded=kind == "retry" and status in _OVERLOAD_STATUSES
+    )
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
@@ -287,18 +345,36 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     return max(0.0, (date - (now or datetime.now(UTC))).total_seconds())
 
 
-def _status_failure(error: APIStatusError) -> TeacherError:
-    status = error.status_code
-    body = error.body
-    said = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
-    reason = f"HTTP {status}: {_line(said)}"
-    kind: FailureKind = "permanent"
-    if status in _FATAL_STATUSES or error.code in _FATAL_CODES:
-        kind = "fatal"
-        reason = f"{_FATAL_STATUSES.get(status, error.code)} ({reason})"
-    elif status in _RETRY_STATUSES or status >= 500:
-        kind = "retry"
-    return TeacherError(kind, reason, retry_after_seconds(error.response.headers))
+def _no_message(response: dict[str, Any]) -> TeacherError:
+    """Sort a response with status 200 that holds no message: its error may be what the status should have been."""
+    error = response.get("error")
+    if not error:
+        return TeacherError("retry", "the response holds no message", billed=True)
+    code = str(error.get("code")) if isinstance(error, dict) else ""
+    status = int(code) if re.fullmatch("[45][0-9][0-9]", code) else 200
+    failure = status_failure(status, response)
+    kind = failure.kind if status >= 400 or failure.kind == "fatal" or code in _REFUSAL_CODES else "retry"
+    reason = f"the response holds no message: {failure.reason.removeprefix('HTTP 200: ')}"
+    return TeacherError(kind, reason, billed=True, overloaded=failure.overloaded)
+
+
+def _parsed(content: bytes, otherwise: object = None) -> Any:
+    """Return what a body holds as JSON; what is none is an error, or `otherwise` where that is given."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        if otherwise is None:
+            raise TeacherError("retry", "the response is not JSON", billed=True) from None
+        return otherwise
+
+
+def _proxy_of(address: str) -> str | None:
+    """Return the proxy that the environment (`HTTPS_PROXY`, `NO_PROXY`, ...) names for an address."""
+    parts = urlsplit(address)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")
 
 
 def _line(said: object) -> str:

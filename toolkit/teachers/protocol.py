@@ -112,13 +112,25 @@ class TeacherError(Exception):
             request of this run will: bad key, unknown model, unreachable host).
         reason: One line without secrets, fit for a failure row.
         retry_after: Seconds the endpoint asked to wait, if it did.
+        billed: Whether the endpoint may have charged for this try: it was sent, and no error status came back.
+        overloaded: Whether it failed because the endpoint has too much to do: fewer requests at once may help.
     """
 
-    def __init__(self, kind: FailureKind, reason: str, retry_after: float | None = None) -> None:
+    def __init__(
+        self,
+        kind: FailureKind,
+        reason: str,
+        retry_after: float | None = None,
+        *,
+        billed: bool = False,
+        overloaded: bool = False,
+    ) -> None:
         super().__init__(reason)
         self.kind: FailureKind = kind
         self.reason = reason
         self.retry_after = retry_after
+        self.billed = billed
+        self.overloaded = overloaded
 
 
 def refuse_contrast(request: Request, kind: str) -> None:
