@@ -10,36 +10,73 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 from toolkit.errors import UserError
 from toolkit.teachers.protocol import Completion, Request
 
+if TYPE_CHECKING:
+    from filelock import BaseFileLock
+
 Standing = Literal["answered", "failed", "refused"]
+Row = tuple[str | int, ...]
 
 _APPLICATION_ID = 0x436F5444  # "CoTD" in the file's header tells a store from any other SQLite database
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _BUSY_S = 60.0
+PAGE_BYTES = 4096
+
+COMPLETION_COLUMNS = (
+    "digest",
+    "prompt_digest",
+    "model",
+    "request",
+    "text",
+    "reasoning",
+    "finish_reason",
+    "answered_by",
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "batched",
+    "raw",
+    "created_at",
+    "row_digest",
+)
+FAILURE_COLUMNS = ("digest", "request", "reason", "permanent", "created_at", "row_digest")
 
 # Text a teacher wrote may hold NUL bytes and lone surrogates, which SQLite's TEXT cuts or refuses. Such columns hold
-# ASCII JSON instead: exact, and still readable in any SQLite shell through json_extract(text, '$').
+# ASCII JSON instead: exact, and still readable in any SQLite shell through json_extract(text, '$'). The last column of
+# a row is the digest of all others, so that a row which the disk has changed is known by itself.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (
     digest TEXT PRIMARY KEY, prompt_digest TEXT NOT NULL, model TEXT NOT NULL, request TEXT NOT NULL,
     text TEXT NOT NULL, reasoning TEXT NOT NULL, finish_reason TEXT NOT NULL, answered_by TEXT NOT NULL,
-    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, raw TEXT NOT NULL,
-    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));
+    prompt_tokens INTEGER NOT NULL, completion_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+    batched INTEGER NOT NULL, raw TEXT NOT NULL, created_at TEXT NOT NULL, row_digest TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS completions_by_prompt ON completions (prompt_digest);
 CREATE TABLE IF NOT EXISTS failures (
     digest TEXT PRIMARY KEY, request TEXT NOT NULL, reason TEXT NOT NULL, permanent INTEGER NOT NULL,
-    created_at TEXT NOT NULL DEFAULT (strftime('%Y-%m-%dT%H:%M:%fZ', 'now')));
+    created_at TEXT NOT NULL, row_digest TEXT NOT NULL);
 """
-_ANSWER = "text, reasoning, finish_reason, answered_by, prompt_tokens, completion_tokens, raw"
+ANSWER = slice(4, 13)  # what came back of a request: the columns `text` to `raw`
+_ROW = ", ".join(COMPLETION_COLUMNS)
+_ADD = f"INSERT INTO completions VALUES ({', '.join('?' * len(COMPLETION_COLUMNS))}) ON CONFLICT DO NOTHING"
+_STANDING = (
+    "SELECT 'answered' FROM completions WHERE digest = ?1 UNION ALL "
+    "SELECT iif(permanent, 'refused', 'failed') FROM failures WHERE digest = ?1 LIMIT 1"
+)
+
+
+class StoreDamaged(UserError):
+    """A store whose file is not what was written: pages or rows that the disk, or somebody, has changed."""
 
 
 @dataclass(frozen=True)
@@ -64,25 +101,31 @@ class StoreStats:
 class Store:
     """Completions and failures under the digest of their request, in one file.
 
-    Several processes may read a store while one writes. A `Store` itself is for one thread at a time, and is not
-    carried into a forked process: open it anew there.
+    Several processes may read a store while one writes. Within a process one thread may write while another reads:
+    writing and reading have a connection each, so that a read neither waits for a commit nor sees half of one. A
+    `Store` is not carried into a forked process: open it anew there.
 
     Args:
         path: The file; made, with its folders, where it is missing.
         read_only: Open an existing store and never change it.
 
     Raises:
-        UserError: The file is not a store, is of a newer version, or cannot be opened.
+        UserError: The file is not a store, is of another version, or cannot be opened.
+        StoreDamaged: The file is damaged; as every other method says it.
     """
 
     def __init__(self, path: str | Path, read_only: bool = False) -> None:
         self.path = Path(path)
+        self._writing = threading.Lock()
+        self._lock: BaseFileLock | None = None
         with self._faults_named():
-            self._connection = self._connect(read_only)
+            self._writer = self._reader = self._connect(read_only)
             try:
                 self._open(read_only)
+                if not read_only:
+                    self._reader = self._connect(read_only=True)
             except BaseException:
-                self._connection.close()
+                self._writer.close()
                 raise
 
     def get(self, request: Request) -> Completion | None:
@@ -110,21 +153,20 @@ class Store:
         A request that is already answered keeps its first completion, because a dataset may have been built from
         it. A failure recorded for an answered request is forgotten.
         """
-        rows = [_values(request, completion) for request, completion in answers]
-        with self._transaction():
-            self._connection.executemany(
-                f"INSERT INTO completions (digest, prompt_digest, model, request, {_ANSWER}) "
-                f"VALUES ({', '.join('?' * 11)}) ON CONFLICT DO NOTHING",
-                rows,
-            )
-            self._connection.executemany("DELETE FROM failures WHERE digest = ?", [row[:1] for row in rows])
+        now = _now()
+        self.add_completions([completion_row(request, completion, now) for request, completion in answers])
 
     def put_failure(self, request: Request, reason: str, permanent: bool = False) -> None:
-        """Record that a request got no completion; `permanent` says that asking again is not expected to help."""
-        values = (request.digest, _pack(asdict(request)), _pack(reason), permanent)
+        """Record that a request got no completion; `permanent` says that asking again is not expected to help.
+
+        An answered request stays answered.
+        """
+        values = failure_row(request, reason, permanent, _now())
         with self._transaction():
-            self._connection.execute(
-                "INSERT OR REPLACE INTO failures (digest, request, reason, permanent) VALUES (?, ?, ?, ?)", values
+            self._writer.execute(
+                "INSERT OR REPLACE INTO failures SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
+                "WHERE NOT EXISTS (SELECT 1 FROM completions WHERE digest = ?1)",
+                values,
             )
 
     def failure(self, request: Request) -> str | None:
@@ -134,11 +176,7 @@ class Store:
 
     def standing(self, request: Request) -> Standing | None:
         """Return `answered`, `failed` (out of tries), `refused` (failed for good), or None where it was never asked."""
-        row = self._row(
-            "SELECT 'answered' FROM completions WHERE digest = ?1 UNION ALL "
-            "SELECT iif(permanent, 'refused', 'failed') FROM failures WHERE digest = ?1 LIMIT 1",
-            (request.digest,),
-        )
+        row = self._row(_STANDING, (request.digest,))
         return row[0] if row else None
 
     def digest_of(self, requests: Iterable[Request]) -> str:
@@ -149,8 +187,8 @@ class Store:
         """
         records = set()
         for request in requests:
-            row = self._row(f"SELECT {_ANSWER} FROM completions WHERE digest = ?", (request.digest,))
-            content = [request.digest, *(row or ["no completion", self.failure(request)])]
+            row = self._sound_row("digest = ?", (request.digest,))
+            content = [request.digest, *(row[ANSWER] if row else ["no completion", self.failure(request)])]
             records.add(hashlib.sha256(_pack(content).encode()).digest())
         return hashlib.sha256(b"".join(sorted(records))).hexdigest()
 
@@ -160,14 +198,80 @@ class Store:
             "SELECT count(*), ifnull(sum(prompt_tokens), 0), ifnull(sum(completion_tokens), 0) FROM completions"
         )
         (failures,) = self._row("SELECT count(*) FROM failures")
+        models = self.select("SELECT model, count(*) FROM completions GROUP BY model ORDER BY model")
+        return StoreStats(count, failures, prompt, completion, {json.loads(model): n for model, n in models})
+
+    @contextmanager
+    def collecting(self) -> Iterator[None]:
+        """Hold the exclusive right to collect into this store; the same `Store` may enter it again.
+
+        The right is a lock on a file beside the store, which the operating system takes back from a process that
+        ends, however it ends. Reading, `put_many` and merging need no such right: two writers are safe, two
+        collectors would ask twice.
+
+        Raises:
+            UserError: Somebody else is collecting into it.
+        """
+        from filelock import FileLock, Timeout  # takes longer to import than all else here
+
+        sidecar = collector_file(self.path)
+        self._lock = self._lock or FileLock(f"{self.path}.lock", timeout=0)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise UserError(
+                f"{self.path}: {holder(self.path) or 'another process'} is collecting into it. Wait for it, or end it: "
+                "what it has answered is kept, and the same command goes on from there"
+            ) from None
+        is_first = self._lock.lock_counter == 1
+        try:
+            if is_first:
+                sidecar.write_text(json.dumps({"pid": os.getpid(), "since": _now()}))
+            yield
+        finally:
+            if is_first:
+                sidecar.unlink(missing_ok=True)
+            self._lock.release()
+
+    # What follows is for `store_files`, which moves whole rows.
+
+    def select(self, query: str, values: tuple[str | int, ...] = ()) -> Iterator[Any]:
+        """Yield the rows of a query one by one."""
         with self._faults_named():
-            models = self._connection.execute("SELECT model, count(*) FROM completions GROUP BY model ORDER BY model")
-            per_model = {json.loads(model): n for model, n in models}
-        return StoreStats(count, failures, prompt, completion, per_model)
+            yield from self._reader.execute(query, values)
+
+    def add_completions(self, rows: Sequence[Row]) -> int:
+        """Add completions as `completion_row` makes them, in one transaction; return how many were new."""
+        with self._transaction():
+            added = self._writer.executemany(_ADD, rows).rowcount
+            self._writer.executemany("DELETE FROM failures WHERE digest = ?", [row[:1] for row in rows])
+        return added
+
+    def add_failures(self, rows: Sequence[Row]) -> int:
+        """Add failures as `failure_row` makes them; return how many were new.
+
+        An answer stays, and of two failures of a request the later one.
+        """
+        with self._transaction():
+            return self._writer.executemany(
+                "INSERT INTO failures SELECT ?1, ?2, ?3, ?4, ?5, ?6 "
+                "WHERE NOT EXISTS (SELECT 1 FROM completions WHERE digest = ?1) ON CONFLICT DO UPDATE SET "
+                "request = excluded.request, reason = excluded.reason, permanent = excluded.permanent, "
+                "created_at = excluded.created_at, row_digest = excluded.row_digest "
+                "WHERE (excluded.created_at, excluded.row_digest) > (created_at, row_digest)",
+                rows,
+            ).rowcount
+
+    def change(self, *statements: str) -> None:
+        """Run statements that drop or move rows, each by itself."""
+        with self._writing, self._faults_named():
+            for statement in statements:
+                self._writer.execute(statement).fetchall()
 
     def close(self) -> None:
         """Close the file. Everything that was put is already on disk."""
-        self._connection.close()
+        self._reader.close()  # before the writer, which as the last one folds the log into the file
+        self._writer.close()
 
     def __enter__(self) -> Self:
         return self
@@ -193,57 +297,72 @@ class Store:
         return sqlite3.connect(uri, uri=True, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
 
     def _open(self, read_only: bool) -> None:
-        self._connection.execute("BEGIN")  # all three as of one moment: another process may just be making the file
+        self._writer.execute("BEGIN")  # all three as of one moment: another process may just be making the file
         (identity,) = self._row("PRAGMA application_id")
         (version,) = self._row("PRAGMA user_version")
         (tables,) = self._row("SELECT count(*) FROM sqlite_master")
-        self._connection.execute("COMMIT")
+        self._writer.execute("COMMIT")
         is_new = identity == 0 and tables == 0
         if identity != _APPLICATION_ID and not (is_new and not read_only):
             raise UserError(f"{self.path}: not a store of completions, but another kind of SQLite database")
         if not is_new and version != _SCHEMA_VERSION:
-            raise UserError(f"{self.path}: a store of version {version}; this release reads version {_SCHEMA_VERSION}")
+            raise UserError(
+                f"{self.path}: a store of version {version}; this release reads version {_SCHEMA_VERSION}. "
+                "Name another file, or move this one away, and build anew"
+            )
         # Completions cost money, so a commit waits for the disk (FULL) and survives a power cut; NORMAL would only
         # survive a killed process. `collect` commits many answers at once, which makes the wait cheap.
-        self._connection.execute("PRAGMA synchronous = FULL")
+        self._writer.execute("PRAGMA synchronous = FULL")
         if is_new:
-            self._connection.execute("PRAGMA journal_mode = WAL")
+            self._writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            self._writer.execute("PRAGMA journal_mode = WAL")
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
-                    self._connection.execute(statement)
-                self._connection.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-                self._connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+                    self._writer.execute(statement)
+                self._writer.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+                self._writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
     def _answer(self, condition: str, values: tuple[str, ...]) -> Completion | None:
-        row = self._row(f"SELECT {_ANSWER} FROM completions WHERE {condition}", values)
+        row = self._sound_row(condition, values)
         if row is None:
             return None
-        text, reasoning, finish_reason, model, prompt_tokens, completion_tokens, raw = row
-        with self._faults_named():
-            return Completion(
-                text=json.loads(text),
-                reasoning=json.loads(reasoning),
-                finish_reason=json.loads(finish_reason),
-                model=json.loads(model),
-                prompt_tokens=prompt_tokens,
-                completion_tokens=completion_tokens,
-                raw=json.loads(raw),
-            )
+        text, reasoning, finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, raw = row[
+            ANSWER
+        ]
+        return Completion(
+            text=json.loads(text),
+            reasoning=json.loads(reasoning),
+            finish_reason=json.loads(finish_reason),
+            model=json.loads(model),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=completion_tokens,
+            cached_tokens=cached_tokens,
+            batched=bool(batched),
+            raw=json.loads(raw),
+        )
+
+    def _sound_row(self, condition: str, values: tuple[str, ...]) -> Any:
+        row = self._row(f"SELECT {_ROW} FROM completions WHERE {condition}", values)
+        if row is not None and row_digest(row[:-1]) != row[-1]:
+            raise self.damaged(f"the completion of request {row[0]} is not what was stored")
+        return row
 
     def _row(self, query: str, values: tuple[str, ...] = ()) -> Any:
-        with self._faults_named():
-            return self._connection.execute(query, values).fetchone()
+        try:
+            return self._reader.execute(query, values).fetchone()
+        except sqlite3.DatabaseError as error:
+            raise self._named(error) from None
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with self._faults_named():
-            self._connection.execute("BEGIN IMMEDIATE")
+        with self._writing, self._faults_named():
+            self._writer.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._connection.execute("COMMIT")
+                self._writer.execute("COMMIT")
             except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
                 raise
 
     @contextmanager
@@ -251,27 +370,93 @@ class Store:
         """Turn what is wrong with the file (not SQLite, corrupt, edited, locked, full disk) into an error naming it."""
         try:
             yield
-        except (sqlite3.DatabaseError, json.JSONDecodeError, OSError) as error:
-            if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
-                raise
-            raise UserError(f"{self.path}: cannot be used as a store of completions: {error}") from None
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise self._named(error) from None
+
+    def _named(self, error: Exception) -> Exception:
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.IntegrityError):
+            return error
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return self.damaged(str(error))
+        return UserError(f"{self.path}: cannot be used as a store of completions: {error}")
+
+    def damaged(self, what: str) -> StoreDamaged:
+        """Return the error that says what is damaged and what to do about it."""
+        return StoreDamaged(
+            f"{self.path}: damaged: {what}. `distill store recover {self.path} NEW` copies every healthy row into a "
+            "new store; put that one in its place, and the next build asks only for what was lost"
+        )
 
 
-def _pack(value: object) -> str:
-    return json.dumps(value, ensure_ascii=True)
+def collector_file(store: Path) -> Path:
+    """Return the file in which whoever collects into a store leaves its name."""
+    return store.with_name(store.name + ".collector")
 
 
-def _values(request: Request, completion: Completion) -> tuple[str | int, ...]:
-    return (
+def holder(store: Path) -> str | None:
+    """Return who is collecting into a store, e.g. `process 123 (since 2026-01-31T12:00:00.000Z)`; None where nobody is.
+
+    A killed collector leaves its name behind, and its number may belong to another process by now: so that one has to
+    be older than what it is said to have begun.
+    """
+    import psutil
+
+    with suppress(OSError, ValueError, KeyError, psutil.NoSuchProcess):
+        found = json.loads(collector_file(store).read_text())
+        if psutil.Process(found["pid"]).create_time() < datetime.fromisoformat(found["since"]).timestamp() + 1:
+            return f"process {found['pid']} (since {found['since']})"
+    return None
+
+
+def completion_row(request: Request, completion: Completion, created_at: str) -> Row:
+    """Return the columns of a completion, `COMPLETION_COLUMNS`."""
+    columns = (
         request.digest,
         request.prompt_digest,
         _pack(request.model),
-        _pack(asdict(request)),
+        _packed_request(request),
         _pack(completion.text),
         _pack(completion.reasoning),
         _pack(completion.finish_reason),
         _pack(completion.model),
         completion.prompt_tokens,
         completion.completion_tokens,
+        completion.cached_tokens,
+        int(completion.batched),
         _pack(completion.raw),
+        created_at,
     )
+    return (*columns, row_digest(columns))
+
+
+def failure_row(request: Request, reason: str, permanent: bool, created_at: str) -> Row:
+    """Return the columns of a failure, `FAILURE_COLUMNS`."""
+    columns = (request.digest, _packed_request(request), _pack(reason), int(permanent), created_at)
+    return (*columns, row_digest(columns))
+
+
+def row_digest(columns: Iterable[str | int | None]) -> str:
+    """Return the SHA-256 (hex) of a row without its last column. No column holds a line break: JSON escapes it."""
+    return hashlib.sha256("\n".join(map(str, columns)).encode()).hexdigest()
+
+
+def _pack(value: object) -> str:
+    return json.dumps(value)  # ASCII
+
+
+def _packed_request(request: Request) -> str:
+    # By hand: `asdict` copies every value, and takes longer than all else about a row.
+    return _pack(
+        {
+            "model": request.model,
+            "messages": request.messages,
+            "sampling": vars(request.sampling),
+            "sample_index": request.sample_index,
+            "template": request.template,
+            "contrast": request.contrast,
+        }
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"

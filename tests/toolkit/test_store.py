@@ -28,7 +28,9 @@ def store(tmp_path: Path):
 
 
 def test_a_completion_comes_back_as_it_was_put(store: Store) -> None:
-    completion = Completion("2", "one and one", "length", "gpt-0613", 12, 34, {"id": "x", "choices": [{"nan": None}]})
+    completion = Completion(
+        "2", "one and one", "length", "gpt-0613", 12, 34, 5, True, {"id": "x", "choices": [{"nan": None}]}
+    )
     store.put(ask(), completion)
     assert store.get(ask()) == completion
 
