@@ -15,23 +15,27 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.collect import CollectReport, collect_rounds, progress_line
 from toolkit.errors import UserError
 from toolkit.hub import Published, publish_dataset
 from toolkit.problem import Problem
 from toolkit.problem_sources import load_problems
+from toolkit.ray_collection import collect_over_ray
+from toolkit.ray_verdicts import Verdicts, verdicts_over_ray
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
 
 if TYPE_CHECKING:
     import datasets
 
-    from dataset_builders.asking import Asker, Outcome
+    from dataset_builders.asking import Asker, Outcome, Rounds
     from dataset_builders.card import Shares
     from dataset_builders.published import CotsBuilder
     from toolkit.teachers.protocol import Teacher
+
+Engine = Literal["local", "ray"]
 
 # Modules whose code decides what is in the rows, beside the builder's own.
 _ROW_CODE = (
@@ -114,6 +118,7 @@ def build_dataset(
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
     accept_other_card: bool = False,
+    engine: Engine = "local",
 ) -> BuildReport:
     """Build and publish a dataset, asking the teacher only for what the store lacks.
 
@@ -128,6 +133,7 @@ def build_dataset(
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
         show_progress: Show a progress line while the teacher is asked.
         accept_other_card: Do not mind that an existing revision with the same records has another card.
+        engine: Where the teacher is asked and mathematics judged: in this process, or by the workers of a Ray cluster.
 
     Raises:
         UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
@@ -140,8 +146,9 @@ def build_dataset(
     train, test = builder.inputs(settings, Path(hub_dir))
     sets = {name: load_problems(source, "test") for name, source in settings.check_against.items()}
     with ExitStack() as opened:
+        verdicts = opened.enter_context(verdicts_over_ray()) if engine == "ray" else None
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
-        asker, collected = _collect(builder, settings, train, store, show_progress)
+        asker, collected = _collect(builder, settings, train, store, show_progress, verdicts)
         outcome = replay(builder.rounds(train, asker, settings))
         read = store.digest_of(asker.requests) if store else ""
         usage = _usage(store, asker) if store else {"completions": 0}
@@ -189,14 +196,22 @@ def first_round(builder_name: str, settings: Any, store_path: str | Path) -> tup
 
 
 def _collect(
-    builder: type[CotsBuilder], settings: Any, problems: Sequence[Any], store: Store | None, show_progress: bool
+    builder: type[CotsBuilder],
+    settings: Any,
+    problems: Sequence[Any],
+    store: Store | None,
+    show_progress: bool,
+    verdicts: Verdicts | None,
 ) -> tuple[Asker, CollectReport]:
-    """Bring every answer into the store; return a fresh asker over it for the build."""
-    from dataset_builders.asking import Asker
+    """Bring every answer into the store, over Ray where there are verdicts; return a fresh asker for the build."""
+    from dataset_builders.asking import Asker, replay
     from dataset_builders.recordings import import_recordings
 
     if store is None:
-        return Asker(settings, _NoAnswers(), "paired", ""), CollectReport()
+        asker = Asker(settings, _NoAnswers(), "paired", "")
+        if verdicts is not None:
+            verdicts.rehearse(lambda: replay(builder.rounds(problems, asker, settings)))
+        return asker, CollectReport()
     if settings.recordings:
         import_recordings(settings.recordings, settings.teacher.store)
     teacher = make_teacher(settings.teacher)
@@ -204,10 +219,17 @@ def _collect(
     collect = settings.collect
     if teacher.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
         collect = collect.model_copy(update={"retry_failed": True})
-    rounds = builder.rounds(problems, Asker(settings, store, teacher.kind, model), settings)
+
+    def rounds() -> Rounds:
+        return builder.rounds(problems, Asker(settings, store, teacher.kind, model), settings)
+
     with ExitStack() as shown:
         progress = shown.enter_context(progress_line(f"asking {teacher.model}")) if show_progress else None
-        report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress))
+        if verdicts is None:
+            report = asyncio.run(collect_rounds(rounds(), teacher, store, collect, progress))
+        else:
+            judged = verdicts.ahead_of(rounds(), lambda: replay(rounds()))
+            report = collect_over_ray(judged, settings.teacher, store, collect, progress)
     return Asker(settings, store, teacher.kind, model), report
 
 

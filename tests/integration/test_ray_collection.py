@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 
-from tests.openai_loopback import Ask, Loopback, Reply, completion, fault
+from tests.openai_loopback import Ask, Loopback, Reply, completion
 from toolkit.collect import CollectReport, CollectSettings, collect_rounds
-from toolkit.errors import UserError
-from toolkit.ray_collection import collect_over_ray, math_verdicts, ray_cluster
+from toolkit.ray_collection import collect_over_ray, ray_cluster
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
 from toolkit.teachers.openai_compatible import OpenAIConfig
