@@ -72,7 +72,7 @@ def _build(args: argparse.Namespace) -> None:
     recipe = _one_recipe(args)
     from toolkit.pipeline import build
 
-    build(recipe, args.dry_run, engine=args.engine)
+    build(recipe, args.dry_run, args.engine)
 
 
 def _train(args: argparse.Namespace) -> None:

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     from toolkit.runs import TrainedStage
 
 
-def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False, engine: Engine = "local") -> None:
+def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accept_other_card: bool = False) -> None:
     """Ask the teacher for what is missing and publish the dataset.
 
     Args:
         recipe: The recipe.
         dry_run: Say what would be asked and written, and do neither.
-        accept_other_card: Do not mind that the revision exists with the same records and another card.
         engine: Where the teacher is asked and mathematics judged.
+        accept_other_card: Do not mind that the revision exists with the same records and another card.
 
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.

@@ -23,7 +23,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.collect import CollectReport, CollectSettings, Ledger, Progress, Tally, collect
+from toolkit.collect import CollectReport, CollectSettings, CostCapReached, Ledger, Progress, Tally, collect
 from toolkit.errors import UserError
 from toolkit.store import Standing, Store
 from toolkit.teachers.protocol import Completion, Request
@@ -214,7 +214,7 @@ class _Collection:
 
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         writer: Any = ray.remote(_Writer).options(num_cpus=0, scheduling_strategy=here)
-        writer = writer.remote(self.store.path.absolute(), self.workers, self._left())
+        writer = writer.remote(self.store.path.absolute(), self.workers, len(blocks), self._left())
         asked = dataset_of(blocks).map_batches(
             _Worker,
             fn_constructor_args=(self.teacher, _share(self.settings, self.workers), writer, self.make_ledger),
@@ -303,13 +303,15 @@ class _Worker:
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
         """Return one row: requests without a completion, dollars spent, and why asking stopped or an empty string."""
-        failed, spent = 0, 0.0
-        if not self._fault:  # what stopped one block would stop the next one, after a window of requests
+        failed, spent, fault = 0, 0.0, self._fault
+        if not fault:
             try:
                 failed, spent = self._ask(list(_requests(block)))
+            except CostCapReached as error:
+                fault = str(error)  # the next block may get what another one has left
             except UserError as error:
-                self._fault = str(error)
-        return {"failed": [failed], "spent": [spent], "fault": [self._fault]}
+                fault = self._fault = str(error)  # it would stop the next block too, after a window of requests
+        return {"failed": [failed], "spent": [spent], "fault": [fault]}
 
     def _ask(self, requests: list[Request]) -> tuple[int, float]:
         store: Any = _WrittenThrough(self._writer, requests)
@@ -325,11 +327,11 @@ class _Worker:
 class _Writer:
     """The Ray actor that writes to the store, on the machine that has its disk, and shares out what may be spent."""
 
-    def __init__(self, path: Path, workers: int, left: float | None) -> None:
+    def __init__(self, path: Path, workers: int, blocks: int, left: float | None) -> None:
         self._store = Store(path)
         self._brought = CollectReport()
         self._begun = Counter[str]()
-        self._workers, self._left = workers, left
+        self._workers, self._blocks, self._left = workers, blocks, left
         self._allowances: dict[str, float] = {}
 
     def begin(self, requests: list[Request]) -> tuple[Path, dict[str, Standing | None], float | None]:
@@ -343,13 +345,15 @@ class _Writer:
         if self._begun[block] > _TRIES:
             raise UserError(f"a block of {len(requests)} requests has killed {_TRIES} workers one after the other")
         if self._left is not None and block not in self._allowances:
-            self._allowances[block] = self._left / max(1, self._workers - len(self._allowances))
+            sharers = min(self._workers, self._blocks) - len(self._allowances)
+            self._allowances[block] = self._left / max(1, sharers)
             self._left -= self._allowances[block]
         standings = {request.digest: self._store.standing(request) for request in requests}
         return self._store.path, standings, self._allowances.get(block)
 
     def end(self, block: str, spent: float) -> None:
         """Take back what a block has left of its allowance."""
+        self._blocks -= 1
         if self._left is not None:
             self._left += self._allowances.pop(block) - spent
 
