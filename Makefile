@@ -35,7 +35,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 $(TESTED): $(READY)
-	$(PIP) --editable '.[dev,serve,attribution,qlora]'
+	$(PIP) --editable '.[dev,serve,attribution,qlora,ray]'
 	touch $(TESTED)
 
 clean:

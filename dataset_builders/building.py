@@ -11,12 +11,12 @@ import hashlib
 import importlib
 import inspect
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.collect import CollectReport, collect_rounds
 from toolkit.errors import UserError
@@ -25,6 +25,8 @@ from toolkit.prices import FREE, price_of
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
 from toolkit.progress import live_line
+from toolkit.ray_collection import collect_over_ray
+from toolkit.ray_verdicts import Verdicts, verdicts_over_ray
 from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from dataset_builders.card import Shares
     from dataset_builders.published import CotsBuilder
     from toolkit.teachers.protocol import Completion, Teacher
+
+Engine = Literal["local", "ray"]
 
 # Modules whose code decides what is in the rows, beside the builder's own.
 _ROW_CODE = (
@@ -127,6 +131,7 @@ def build_dataset(
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
     accept_other_card: bool = False,
+    engine: Engine = "local",
 ) -> BuildReport:
     """Build and publish a dataset, asking the teacher only for what the store lacks.
 
@@ -141,6 +146,7 @@ def build_dataset(
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
         show_progress: Show a progress line while the teacher is asked.
         accept_other_card: Do not mind that an existing revision with the same records has another card.
+        engine: Where the teacher is asked and mathematics judged: in this process, or by the workers of a Ray cluster.
 
     Raises:
         UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
@@ -153,8 +159,9 @@ def build_dataset(
     train, test = builder.inputs(settings, Path(hub_dir))
     sets = {name: open_problems(source, "test") for name, source in settings.check_against.items()}
     with ExitStack() as opened:
+        verdicts = opened.enter_context(verdicts_over_ray()) if engine == "ray" else None
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
-        asker, collected, ledger = _collect(builder, settings, train, store, show_progress)
+        asker, collected, ledger = _collect(builder, settings, train, store, show_progress, verdicts)
         asker.heard = usage = Usage(ledger)
         steps: list[Step] = []
         outcome = sorted_out(builder.records(train, asker, settings, steps), steps)
@@ -186,14 +193,29 @@ def settings_digest(builder_name: str, settings: Any) -> str:
 
 
 def _collect(
-    builder: type[CotsBuilder], settings: Any, problems: Sequence[Any], store: Store | None, show_progress: bool
+    builder: type[CotsBuilder],
+    settings: Any,
+    problems: Sequence[Any],
+    store: Store | None,
+    show_progress: bool,
+    verdicts: Verdicts | None,
 ) -> tuple[Asker, CollectReport, Ledger]:
-    """Bring every answer into the store; return a fresh asker over it for the build, and what the run has spent."""
+    """Bring every answer into the store, over Ray where there are verdicts.
+
+    Returns:
+        A fresh asker over it for the build, what was asked, and what the run has spent.
+    """
     from dataset_builders.asking import Asker
     from dataset_builders.recordings import import_recordings
 
+    def rehearsal(asker: Asker) -> None:
+        deque(builder.records(problems, asker, settings, []), maxlen=0)
+
     if store is None:
-        return Asker(settings, NoAnswers(), "paired", ""), CollectReport(), Ledger(FREE, None)
+        nobody = Asker(settings, NoAnswers(), "paired", "")
+        if verdicts is not None:
+            verdicts.rehearse(lambda: rehearsal(nobody))
+        return nobody, CollectReport(), Ledger(FREE, None)
     price, cap = price_of(settings.teacher), settings.collect.max_cost_usd
     ledger = Ledger(price, cap, batched=settings.collect.mode == "batch")
     if settings.recordings:
@@ -203,13 +225,21 @@ def _collect(
     collect = settings.collect
     if teacher.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
         collect = collect.model_copy(update={"retry_failed": True})
-    rounds = builder.rounds(problems, Asker(settings, store, teacher.kind, model), settings)
+
+    def asker() -> Asker:
+        return Asker(settings, store, teacher.kind, model)
+
+    rounds = builder.rounds(problems, asker(), settings)
     # Without it the engine reads no answer that is there already, whatever it cost.
     counted = ledger if cap is not None or (price is not None and not price.is_free) else None
     with ExitStack() as shown:
         progress = shown.enter_context(live_line(f"asking {teacher.model}", ledger)) if show_progress else None
-        report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=counted))
-    return Asker(settings, store, teacher.kind, model), report, ledger
+        if verdicts is None:
+            report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=counted))
+        else:
+            judged = verdicts.ahead_of(rounds, lambda: rehearsal(asker()))
+            report = collect_over_ray(judged, settings.teacher, store, collect, progress, counted)
+    return asker(), report, ledger
 
 
 def model_asked(config: Any, teacher: Teacher) -> str:

@@ -75,7 +75,7 @@ def _build(args: argparse.Namespace) -> None:
     recipe = _one_recipe(args)
     from toolkit.pipeline import build
 
-    build(recipe, args.dry_run)
+    build(recipe, args.dry_run, args.engine)
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -151,6 +151,12 @@ def parser() -> argparse.ArgumentParser:
     build = command("build", _build, "ask the teacher and publish the dataset")
     build.add_argument("--dry-run", action="store_true", help="say what would be asked and written, and do neither")
     build.add_argument("--retry-failed", action="store_true", help="ask again what failed for good in an earlier run")
+    build.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ask and judge in this process, or on all machines of a Ray cluster (default: local)",
+    )
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
     compare = command(

@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable, Iterator
 from typing import IO
 
 logger = logging.getLogger(__name__)
@@ -122,10 +123,25 @@ def _opened(pipe: IO[str] | None) -> IO[str]:
     return pipe
 
 
+Judge = Callable[[str, str, float], bool]
+"""Says whether (predicted, gold) are equal, given the seconds that it may compute."""
+
 WORKER = MathWorker()
+_judge: Judge = WORKER.equal
 atexit.register(WORKER.stop)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=WORKER.forget)
+
+
+@contextlib.contextmanager
+def judged_by(judge: Judge) -> Iterator[None]:
+    """Have `judge` asked in the place of this process's worker, e.g. one that knows what was judged elsewhere."""
+    global _judge
+    before, _judge = _judge, judge
+    try:
+        yield
+    finally:
+        _judge = before
 
 
 def math_equal(predicted: str, gold: str, timeout: float = 5.0) -> bool:
@@ -142,7 +158,7 @@ def math_equal(predicted: str, gold: str, timeout: float = 5.0) -> bool:
     """
     if max(len(predicted), len(gold)) > LONGEST:
         return False
-    return WORKER.equal(predicted, gold, timeout)
+    return _judge(predicted, gold, timeout)
 
 
 def _serve() -> None:

@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from accelerate import PartialState
     from transformers import PreTrainedTokenizerBase
 
+    from dataset_builders.building import Engine
     from toolkit.recipe import Recipe, Student
     from toolkit.runs import TrainedStage
 
 
-def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False) -> None:
+def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accept_other_card: bool = False) -> None:
     """Ask the teacher for what is missing and publish the dataset.
 
     Args:
         recipe: The recipe.
         dry_run: Say what would be asked and written, and do neither.
+        engine: Where the teacher is asked and mathematics judged.
         accept_other_card: Do not mind that the revision exists with the same records and another card.
 
     Raises:
@@ -59,6 +61,7 @@ def build(recipe: Recipe, dry_run: bool = False, accept_other_card: bool = False
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
         accept_other_card=accept_other_card,
+        engine=engine,
     )
     built_from(recipe).write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
     print(report.summary())

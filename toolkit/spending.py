@@ -111,6 +111,10 @@ class Ledger:
         else:
             self._answered += _cost(outcome, self.price) if is_counted(outcome) else most
 
+    def add(self, usd: float) -> None:
+        """Count what others have spent on answers and failed tries, workers with ledgers of their own."""
+        self._answered += round(usd * _PICODOLLARS)
+
     @property
     def _spent(self) -> int:
         return self._answered + self._lost + self._remembered

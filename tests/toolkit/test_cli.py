@@ -137,8 +137,9 @@ def test_every_recipe_of_the_repository_is_valid(path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "called"),
     [
-        (["build"], ("build", False)),
-        (["build", "--dry-run"], ("build", True)),
+        (["build"], ("build", False, "local")),
+        (["build", "--dry-run"], ("build", True, "local")),
+        (["build", "--engine", "ray"], ("build", False, "ray")),
         (["train"], ("train",)),
         (["evaluate"], ("evaluate",)),
         (["explain"], ("explain", 3, None)),
