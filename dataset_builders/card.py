@@ -239,7 +239,7 @@ def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengt
     def rationales(side: str) -> Iterator[str]:
         return (record[side]["rationale"] for record in outcome.train)
 
-    texts = {"question": (record["question"] for record in outcome.train)}
+    texts: dict[str, Iterator[str]] = {"question": (record["question"] for record in outcome.train)}
     texts |= {f"{side}.rationale": rationales(side) for side in builder.CHAINS}
     measured = (figures.lengths(column, values) for column, values in texts.items())
     return [row for row in measured if row is not None]
