@@ -42,11 +42,12 @@ def measured(builder: str, rows: int) -> dict[str, Any]:
         command = [sys.executable, "-m", "toolkit.cli", "build", str(recipe)]
         environment = {**os.environ, "HF_DATASETS_CACHE": f"{folder}/cache"}
         started = time.perf_counter()
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        said = Path(folder) / "said.txt"
+        with said.open("w") as file, subprocess.Popen(command, stdout=file, stderr=file, env=environment) as process:
             _, status, usage = os.wait4(process.pid, 0)
             process.returncode = os.waitstatus_to_exitcode(status)
         if process.returncode:
-            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+            raise SystemExit(f"{' '.join(command)} ended with {process.returncode}: {said.read_text()}")
         return {
             "builder": builder,
             "rows": rows,

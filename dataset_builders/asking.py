@@ -1,13 +1,12 @@
 """Between a builder and its teacher: what is asked, and how an answer in the store becomes a chain.
 
 A builder says in `rounds` what to ask, and in `records` what comes of the answers. Both go through the problems and
-read the store by the same functions, so they cannot disagree about what was asked. Neither keeps what it read: a later
-round reads the answers to earlier ones again, and memory is the same for any number of problems.
+read the store by the same functions, so they cannot disagree about what was asked. What has to be kept lies on disk, so
+that memory is the same for any number of problems.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -231,20 +230,14 @@ class Retried(Generic[Item, Read]):
     request: Callable[[Item, int], Request]
     judge: Callable[[Item, Request], tuple[Read, str | None]]
 
-    def rounds(self, places: Iterable[int], item: Callable[[int], Item | None]) -> Rounds:
-        """Yield a round for every try, as long as there is anything to ask.
-
-        Args:
-            places: Where there may be an item.
-            item: Makes the item of a place, out of what the store has by then; None where the prompt is not for it.
-        """
-        waiting = array("Q", (place for place in places if item(place) is not None))
+    def rounds(self, items: Sequence[Item]) -> Rounds:
+        """Yield a round for every try, as long as there is anything to ask."""
         for attempt in range(self.tries):
             if attempt:
-                waiting = array("Q", (place for place in waiting if self._is_rejected(item(place), attempt - 1)))
-            if not waiting:
+                items = DiskList(item for item in items if self._is_rejected(item, attempt - 1))
+            if not items:
                 break
-            yield Requests(waiting, partial(self._asked, item, attempt))
+            yield Requests(items, partial(self._asked, attempt))
 
     def verdict(self, item: Item, step: Step) -> tuple[Read, str | None]:
         """Return what was read last and its fault; where only the first tries were answered, the last answer counts.
@@ -264,13 +257,10 @@ class Retried(Generic[Item, Read]):
         step.count(found[1])
         return found
 
-    def _asked(self, item: Callable[[int], Item | None], attempt: int, place: int) -> Request:
-        found = item(place)
-        assert found is not None
-        return self.request(found, attempt)
+    def _asked(self, attempt: int, item: Item) -> Request:
+        return self.request(item, attempt)
 
-    def _is_rejected(self, item: Item | None, attempt: int) -> bool:
-        assert item is not None
+    def _is_rejected(self, item: Item, attempt: int) -> bool:
         _, fault = self.judge(item, self.request(item, attempt))
         return fault is not None and not is_unanswered(fault)
 

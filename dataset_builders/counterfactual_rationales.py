@@ -18,6 +18,7 @@ from dataset_builders.other_answers import OtherAnswers
 from dataset_builders.published import CotsBuilder
 from dataset_builders.settings import CounterfactualRationalesSettings
 from toolkit.answers import kind_of
+from toolkit.on_disk import DiskList
 from toolkit.problem import Problem
 from toolkit.teachers.protocol import Request
 
@@ -104,9 +105,10 @@ class _Asked:
         }
 
     def rounds(self) -> Rounds:
-        places = range(len(self._problems))
-        yield from self._sides["factual"].rounds(places, self._drawn)
-        yield from self._sides["counterfactual"].rounds(places, self._with_factual)
+        drawn = DiskList(both for both in map(self._draw, self._problems) if both.reason is None)
+        yield from self._sides["factual"].rounds(drawn)
+        begun = (self._with(both, "factual", Step("factual")) for both in drawn)
+        yield from self._sides["counterfactual"].rounds(DiskList(both for both in begun if both.reason is None))
 
     def made(self, steps: list[Step]) -> Iterator[Both]:
         drawn, factual, counterfactual = Step("other_answer"), Step("factual"), Step("counterfactual")
@@ -133,14 +135,6 @@ class _Asked:
         if side == "factual":
             return replace(both, factual=chain, reason=reason)
         return replace(both, counterfactual=chain, reason=reason)
-
-    def _drawn(self, place: int) -> Both | None:
-        both = self._draw(self._problems[place])
-        return both if both.reason is None else None
-
-    def _with_factual(self, place: int) -> Both | None:
-        both = self._with(self._draw(self._problems[place]), "factual", Step("factual"))
-        return both if both.reason is None else None
 
     def _ask(self, side: Side, both: Both, attempt: int) -> Request:
         given, other = both.factual_problem, both.counterfactual_problem

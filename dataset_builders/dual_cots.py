@@ -19,6 +19,7 @@ from dataset_builders.columns import QUESTION, REASON, RIGHT, SFT, WRONG, Column
 from dataset_builders.pairs import paired_chains
 from dataset_builders.published import CotsBuilder
 from dataset_builders.settings import DualCotsSettings, Pairs
+from toolkit.on_disk import DiskList
 from toolkit.problem import Problem
 from toolkit.prompts import Exemplar
 from toolkit.teachers.protocol import Request
@@ -107,13 +108,16 @@ class _Asked:
         self._problems, self._asker, self._settings = problems, asker, settings
         self._rectified = Retried(settings.tries, self._hint, self._judge_rectified)
         self._corrupted = Retried(settings.tries, self._contrast, self._judge_corrupted)
-        self._last: tuple[int, list[Dual]] = (-1, [])
 
     def rounds(self) -> Rounds:
-        places = range(len(self._problems) * self._settings.samples)
-        yield Requests(places, self._first_request)
-        yield from self._rectified.rounds(places, self._to_rectify)
-        yield from self._corrupted.rounds(places, self._to_corrupt)
+        yield Requests(range(len(self._problems) * self._settings.samples), self._first_request)
+        wrong, right = DiskList[Dual](), DiskList[Dual]()
+        for problem in self._problems:
+            for dual in self._started(problem, Step("cot")):
+                if dual.reason is None:
+                    (wrong if dual.right is None else right).append(dual)
+        yield from self._rectified.rounds(wrong)
+        yield from self._corrupted.rounds(right)
 
     def duals(self, steps: list[Step]) -> Iterator[Dual]:
         cot, rectified, corrupted = Step("cot"), Step("answer_hint"), Step("contrastive")
@@ -154,20 +158,6 @@ class _Asked:
     def _first_request(self, place: int) -> Request:
         index, sample = divmod(place, self._settings.samples)
         return self._asker.request("cot", self._problems[index], sample)
-
-    def _dual(self, place: int) -> Dual:
-        index, sample = divmod(place, self._settings.samples)
-        if self._last[0] != index:  # the samples of a problem follow one another
-            self._last = index, self._started(self._problems[index], Step("cot"))
-        return self._last[1][sample]
-
-    def _to_rectify(self, place: int) -> Dual | None:
-        dual = self._dual(place)
-        return dual if dual.wrong is not None and dual.reason is None else None
-
-    def _to_corrupt(self, place: int) -> Dual | None:
-        dual = self._dual(place)
-        return dual if dual.right is not None and dual.reason is None else None
 
     def _hint(self, dual: Dual, attempt: int) -> Request:
         return self._asker.request("answer_hint", dual.problem, self._index(dual, attempt))

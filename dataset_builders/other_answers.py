@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from functools import cached_property
 
 from dataset_builders.chains import spelt_like
 from toolkit.answers import canonical, kind_of, matches
@@ -38,13 +38,19 @@ class OtherAnswers:
     """
 
     def __init__(self, problems: Sequence[Problem], seed: int) -> None:
-        self._seed = seed
+        self._problems, self._seed = problems, seed
+
+    @cached_property
+    def _rings(self) -> dict[str, list[tuple[str, str]]]:
+        """The golds of each task in the order of their digests; made once one of them is wanted.
+
+        Golds and problems are points on one ring. A problem more changes the draws of few others: of those that stand
+        just before its gold.
+        """
         golds: dict[str, set[str]] = {}
-        for problem in problems:
+        for problem in self._problems:
             golds.setdefault(problem.task, set()).add(problem.answer)
-        # Golds and problems are points on one ring. A problem more changes the draws of few others: of those that
-        # stand just before its gold.
-        self._rings = {task: sorted((digest(seed, gold), gold) for gold in texts) for task, texts in golds.items()}
+        return {task: sorted((digest(self._seed, gold), gold) for gold in texts) for task, texts in golds.items()}
 
     def draw(self, problem: Problem) -> tuple[str | None, str | None]:
         """Return (a wrong answer, None), or (None, why there is none).
@@ -64,7 +70,7 @@ class OtherAnswers:
             return self._first(self._ranked(_options(problem), problem), problem, NO_OPTION)
         if kind == "number":
             return self._first(self._ranked(_near_misses(problem.answer), problem), problem, NO_NUMBER)
-        golds = list(islice(self._around(problem), _LOOKED_AT))
+        golds = list(self._around(problem))
         named = [gold for gold in golds if _names(problem.question, gold) and not _is_gold(gold, problem)]
         return self._first(named if len(named) > 1 else golds, problem, NO_OTHER)
 
@@ -72,10 +78,10 @@ class OtherAnswers:
         return sorted(answers, key=lambda answer: digest(self._seed, problem.id, answer))
 
     def _around(self, problem: Problem) -> Iterator[str]:
-        """Yield the golds of the problem's task, from the problem's place on the ring on."""
+        """Yield golds of the problem's task, from the problem's place on the ring on."""
         ring = self._rings.get(problem.task, [])
         start = bisect(ring, (digest(self._seed, problem.id), ""))
-        return (gold for _, gold in [*ring[start:], *ring[:start]])
+        return (ring[place % len(ring)][1] for place in range(start, start + min(len(ring), _LOOKED_AT)))
 
     def _first(self, answers: Iterable[str], problem: Problem, reason: str) -> tuple[str | None, str | None]:
         answer = next((answer for answer in answers if answer and not _is_gold(answer, problem)), None)

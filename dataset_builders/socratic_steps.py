@@ -59,7 +59,7 @@ class SocraticSteps(CotsBuilder):
     def rounds(problems: Sequence[Problem], asker: Asker, settings: SocraticStepsSettings) -> Rounds:
         """Yield what to ask, again while the steps are not as they should be."""
         if settings.decomposed is None:
-            yield from _asked(asker, settings).rounds(range(len(problems)), problems.__getitem__)
+            yield from _asked(asker, settings).rounds(problems)
 
     @staticmethod
     def records(
