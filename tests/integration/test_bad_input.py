@@ -227,7 +227,7 @@ def test_a_store_that_is_none_is_told_and_left_alone(told: Told) -> None:
     store = Path("hub/stores/tiny-cots.sqlite")
     store.parent.mkdir(parents=True)
     store.write_bytes(b"no database" * 500)
-    assert "tiny-cots.sqlite: cannot be used as a store of completions" in told("build", write())
+    assert "tiny-cots.sqlite: damaged: file is not a database" in told("build", write())
     assert store.read_bytes() == b"no database" * 500
 
 
