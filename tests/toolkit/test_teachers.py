@@ -464,6 +464,17 @@ def test_a_refused_key_fails_the_check(status: int) -> None:
     assert caught.value.kind == "fatal"
 
 
+def test_prompts_go_to_no_other_address_than_the_one_that_was_named() -> None:
+    with FaultServer(lambda _: completion("2")) as other:
+        away = fault(307, location=f"{other.url}/chat/completions")
+        with FaultServer(lambda _: away, models=away) as server:
+            for ask in (check, complete):
+                with pytest.raises(TeacherError, match=r"sends on to 'http.*'; name that in base_url") as caught:
+                    ask(server)
+                assert caught.value.kind == "fatal"
+        assert (other.asks, other.models_seen) == ([], 0)
+
+
 def test_a_model_that_the_server_does_not_list_is_told_once_it_is_refused() -> None:
     models = Reply(b'{"data": [{"id": "gpt-4"}, {"id": "llama"}, "odd"]}')
     with FaultServer(lambda _: fault(404, "nothing here"), models=models) as server:

@@ -137,7 +137,8 @@ class OpenAITeacher:
         refuse_contrast(request, self.kind)
         try:
             body = encoded(self.body(request))
-            async with self._open().post(f"{self.address}/chat/completions", data=body) as response:
+            url = f"{self.address}/chat/completions"
+            async with self._open().post(url, data=body, allow_redirects=False) as response:
                 content = self.without_key(await response.read())
             if response.status >= 300:
                 raise status_failure(response.status, parsed(content, content), response.headers)
@@ -167,12 +168,13 @@ class OpenAITeacher:
 
         limit = aiohttp.ClientTimeout(min(_CHECK_S, self._config.timeout))
         try:
-            async with self._open().get(f"{self.address}/models", timeout=limit) as response:
+            url = f"{self.address}/models"
+            async with self._open().get(url, timeout=limit, allow_redirects=False) as response:
                 content = await response.read()
         except Exception as error:
             raise Unreachable("fatal", f"{self.address} cannot be reached: {self.failure(error).reason}") from None
         said = parsed(content, b"")
-        if response.status in (401, 403):
+        if response.status in (401, 403) or 300 <= response.status < 400:
             failure = self.failure(status_failure(response.status, said or content, response.headers))
             raise TeacherError("fatal", f"{self.address}: {failure.reason}")
         models = said.get("data") if isinstance(said, dict) else None
@@ -198,7 +200,10 @@ class OpenAITeacher:
 
         limit = aiohttp.ClientTimeout(sock_connect=_CONNECT_S, sock_read=self._config.timeout)
         try:
-            async with self._open().request(method, self.address + path, timeout=limit, **content) as response:
+            url = self.address + path
+            async with self._open().request(
+                method, url, timeout=limit, allow_redirects=method == "GET", **content
+            ) as response:
                 if response.status >= 300:
                     body = await response.read()
                     raise status_failure(response.status, parsed(body, body), response.headers)
@@ -372,6 +377,10 @@ def status_failure(status: int, body: object, headers: Mapping[str, str] | None 
     kind: FailureKind = "permanent"
     if flagged or (status < 500 and code in _REFUSAL_CODES):
         reason = f"the endpoint's content policy refuses the prompt ({reason})"
+    elif 300 <= status < 400:
+        # Prompts and key are for the address that was named, and go nowhere else by themselves.
+        kind = "fatal"
+        reason = f"sends on to {(headers or {}).get('location', 'nowhere')!r}; name that in base_url (HTTP {status})"
     elif status in _FATAL_STATUSES or code in _FATAL_CODES:
         kind = "fatal"
         reason = f"{_FATAL_STATUSES.get(status, code)} ({reason})"
