@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import chain
@@ -70,11 +70,7 @@ def measure_key_shares(builder: type[CotsBuilder], settings: BuilderSettings, ou
         return {}
     name = settings.tokenizer
     tokens = figures.tokenizer_split(name) if name else figures.trained_split(outcome.train)
-    shares = {
-        "words": figures.key_shares(outcome.train),
-        "tokens": figures.key_shares(outcome.train, tokens),
-    }
-    return shares
+    return figures.key_shares(outcome.train, {"words": figures.split_words, "tokens": tokens})
 
 
 def dataset_card(
@@ -236,13 +232,10 @@ def _origins(outcome: Outcome) -> list[tuple[str, int]]:
 
 
 def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengths]:
-    def rationales(side: str) -> Iterator[str]:
-        return (record[side]["rationale"] for record in outcome.train)
-
-    texts: dict[str, Iterator[str]] = {"question": (record["question"] for record in outcome.train)}
-    texts |= {f"{side}.rationale": rationales(side) for side in builder.CHAINS}
-    measured = (figures.lengths(column, values) for column, values in texts.items())
-    return [row for row in measured if row is not None]
+    return figures.lengths(
+        {"question": record["question"], **{f"{side}.rationale": record[side]["rationale"] for side in builder.CHAINS}}
+        for record in outcome.train
+    )
 
 
 def _sub_questions(outcome: Outcome) -> dict[int, int]:

@@ -10,7 +10,6 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import ClassVar
 
 from dataset_builders.asking import Ask, Asker, Record, Requests, Retried, Rounds, Step, is_unanswered, record_id
@@ -108,6 +107,8 @@ class _Asked:
         self._problems, self._asker, self._settings = problems, asker, settings
         self._rectified = Retried(settings.tries, self._hint, self._judge_rectified)
         self._corrupted = Retried(settings.tries, self._contrast, self._judge_corrupted)
+        # The first rectified pairs of each task, in the order of the problems.
+        self._exemplars: defaultdict[str, list[Dual]] = defaultdict(list)
 
     def rounds(self) -> Rounds:
         yield Requests(range(len(self._problems) * self._settings.samples), self._first_request)
@@ -117,20 +118,24 @@ class _Asked:
                 if dual.reason is None:
                     (wrong if dual.right is None else right).append(dual)
         yield from self._rectified.rounds(wrong)
+        for dual in wrong:
+            if len(self._exemplars[dual.problem.task]) < _EXEMPLAR_POOL:
+                self._rectify(dual, Step("answer_hint"))
         yield from self._corrupted.rounds(right)
 
     def duals(self, steps: list[Step]) -> Iterator[Dual]:
         cot, rectified, corrupted = Step("cot"), Step("answer_hint"), Step("contrastive")
         steps += [cot, rectified, corrupted]
+        duals = DiskList[Dual]()
         for problem in self._problems:
             for dual in self._started(problem, cot):
-                if dual.reason is not None:
-                    yield dual
-                elif dual.right is None:
-                    yield self._rectify(dual, rectified)
-                else:
-                    wrong, fault = self._corrupted.verdict(dual, corrupted)
-                    yield replace(dual, wrong=wrong, reason=fault and f"contrastive: {fault}")
+                is_wrong = dual.right is None and dual.reason is None
+                duals.append(self._rectify(dual, rectified) if is_wrong else dual)
+        for dual in duals:
+            if dual.wrong is None:
+                wrong, fault = self._corrupted.verdict(dual, corrupted)
+                dual = replace(dual, wrong=wrong, reason=fault and f"contrastive: {fault}")
+            yield dual
 
     def _started(self, problem: Problem, step: Step) -> list[Dual]:
         """Return the duals of a problem's samples, each with its first chain on the side where it belongs."""
@@ -152,8 +157,13 @@ class _Asked:
         return duals
 
     def _rectify(self, dual: Dual, step: Step) -> Dual:
+        """Return a dual with its rectified chain, which becomes an exemplar as long as its task has few."""
         right, fault = self._rectified.verdict(dual, step)
-        return replace(dual, right=right, reason=fault and f"answer_hint: {fault}")
+        dual = replace(dual, right=right, reason=fault and f"answer_hint: {fault}")
+        pool = self._exemplars[dual.problem.task]
+        if fault is None and len(pool) < _EXEMPLAR_POOL:
+            pool.append(dual)
+        return dual
 
     def _first_request(self, place: int) -> Request:
         index, sample = divmod(place, self._settings.samples)
@@ -163,7 +173,7 @@ class _Asked:
         return self._asker.request("answer_hint", dual.problem, self._index(dual, attempt))
 
     def _contrast(self, dual: Dual, attempt: int) -> Request:
-        shown = _draw(self._exemplars.get(dual.problem.task, []), dual, self._settings)
+        shown = _draw(self._exemplars[dual.problem.task], dual, self._settings)
         return self._asker.request(
             "contrastive", dual.problem, self._index(dual, attempt), right=_text(dual.right), exemplars=shown
         )
@@ -171,19 +181,6 @@ class _Asked:
     def _index(self, dual: Dual, attempt: int) -> int:
         # Attempt 0 has the sample index of the chain it starts from; no two samples share an index.
         return dual.sample + attempt * self._settings.samples
-
-    @cached_property
-    def _exemplars(self) -> dict[str, list[Dual]]:
-        """The first rectified pairs of each task, in the order of the problems; known once all hints are answered."""
-        pools: defaultdict[str, list[Dual]] = defaultdict(list)
-        for problem in self._problems if self._settings.exemplars else ():
-            pool = pools[problem.task]
-            if len(pool) == _EXEMPLAR_POOL:
-                continue
-            wrong = (dual for dual in self._started(problem, Step("cot")) if dual.right is None and dual.reason is None)
-            pool += [dual for dual in (self._rectify(dual, Step("")) for dual in wrong) if dual.reason is None]
-            del pool[_EXEMPLAR_POOL:]
-        return pools
 
     def _judge_rectified(self, dual: Dual, request: Request) -> tuple[Chain, str | None]:
         right = self._asker.chain(request, dual.problem, "rectified")

@@ -137,14 +137,23 @@ def key_share(pairs: Iterable[tuple[str, str]], split: Split = split_words) -> K
     return counts.share()
 
 
-def key_shares(records: Iterable[Record], split: Split = split_words) -> dict[str, KeyShare]:
-    """Return the key share of the rationales of all dual records (`all tasks`) and of each task."""
-    tasks: dict[str, _KeyCounts] = {}
+def key_shares(records: Iterable[Record], splits: Mapping[str, Split]) -> dict[str, dict[str, KeyShare]]:
+    """Return by unit the key share of the rationales of all dual records (`all tasks`) and of each task.
+
+    Args:
+        records: The records.
+        splits: How a text is split into each unit.
+    """
+    counted: dict[str, dict[str, _KeyCounts]] = {unit: {} for unit in splits}
     for record in records:
-        counts = tasks.setdefault(str(record["task"]), _KeyCounts())
-        counts.count(split(record["right"]["rationale"]), split(record["wrong"]["rationale"]))
-    by_task = {"all tasks": sum(tasks.values(), _KeyCounts()), **{task: tasks[task] for task in sorted(tasks)}}
-    return {task: share for task, counts in by_task.items() if (share := counts.share()) is not None}
+        for unit, split in splits.items():
+            counts = counted[unit].setdefault(str(record["task"]), _KeyCounts())
+            counts.count(split(record["right"]["rationale"]), split(record["wrong"]["rationale"]))
+    shares: dict[str, dict[str, KeyShare]] = {}
+    for unit, tasks in counted.items():
+        by_task = {"all tasks": sum(tasks.values(), _KeyCounts()), **{task: tasks[task] for task in sorted(tasks)}}
+        shares[unit] = {task: share for task, counts in by_task.items() if (share := counts.share()) is not None}
+    return shares
 
 
 @dataclass(frozen=True)
@@ -158,13 +167,18 @@ class Lengths:
     longest: int
 
 
-def lengths(column: str, texts: Iterable[str], split: Split = split_words) -> Lengths | None:
-    """Measure the lengths of some texts; None where there are none."""
-    # Sorted by way of a tally: a number that occurs often is one object.
-    counts = sorted(Counter(len(split(text)) for text in texts).elements())
-    if not counts:
-        return None
-    return Lengths(column, fmean(counts), median(counts), counts[int(0.95 * (len(counts) - 1))], counts[-1])
+def lengths(texts: Iterable[Mapping[str, str]], split: Split = split_words) -> list[Lengths]:
+    """Measure the lengths of the texts of each column; `texts` are those of each record by column."""
+    tallies: dict[str, Counter[int]] = {}
+    for record in texts:
+        for column, text in record.items():
+            tallies.setdefault(column, Counter())[len(split(text))] += 1
+    measured = []
+    for column, tally in tallies.items():
+        counts = sorted(tally.elements())
+        p95 = counts[int(0.95 * (len(counts) - 1))]
+        measured.append(Lengths(column, fmean(counts), median(counts), p95, counts[-1]))
+    return measured
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,8 @@ CARD = "README.md"
 _REVISION = re.compile(r"(v?)(\d+)\.(\d+)\.(\d+)")
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SHARD_BYTES = 500_000_000
+# Uncompressed; `datasets` aims at 100 MB, half as much again as a build takes of memory without.
+_ROW_GROUP_BYTES = 32_000_000
 # How a revision came to be: the same data rebuilt from another folder or under newer libraries is no other revision.
 _REBUILD = re.compile(r"<!-- generated:rebuild -->.*?<!-- /generated:rebuild -->", re.DOTALL)
 
@@ -174,16 +176,16 @@ def _write_parquet(dataset: datasets.Dataset, into: Path, split: str) -> None:
 
 
 def _write_shard(shard: datasets.Dataset, path: Path) -> None:
-    """Write what `shard.to_parquet` writes, in the memory of one row group.
+    """Write what `shard.to_parquet` writes, in smaller row groups where it is large, and in the memory of one of them.
 
     `to_parquet` reads a dataset by one map of its files into memory, of which every page that was read stays with the
     process. Here each row group has a map of its own.
     """
     from datasets import config
-    from datasets.arrow_writer import get_parquet_column_options, get_writer_batch_size_from_data_size
+    from datasets.arrow_writer import get_parquet_column_options
     from pyarrow import parquet
 
-    rows = get_writer_batch_size_from_data_size(len(shard), shard.data.nbytes)
+    rows = max(1, len(shard) * _ROW_GROUP_BYTES // max(1, shard.data.nbytes))
     schema, chunking = shard.features.arrow_schema, config.DEFAULT_CDC_OPTIONS
     columns = get_parquet_column_options(shard.features, schema)
     with parquet.ParquetWriter(

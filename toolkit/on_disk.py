@@ -12,9 +12,12 @@ import sqlite3
 import tempfile
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from typing import TypeVar, overload
 
 Item = TypeVar("Item")
+
+_READ_AT_ONCE = 64  # items
 
 
 class DiskList(Sequence[Item]):
@@ -55,8 +58,12 @@ class DiskList(Sequence[Item]):
         return item
 
     def __iter__(self) -> Iterator[Item]:
-        for place in range(len(self)):
-            yield self[place]
+        for first in range(0, len(self), _READ_AT_ONCE):
+            self._file.flush()
+            ends = self._ends[first : first + _READ_AT_ONCE + 1]
+            content = memoryview(os.pread(self._file.fileno(), ends[-1] - ends[0], ends[0]))
+            for start, end in pairwise(ends):
+                yield pickle.loads(content[start - ends[0] : end - ends[0]])
 
 
 class DiskCounter:

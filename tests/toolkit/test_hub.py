@@ -36,6 +36,7 @@ def test_row_groups_are_written_one_by_one_and_as_datasets_writes_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(datasets.config, "MAX_ROW_GROUP_SIZE", "4KB")
+    monkeypatch.setattr(hub, "_ROW_GROUP_BYTES", 4000)
     values = {"n": range(900), "nested": [{"a": ["text"] * (i % 3), "b": None if i % 2 else i / 3} for i in range(900)]}
     datasets.Dataset.from_dict(values).save_to_disk(tmp_path / "saved")
     dataset = datasets.load_from_disk(str(tmp_path / "saved"))  # mapped into memory, as what a builder made
