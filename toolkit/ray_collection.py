@@ -305,21 +305,23 @@ class _Worker:
         failed, spent, fault = 0, 0.0, self._fault
         if not fault:
             try:
-                failed, spent = self._ask(list(_requests(block)))
-            except CostCapReached as error:
-                fault = str(error)  # the next block may get what another one has left
+                failed, spent, fault = self._ask(list(_requests(block)))
             except UserError as error:
                 fault = self._fault = str(error)  # it would stop the next block too, after a window of requests
         return {"failed": [failed], "spent": [spent], "fault": [fault]}
 
-    def _ask(self, requests: list[Request]) -> tuple[int, float]:
+    def _ask(self, requests: list[Request]) -> tuple[int, float, str]:
         store: Any = _WrittenThrough(self._writer, requests)
         ledger = Ledger(self._price, store.allowance) if self._price else None
+        failed, fault = 0, ""
         try:
-            report = asyncio.run(collect(requests, self._teacher, store, self._settings, ledger=ledger))
+            failed = asyncio.run(collect(requests, self._teacher, store, self._settings, ledger=ledger)).failed
+        except CostCapReached as error:
+            fault = str(error)  # the next block may get what another one has left
         finally:
-            store.end(ledger.spent if ledger else 0.0)
-        return report.failed, ledger.spent if ledger else 0.0
+            spent = ledger.spent if ledger else 0.0
+            store.end(spent)
+        return failed, spent, fault
 
 
 class _Writer:

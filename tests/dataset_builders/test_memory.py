@@ -49,7 +49,7 @@ def test_no_row_stays_in_memory(builder: str, more: Any, tmp_path: Path, monkeyp
         def call(*args: Any, **kwargs: Any) -> Any:
             nonlocal calls
             calls += 1
-            if calls % 151 == 0:  # a look at all objects takes a while
+            if calls % 61 == 0:  # a look at all objects takes a while
                 counts.append(alive() - before)
             return function(*args, **kwargs)
 

@@ -162,7 +162,7 @@ def test_what_failed_for_good_is_asked_again_by_an_option(
     options: list[str], recipe: str, calls: list[tuple[Any, ...]]
 ) -> None:
     assert cli.main(["build", recipe, *options]) == 0
-    ((_, loaded, _),) = calls
+    ((_, loaded, *_),) = calls
     assert loaded.dataset.config.collect.retry_failed is bool(options)
 
 
