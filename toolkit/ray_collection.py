@@ -231,7 +231,7 @@ class _Collection:
             self._count(before, ray.get(writer.brought.remote()))
             self.tally.failed = before.failed + sum(row["failed"] for row in rows)
             if self.ledger is not None:
-                self.ledger.add(sum(row["spent"] for row in rows))
+                self.ledger.add(*(sum(row[name] for row in rows) for name in ("spent", "lost")))
         finally:
             ray.kill(writer)
         if fault := next((row["fault"] for row in rows if row["fault"]), None):
@@ -301,16 +301,16 @@ class _Worker:
         self._fault = ""
 
     def __call__(self, block: pa.Table) -> dict[str, list[Any]]:
-        """Return one row: requests without a completion, dollars spent, and why asking stopped or an empty string."""
-        failed, spent, fault = 0, 0.0, self._fault
+        """Return one row: requests without a completion, dollars spent and lost, why asking stopped if it did."""
+        failed, spent, lost, fault = 0, 0.0, 0.0, self._fault
         if not fault:
             try:
-                failed, spent, fault = self._ask(list(_requests(block)))
+                failed, spent, lost, fault = self._ask(list(_requests(block)))
             except UserError as error:
                 fault = self._fault = str(error)  # it would stop the next block too, after a window of requests
-        return {"failed": [failed], "spent": [spent], "fault": [fault]}
+        return {"failed": [failed], "spent": [spent], "lost": [lost], "fault": [fault]}
 
-    def _ask(self, requests: list[Request]) -> tuple[int, float, str]:
+    def _ask(self, requests: list[Request]) -> tuple[int, float, float, str]:
         store: Any = _WrittenThrough(self._writer, requests)
         ledger = Ledger(self._price, store.allowance) if self._price else None
         failed, fault = 0, ""
@@ -321,7 +321,7 @@ class _Worker:
         finally:
             spent = ledger.spent if ledger else 0.0
             store.end(spent)
-        return failed, spent, fault
+        return failed, spent, ledger.lost if ledger else 0.0, fault
 
 
 class _Writer:

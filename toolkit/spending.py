@@ -111,9 +111,11 @@ class Ledger:
         else:
             self._answered += _cost(outcome, self.price) if is_counted(outcome) else most
 
-    def add(self, usd: float) -> None:
-        """Count what others have spent on answers and failed tries, workers with ledgers of their own."""
-        self._answered += round(usd * _PICODOLLARS)
+    def add(self, spent: float, lost: float) -> None:
+        """Count what a worker with a ledger of its own has spent, in USD, of that what was lost on failed tries."""
+        if self.price is not None:
+            self._answered += round((spent - lost) * _PICODOLLARS)
+            self._lost += round(lost * _PICODOLLARS)
 
     @property
     def _spent(self) -> int:
