@@ -13,7 +13,7 @@ import pickle
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +23,7 @@ from toolkit.errors import UserError, nearest
 
 if TYPE_CHECKING:
     import datasets
+    import pyarrow
 
 Kind = Literal["dataset", "model"]
 Change = Literal["schema", "content", "card"]
@@ -33,6 +34,7 @@ _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SHARD_BYTES = 500_000_000
 # Uncompressed; `datasets` aims at 100 MB, half as much again as a build takes of memory without.
 _ROW_GROUP_BYTES = 32_000_000
+_COUNTED_ROWS = 10_000
 # How a revision came to be: the same data rebuilt from another folder or under newer libraries is no other revision.
 _REBUILD = re.compile(r"<!-- generated:rebuild -->.*?<!-- /generated:rebuild -->", re.DOTALL)
 
@@ -169,32 +171,43 @@ def publish_dataset(
 
 
 def _write_parquet(dataset: datasets.Dataset, into: Path, split: str) -> None:
-    shards = max(1, math.ceil(dataset.data.nbytes / _SHARD_BYTES))
+    shards = max(1, math.ceil(_bytes_of(dataset) / _SHARD_BYTES))
     for index in range(shards):
         shard = dataset.shard(shards, index, contiguous=True)
         _write_shard(shard, into / f"{split}-{index:05d}-of-{shards:05d}.parquet")
 
 
 def _write_shard(shard: datasets.Dataset, path: Path) -> None:
-    """Write what `shard.to_parquet` writes, in smaller row groups where it is large, and in the memory of one of them.
-
-    `to_parquet` reads a dataset by one map of its files into memory, of which every page that was read stays with the
-    process. Here each row group has a map of its own.
-    """
+    """Write what `shard.to_parquet` writes, in smaller row groups where it is large."""
     from datasets import config
     from datasets.arrow_writer import get_parquet_column_options
     from pyarrow import parquet
 
-    rows = max(1, len(shard) * _ROW_GROUP_BYTES // max(1, shard.data.nbytes))
+    rows = max(1, len(shard) * _ROW_GROUP_BYTES // max(1, _bytes_of(shard)))
     schema, chunking = shard.features.arrow_schema, config.DEFAULT_CDC_OPTIONS
     columns = get_parquet_column_options(shard.features, schema)
     with parquet.ParquetWriter(
         path, schema, use_content_defined_chunking=chunking, write_page_index=True, **columns
     ) as writer:
-        reference = pickle.dumps(shard.data)  # of a table on disk this is the path
-        for start in range(0, len(shard), rows):
-            writer.write_table(pickle.loads(reference).fast_slice(start, rows))
+        for part in _parts(shard, rows):
+            writer.write_table(part)
         writer.add_key_value_metadata({"content_defined_chunking": json.dumps(chunking)})
+
+
+def _bytes_of(dataset: datasets.Dataset) -> int:
+    """Return `dataset.data.nbytes`, for which a page of every column of every batch has to be read."""
+    return sum(int(part.nbytes) for part in _parts(dataset, _COUNTED_ROWS))
+
+
+def _parts(dataset: datasets.Dataset, rows: int) -> Iterator[pyarrow.Table]:
+    """Yield a dataset in tables of so many rows, in the memory of one of them.
+
+    A dataset is one map of its files into memory, of which every page that was read stays with the process. Here each
+    part has a map of its own.
+    """
+    reference = pickle.dumps(dataset.data)  # of a table on disk this is the path
+    for start in range(0, len(dataset), rows):
+        yield pickle.loads(reference).fast_slice(start, rows)
 
 
 def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]]) -> str:
@@ -211,7 +224,7 @@ def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]
     for config, splits in tables.items():
         sizes = SplitDict()
         for split, dataset in splits.items():
-            sizes.add(SplitInfo(name=split, num_bytes=dataset.data.nbytes, num_examples=len(dataset)))
+            sizes.add(SplitInfo(name=split, num_bytes=_bytes_of(dataset), num_examples=len(dataset)))
         infos[config] = DatasetInfo(features=next(iter(splits.values())).features, splits=sizes)
     DatasetInfosDict(infos).to_dataset_card_data(parsed.data)
     return str(parsed)
