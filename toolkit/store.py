@@ -11,6 +11,7 @@ import json
 import os
 import sqlite3
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -349,7 +350,7 @@ class Store:
         self._writer.execute("PRAGMA synchronous = FULL")
         if is_new:
             self._writer.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-            self._writer.execute("PRAGMA journal_mode = WAL")
+            self._keep_a_log()
             with self._transaction():
                 for statement in _SCHEMA.split(";"):
                     self._writer.execute(statement)
@@ -357,6 +358,18 @@ class Store:
                 self._writer.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
             # Into the file itself: a store whose log is lost must not look like one that is yet to be made.
             self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _keep_a_log(self) -> None:
+        """Switch to a write-ahead log: the one statement that fails at once where others wait for their turn."""
+        until = time.monotonic() + _BUSY_S
+        while True:
+            try:
+                self._writer.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                    raise
+                time.sleep(0.01)
 
     def _answer(self, condition: str, values: tuple[str, ...]) -> Completion | None:
         row = self._sound_row(_COMPLETION + condition, values)
