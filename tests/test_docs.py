@@ -6,6 +6,7 @@ import doctest
 import importlib.util
 import re
 import shlex
+from glob import glob
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -67,8 +68,9 @@ def test_a_shown_command_names_what_exists(words: list[str], monkeypatch: pytest
         assert program == "distill"
         args = _parsed(rest)
         overrides = [word for word in args.words if "=" in word]
-        for recipe in set(args.words) - set(overrides):
-            open_recipe(recipe, overrides)
+        for word in set(args.words) - set(overrides):
+            for recipe in glob(word) if "*" in word else [word]:  # as a shell would
+                open_recipe(recipe, overrides)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
