@@ -30,7 +30,7 @@ from toolkit.teachers.protocol import Completion, Request, TeacherError
 TRIED = int(os.environ.get("COT_FUZZED", "20000"))
 IN_BUILDERS = TRIED // 40
 CPU_S = 2.0  # of computing for one completion
-RUN_S = 1.5  # of computing; a busy machine takes three times as long as an idle one, a quadratic pattern far longer
+RUN_S = 0.2  # for a run of LIMIT characters: a pattern that is quadratic takes seconds, the others milliseconds
 LIMIT = 20_000  # characters, as the builders' default
 PROBLEMS = [
     problem("number", "7"),
@@ -97,26 +97,35 @@ def test_every_structure_a_server_may_send_is_a_completion_or_an_error_of_the_te
 
 @given(st.text(st.characters(codec=None, categories=None), max_size=400), st.sampled_from(PROBLEMS))
 def test_any_text_is_accepted_or_rejected_with_a_reason(text: str, asked: Problem) -> None:
-    is_right(judged(split_thinking(text)[0], asked), asked)
+    chain = judged(split_thinking(text)[0], asked)
+    assert (chain.fault is None) == bool(chain.rationale and chain.answer is not None)
+    assert isinstance(is_right(chain, asked), bool)
 
 
 @given(st.lists(st.sampled_from([*UNITS, *TEMPLATES]), max_size=30).map("".join), st.sampled_from(PROBLEMS))
 def test_any_mixture_of_what_the_patterns_look_for_is_judged(text: str, asked: Problem) -> None:
-    is_right(judged(split_thinking(text)[0], asked), asked)
-    extract(text, "auto")
+    chain = judged(split_thinking(text)[0], asked)
+    assert isinstance(is_right(chain, asked), bool)
+    read = extract(text, "auto")
+    assert read is None or read.strip()
 
 
 @pytest.mark.parametrize("around", ["{}", "{}Therefore, the answer is 7.", "Therefore, the answer is {}", "x\n{}"])
 def test_no_pattern_looks_at_a_run_once_for_each_of_its_places(around: str) -> None:
     text = PROBLEMS[-1]
     for unit in UNITS:
-        long = well_formed(around.format(unit * (2 * LIMIT // len(unit)))).replace("\0", " ")
-        started = time.process_time()
-        parse(long, text, "stop", len(long))
-        matches(long, text.answer)
-        split_thinking(long)
-        seconds = time.process_time() - started
+        long = well_formed(around.format(unit * (LIMIT // len(unit)))).replace("\0", " ")
+        # The quickest of five: a busy machine slows some of them, a quadratic pattern all.
+        seconds = min(seconds_of_reading(long, text) for _ in range(5))
         assert seconds < RUN_S, f"{seconds:.2f} s for {unit!r}"
+
+
+def seconds_of_reading(long: str, asked: Problem) -> float:
+    started = time.process_time()
+    parse(long, asked, "stop", len(long))
+    matches(long, asked.answer)
+    split_thinking(long)
+    return time.process_time() - started
 
 
 SETTINGS: dict[Any, dict[str, Any]] = {
