@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dataset_builders.settings import TeacherCotsSettings
+from tests.waits import Waits
 from toolkit.batches import Submission
 from toolkit.collect import (
     CollectReport,
@@ -51,23 +52,6 @@ def ask(question: str, **sampling: Any) -> Request:
 
 def asks(number: int) -> list[Request]:
     return [ask(f"q{n}") for n in range(number)]
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "s.sqlite") as opened:
-        yield opened
-
-
-class Waits:
-    """Stands in for sleeping: remembers how long was asked for and returns at once."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        await asyncio.sleep(0)
 
 
 def run(

@@ -17,6 +17,7 @@ from unittest.mock import patch
 
 import pytest
 
+from tests.waits import Waits
 from toolkit.collect import (
     CollectReport,
     CollectSettings,
@@ -77,23 +78,6 @@ class ScriptedTeacher:
 
     async def close(self) -> None:
         self.closed += 1
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
-    with Store(tmp_path / "completions.db") as opened:
-        yield opened
-
-
-class Waits:
-    """Stands in for sleeping: remembers how long was asked for and returns at once."""
-
-    def __init__(self) -> None:
-        self.seconds: list[float] = []
-
-    async def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        await asyncio.sleep(0)
 
 
 def run(requests: Any, teacher: ScriptedTeacher, store: Store, sleep: Waits | None = None, **settings: Any) -> Any:
