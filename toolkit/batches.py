@@ -338,7 +338,6 @@ class BatchCollection(Collection):
     def _settled(self, request: Request, outcome: Outcome) -> None:
         if self.ledger is None:
             return
-        self.paid.add(bytes.fromhex(request.digest))
         if request.digest not in self.unreserved:
             self.ledger.settle(request, outcome)
         elif isinstance(outcome, Completion):  # submitted below a cap that was higher

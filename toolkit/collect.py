@@ -17,13 +17,14 @@ from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, fields, replace
 from functools import partial
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from pydantic import Field
 
 from toolkit.errors import UserError
 from toolkit.pacing import Clock, Pace, Sent
 from toolkit.schema import Strict
+from toolkit.spending import Ledger
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request, Teacher, TeacherError
 
@@ -119,27 +120,6 @@ class CollectReport:
 
     def __add__(self, other: CollectReport) -> CollectReport:
         return CollectReport(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
-
-
-class Ledger(Protocol):
-    """Counts what is spent, and says whether another request may be; `toolkit.spending` has it."""
-
-    @property
-    def spent(self) -> float:
-        """US dollars that are gone."""
-        ...
-
-    def remember(self, completion: Completion) -> None:
-        """Count an answer that the store had already."""
-        ...
-
-    def reserve(self, request: Request) -> bool:
-        """Set the most aside that this request can cost; False where the cap does not allow it."""
-        ...
-
-    def settle(self, request: Request, outcome: Outcome) -> None:
-        """Count what a try cost in place of what was set aside for it."""
-        ...
 
 
 class TeacherUnavailable(UserError):
@@ -259,7 +239,6 @@ class Collection:
         self.endpoints: dict[str, _Endpoint] = {}
         self.open_digests: set[str] = set()
         self.failed: set[str] = set()
-        self.paid: set[bytes] = set()
         self.reasons: Counter[str] = Counter()
         self.ending: Callable[[], Exception] | None = None
         self.pauses: set[asyncio.Future[None]] = set()
@@ -323,7 +302,6 @@ class Collection:
                 continue
             standing = self.store.standing(request)
             if standing == "answered":
-                self._remember(request)
                 self.tally.cached += 1
                 self._did_one()
             elif standing == "refused" and not self.settings.retry_failed:
@@ -336,14 +314,6 @@ class Collection:
             skipped += 1
             if skipped % _LET_OTHERS_RUN == 0:
                 yield None
-
-    def _remember(self, request: Request) -> None:
-        """Count what an answer in the store cost, once however often it is named."""
-        if self.ledger is None or (digest := bytes.fromhex(request.digest)) in self.paid:
-            return
-        self.paid.add(digest)
-        if (completion := self.store.get(request)) is not None:
-            self.ledger.remember(completion)
 
     async def _ask_all(self, requests: Iterator[Request | None]) -> None:
         workers = [asyncio.create_task(self._work(requests)) for _ in range(self.settings.concurrency)]
@@ -435,7 +405,6 @@ class Collection:
         endpoint.pace.settle(sent, outcome)
         if self.ledger is not None:
             self.ledger.settle(request, outcome)
-            self.paid.add(bytes.fromhex(request.digest))
         self.tally.in_flight -= 1
         self.tally.window = sum(each.pace.window.size for each in self.endpoints.values())
         self.changed.set()
