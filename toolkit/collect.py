@@ -45,7 +45,7 @@ class CollectSettings(Strict):
         requests_per_minute: The endpoint's rate limit; none where null, as for the next two. Each teacher has its own.
         input_tokens_per_minute: Its limit of prompt tokens.
         output_tokens_per_minute: Its limit of completion tokens.
-        max_cost_usd: Most that the data may cost in US dollars, answers of earlier runs included.
+        max_cost_usd: Most that the data may cost in US dollars, all answers in the store included.
         max_attempts: Tries of one request before it counts as failed.
         backoff: Seconds; the wait before try n+1 is drawn from [0, backoff * 2**(n-1)] (full jitter).
         max_wait: Longest wait in seconds. A server that asks for a longer one fails the request for this run, and
@@ -154,7 +154,8 @@ async def collect(
         store: Where completions and failures go.
         settings: Window, rate limits, retries and the failures allowed.
         progress: Told about every change; silent where None.
-        ledger: Counts what is spent; nobody does where None, and then there can be no `settings.max_cost_usd`.
+        ledger: Counts what is spent, and knows what the store's answers have cost; nobody does where None, and then
+            there can be no `settings.max_cost_usd`.
         sleep: Waits between tries; tests pass their own.
         clock: Tells the seconds by which rates and deadlines are measured; tests pass their own.
         rng: Draws the jitter of the waits; it never influences what is asked.
