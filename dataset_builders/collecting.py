@@ -150,7 +150,7 @@ def collect_parts(
 
 
 def _ledgers(parts: Sequence[Part], store: Store | None) -> list[Ledger]:
-    """Return a ledger for every part; they count the same money, of which the store's answers have cost some."""
+    """Return a ledger for every part; they count the same money, some of which earlier runs have spent."""
     collect = parts[0].settings.collect
     first = Ledger(parts[0].price, None if store is None else collect.max_cost_usd, collect.mode == "batch")
     ledgers = [first, *(first.beside(part.price) for part in parts[1:])]
@@ -158,6 +158,7 @@ def _ledgers(parts: Sequence[Part], store: Store | None) -> list[Ledger]:
         if store is not None and part.price is not None and not part.price.is_free:
             for billed in store.billed(part.model):
                 ledger.remember(billed)
+            ledger.remember_loss(store.lost(part.model))
     return ledgers
 
 
@@ -193,7 +194,23 @@ def _ask(
     progress: Progress | None,
     over_ray: bool,
 ) -> CollectReport:
-    """Ask one teacher for what the store lacks of its answers."""
+    """Ask one teacher for what the store lacks of its answers, and note there what was lost on the way."""
+    lost = ledger.lost
+    try:
+        return _collected(part, rounds, store, ledger, progress, over_ray)
+    finally:
+        if ledger.lost > lost:
+            store.add_loss(part.model, ledger.lost - lost)
+
+
+def _collected(
+    part: Part,
+    rounds: Iterator[Iterable[Request]],
+    store: Store,
+    ledger: Ledger,
+    progress: Progress | None,
+    over_ray: bool,
+) -> CollectReport:
     collect = part.settings.collect
     if part.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
         collect = collect.model_copy(update={"retry_failed": True})

@@ -101,13 +101,18 @@ class Ledger:
 
     @property
     def remembered(self) -> float:
-        """USD for answers that were in the store already; NaN where no price is known."""
+        """USD that earlier runs have spent; NaN where no price is known."""
         return self._usd(self._sums.remembered)
 
     def remember(self, completion: Completion) -> None:
         """Count what an earlier run paid for; the cap is what the data may cost, not one run."""
         if self.price is not None:
             self._sums.remembered += _cost(completion, self.price)
+
+    def remember_loss(self, usd: float) -> None:
+        """Count what earlier runs have lost on tries without an answer, in USD."""
+        if self.price is not None:
+            self._sums.remembered += round(usd * _PICODOLLARS)
 
     def reserve(self, request: Request) -> bool:
         """Set aside the most that a request can cost; False, and nothing set aside, if the cap would not hold it."""

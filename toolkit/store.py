@@ -204,6 +204,19 @@ class Store:
             tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached}
             yield Completion("", batched=bool(batched), **tokens)
 
+    def add_loss(self, model: str, usd: float) -> None:
+        """Note what a run has lost on tries of a model without an answer; exports and merges leave it out."""
+        with self._transaction():
+            self._writer.execute("CREATE TABLE IF NOT EXISTS losses (created_at TEXT, model TEXT, usd REAL)")
+            self._writer.execute("INSERT INTO losses VALUES (?, ?, ?)", (_now(), _pack(model), usd))
+
+    def lost(self, model: str) -> float:
+        """Return the USD that all runs have lost on tries of a model without an answer, as far as they noted it."""
+        if self._row("SELECT 1 FROM sqlite_master WHERE name = 'losses'") is None:
+            return 0.0
+        (usd,) = self._row("SELECT total(usd) FROM losses WHERE model = ?", (_pack(model),))
+        return float(usd)
+
     def models(self) -> list[str]:
         """Return the models that completions were asked of, sorted; reads an index, not the rows."""
         return sorted(json.loads(model) for (model,) in self.select("SELECT DISTINCT model FROM completions"))

@@ -176,6 +176,15 @@ def test_what_was_billed_is_summed_per_model_and_batches_apart(store: Store) -> 
     assert list(store.billed("nobody")) == []
 
 
+def test_losses_add_up_per_model_and_an_older_store_has_none(store: Store) -> None:
+    assert store.lost("gpt") == 0
+    store.add_loss("gpt", 0.25)
+    store.add_loss("llama", 4.0)
+    store.add_loss("gpt", 0.5)
+    with Store(store.path, read_only=True) as reader:
+        assert (reader.lost("gpt"), reader.lost("llama"), reader.lost("nobody")) == (0.75, 4.0, 0.0)
+
+
 def test_stats_count_completions_failures_and_tokens(store: Store) -> None:
     store.put(ask("a"), Completion("x", prompt_tokens=5, completion_tokens=2))
     store.put(ask("b", model="llama"), Completion("x", prompt_tokens=1))
