@@ -26,8 +26,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from toolkit.collect import Collection, Outcome
+from toolkit.collect import Collection
 from toolkit.errors import UserError
+from toolkit.store_writing import Outcome
 from toolkit.teachers.openai_batches import BatchEndpoint, BatchState
 from toolkit.teachers.openai_compatible import OpenAITeacher
 from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError

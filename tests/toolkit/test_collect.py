@@ -478,7 +478,7 @@ def run_in(
     time: Time, requests: Any, teacher: ScriptedTeacher, store: Store, progress: Progress | None = None, **settings: Any
 ) -> CollectReport:
     chosen = CollectSettings(**{"max_failure_rate": 1.0, **settings})
-    with patch("toolkit.collect.ThreadPoolExecutor", AtOnce):
+    with patch("toolkit.store_writing.ThreadPoolExecutor", AtOnce):
         return asyncio.run(
             collect(requests, teacher, store, chosen, progress, sleep=time, clock=time.clock, rng=random.Random(0))
         )
