@@ -53,6 +53,7 @@ class Step:
         completions: Completions it took.
         reasons: Records it rejected, by reason.
         outcomes: Accepted records by what became of them, e.g. right and wrong.
+        teacher: Whose records they are, where a build has several teachers; else empty.
     """
 
     name: str
@@ -61,6 +62,12 @@ class Step:
     completions: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     outcomes: Counter[str] = field(default_factory=Counter)
+    teacher: str = ""
+
+    @property
+    def title(self) -> str:
+        """What it is called where the filters of several teachers are listed together."""
+        return f"{self.name} of {self.teacher}" if self.teacher else self.name
 
     def count(self, reason: str | None, outcome: str | None = None) -> None:
         """Count one record, rejected for a reason or accepted."""
@@ -197,6 +204,17 @@ class Asker:
             "finish_reason": completion.finish_reason if completion else None,
             "completion": well_formed(completion.text) if completion else None,
         }
+
+
+def marked(records: Iterable[Record], steps: Sequence[Step], teacher: str) -> Iterator[Record]:
+    """Yield the records of one of several teachers with its name in their ids, and mark its steps after the last one.
+
+    Where there is one teacher, its name is empty and nothing is changed.
+    """
+    for record in records:
+        yield {**record, "id": f"{record['id']}@{teacher}"} if teacher else record
+    for step in steps:
+        step.teacher = teacher
 
 
 def sorted_out(records: Iterable[Record], steps: list[Step]) -> Outcome:

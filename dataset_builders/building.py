@@ -6,38 +6,34 @@ only reads the store.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import importlib
 import inspect
 import json
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from toolkit.collect import CollectReport, collect_rounds
+from dataset_builders.collecting import NoAnswers, Part, Usage, collect_parts, cost_of
+from toolkit.collect import CollectReport
 from toolkit.errors import UserError
 from toolkit.hub import Published, publish_dataset
-from toolkit.prices import FREE, price_of
+from toolkit.prices import prices_in
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
-from toolkit.progress import live_line
-from toolkit.ray_collection import collect_over_ray
-from toolkit.ray_verdicts import Verdicts, verdicts_over_ray
-from toolkit.spending import Ledger, dollars, is_counted
+from toolkit.ray_verdicts import verdicts_over_ray
+from toolkit.spending import Ledger, dollars
 from toolkit.store import Store
-from toolkit.teachers.kinds import make_teacher
 
 if TYPE_CHECKING:
     import datasets
 
-    from dataset_builders.asking import Asker, Outcome
+    from dataset_builders.asking import Asker, Outcome, Record, Step
     from dataset_builders.card import Shares
     from dataset_builders.published import CotsBuilder
-    from toolkit.teachers.protocol import Completion, Teacher
 
 Engine = Literal["local", "ray"]
 
@@ -66,9 +62,10 @@ class BuildReport:
     Attributes:
         published: The dataset's folder and files.
         outcome: Records by split, and the yields of every step.
-        collected: What was asked of the teacher; all zero where there is none.
+        collected: What was asked of all teachers; all zero where there is none.
         ledger: What this run has spent.
-        cost: What the completions of the rows cost, as the card says it; empty where nobody is paid.
+        cost: What the completions of the rows cost, as the card says it, teacher by teacher where there are several;
+            empty where nobody is paid.
         shares: Key share by unit (`words`, `tokens`) and task; empty for data without wrong chains.
     """
 
@@ -96,7 +93,7 @@ class BuildReport:
         for step in self.outcome.steps:
             reasons = ", ".join(f"{count} {reason}" for reason, count in step.reasons.most_common())
             lines.append(
-                f"{step.name}: {step.records} in, {step.accepted} passed" + (f"; {reasons}" if reasons else "")
+                f"{step.title}: {step.records} in, {step.accepted} passed" + (f"; {reasons}" if reasons else "")
             )
         lines.append(f"train {len(self.outcome.train)} rows, rejected {len(self.outcome.rejected)}")
         for unit, shares in self.shares.items():
@@ -152,7 +149,7 @@ def build_dataset(
         UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
     """
     from dataset_builders import load_builder
-    from dataset_builders.asking import Step, sorted_out
+    from dataset_builders.asking import sorted_out
     from dataset_builders.card import Origin, dataset_card, measure_key_shares
 
     builder: type[CotsBuilder] = load_builder(builder_name)
@@ -161,24 +158,47 @@ def build_dataset(
     with ExitStack() as opened:
         verdicts = opened.enter_context(verdicts_over_ray()) if engine == "ray" else None
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
-        asker, collected, ledger = _collect(builder, settings, train, store, show_progress, verdicts)
-        asker.heard = usage = Usage(ledger)
+        parts, collected, ledger = collect_parts(builder, settings, train, store, show_progress, verdicts)
+        askers = [part.asker(store or NoAnswers()) for part in parts]
+        usages = [Usage(part.price) for part in parts]
+        for asker, usage in zip(askers, usages, strict=True):
+            asker.heard = usage
         steps: list[Step] = []
-        outcome = sorted_out(builder.records(train, asker, settings, steps), steps)
+        outcome = sorted_out(_records(builder, train, parts, askers, steps), steps)
     if not outcome.train:
         raise UserError(_nothing_left(outcome))
-    config = _digest(_source_code(builder), settings.knobs(), asker.book.labels())
+    labels = list(dict.fromkeys(label for asker in askers for label in asker.book.labels()))
+    config = _digest(_source_code(builder), settings.knobs(), labels)
     rows = _digest(outcome.train, outcome.rejected, map(repr, test))
     # The rows say all that the tables depend on, but for their columns, and those the code does.
     inputs = _digest(config, rows)
     shares = measure_key_shares(builder, settings, outcome)
-    cost = usage.cost() if settings.teacher else ""
-    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage.tokens, cost)
+    cost = cost_of(parts, usages)
+    tokens = Counter[str]()
+    for usage in usages:
+        tokens.update(usage.tokens)
+    origin = Origin(repo_id, command, config[:12], rows[:12], labels, tokens, cost)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
         published = publish_dataset(hub_dir, repo_id, revision, tables, card, accept_other_card=accept_other_card)
     return BuildReport(published, outcome, collected, ledger, cost, shares)
+
+
+def _records(
+    builder: type[CotsBuilder],
+    problems: Sequence[Any],
+    parts: Sequence[Part],
+    askers: Sequence[Asker],
+    steps: list[Step],
+) -> Iterator[Record]:
+    """Yield the records of one teacher after the other, and with the last one of each its steps."""
+    from dataset_builders.asking import marked
+
+    for part, asker in zip(parts, askers, strict=True):
+        own: list[Step] = []
+        yield from marked(builder.records(problems, asker, part.settings, own), own, part.name)
+        steps += own
 
 
 def settings_digest(builder_name: str, settings: Any) -> str:
@@ -188,81 +208,8 @@ def settings_digest(builder_name: str, settings: Any) -> str:
     """
     from dataset_builders import load_builder
 
-    content = settings.model_dump(mode="json", exclude={"teacher": {"price"}, "collect": True})
+    content = settings.model_dump(mode="json", exclude={"teacher": prices_in(settings.teacher), "collect": True})
     return _digest(builder_name, content, _source_code(load_builder(builder_name)))
-
-
-def _collect(
-    builder: type[CotsBuilder],
-    settings: Any,
-    problems: Sequence[Any],
-    store: Store | None,
-    show_progress: bool,
-    verdicts: Verdicts | None,
-) -> tuple[Asker, CollectReport, Ledger]:
-    """Bring every answer into the store, over Ray where there are verdicts.
-
-    Returns:
-        A fresh asker over it for the build, what was asked, and what the run has spent.
-    """
-    from dataset_builders.asking import Asker
-    from dataset_builders.recordings import import_recordings
-
-    def rehearsal(asker: Asker) -> None:
-        deque(builder.records(problems, asker, settings, []), maxlen=0)
-
-    if store is None:
-        nobody = Asker(settings, NoAnswers(), "paired", "")
-        if verdicts is not None:
-            verdicts.rehearse(lambda: rehearsal(nobody))
-        return nobody, CollectReport(), Ledger(FREE, None)
-    price, cap = price_of(settings.teacher), settings.collect.max_cost_usd
-    ledger = Ledger(price, cap, batched=settings.collect.mode == "batch")
-    if settings.recordings:
-        import_recordings(settings.recordings, settings.teacher.store)
-    teacher = make_teacher(settings.teacher)
-    model = model_asked(settings.teacher, teacher)
-    collect = settings.collect
-    if teacher.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
-        collect = collect.model_copy(update={"retry_failed": True})
-
-    def asker() -> Asker:
-        return Asker(settings, store, teacher.kind, model)
-
-    rounds = builder.rounds(problems, asker(), settings)
-    # Without it the engine reads no answer that is there already, whatever it cost.
-    counted = ledger if cap is not None or (price is not None and not price.is_free) else None
-    with ExitStack() as shown:
-        progress = shown.enter_context(live_line(f"asking {teacher.model}", ledger)) if show_progress else None
-        if verdicts is None:
-            report = asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=counted))
-        else:
-            judged = verdicts.ahead_of(rounds, lambda: rehearsal(asker()))
-            report = collect_over_ray(judged, settings.teacher, store, collect, progress, counted)
-    return asker(), report, ledger
-
-
-def model_asked(config: Any, teacher: Teacher) -> str:
-    """Return the model that requests name, and by which the store tells their answers apart.
-
-    Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
-    a digest of them is part of the name; else other settings would be answered from the store with what the old ones
-    gave. Where a model runs, how many prompts it takes at once and what trained it decide nothing.
-    """
-    if teacher.kind not in ("procedural", "transformers"):
-        return teacher.model
-    settings = config.model_dump(mode="json", exclude={"device", "batch_size", "recipe"})
-    return f"{teacher.model}@{_digest(settings)[:8]}"
-
-
-class NoAnswers:
-    """Stands where a store would for builds that ask nobody."""
-
-    def get(self, request: object) -> None:
-        """Return None."""
-
-    def failure(self, request: object) -> None:
-        """Return None."""
 
 
 def _tables(
@@ -291,40 +238,9 @@ def _without_bars() -> Iterator[None]:
             datasets.enable_progress_bars()
 
 
-class Usage:
-    """Tokens of the completions that rows are made from, and what they cost.
-
-    Attributes:
-        tokens: `completions`, their `prompt_tokens` and `completion_tokens`.
-    """
-
-    def __init__(self, ledger: Ledger) -> None:
-        self.tokens = Counter(completions=0)
-        self._ledger = Ledger(ledger.price, None)
-        self._uncounted = 0
-
-    def __call__(self, completion: Completion) -> None:
-        """Add a completion."""
-        self._ledger.remember(completion)
-        self._uncounted += not is_counted(completion)
-        self.tokens.update(
-            completions=1, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens
-        )
-
-    def cost(self) -> str:
-        """Say what the completions cost; nothing of those by a teacher that nobody pays."""
-        price = self._ledger.price
-        if price is None:
-            return "not known, as no price is stated for this teacher"
-        if price.is_free:
-            return ""
-        uncounted = f", without {self._uncounted} completions whose tokens were not counted" if self._uncounted else ""
-        return f"{dollars(self._ledger.spent)} at {price}{uncounted}"
-
-
 def _nothing_left(outcome: Outcome) -> str:
     reasons = [
-        f"{step.name}: {count} of {step.records} {reason}"
+        f"{step.title}: {count} of {step.records} {reason}"
         for step in outcome.steps
         for reason, count in step.reasons.most_common(3)
     ]

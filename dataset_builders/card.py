@@ -108,13 +108,13 @@ def dataset_card(
         summary=settings.summary.strip(),
         splits=splits,
         load_lines=_load_lines(splits),
-        embedded_teacher=any(writer.model.startswith("procedural") for writer in writers),
+        are_embedded={writer.model.startswith("procedural") for writer in writers},
         columns=_columns(builder, outcome, splits),
         provenance=list(PROVENANCE.items()),
         steps=outcome.steps,
         asked_for=_ASKED_FOR,
         reasons=[
-            (step.name, reason, count)
+            (step.title, reason, count)
             for step in outcome.steps
             for reason, count in sorted(step.reasons.items(), key=lambda item: (-item[1], item[0]))
         ],

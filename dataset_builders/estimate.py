@@ -7,22 +7,23 @@ the one that needs every try, with completions as long as allowed.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.building import NoAnswers, model_asked
+from dataset_builders.collecting import NoAnswers, Part, parts_of, settled_standings
 from toolkit.prices import Price, price_of
 from toolkit.spending import Ledger, dollars, token_cost
-from toolkit.store import Store
-from toolkit.teachers.kinds import make_teacher
+from toolkit.store import Standing, Store
 
 if TYPE_CHECKING:
     from dataset_builders.asking import Ask, Asker
+    from dataset_builders.published import CotsBuilder
     from toolkit.problem import Problem
     from toolkit.teachers.protocol import Request
 
@@ -166,11 +167,11 @@ class Estimate:
             )
         yield _row("price", str(self.price))
         if self.max_cost_usd is not None:
-            yield _row("cap", f"{dollars(self.max_cost_usd)}, with what the answers in the store have cost")
+            yield _cap(self.max_cost_usd)
 
 
-def estimate(builder_name: str, settings: Any, store_path: str | Path) -> Estimate | None:
-    """Return what a build would ask, None where it asks nobody. Sends nothing.
+def estimate(builder_name: str, settings: Any, store_path: str | Path) -> list[Estimate]:
+    """Return what a build would ask of each teacher, nothing where it asks nobody. Sends nothing.
 
     Args:
         builder_name: One of `dataset_builders.BUILDERS`.
@@ -178,51 +179,82 @@ def estimate(builder_name: str, settings: Any, store_path: str | Path) -> Estima
         store_path: Where completions are kept; it need not exist.
 
     Raises:
-        UserError: Bad input, or a cap on the cost without a known price.
+        UserError: Bad input, two teachers that are one, or a cap on the cost without a known price.
     """
     from dataset_builders import load_builder
-    from dataset_builders.asking import Asker
     from dataset_builders.published import problems_to_ask
 
-    config = settings.teacher
-    if config is None:
-        return None
+    if not settings.teachers:
+        return []
     builder = load_builder(builder_name)
-    price = price_of(config)
-    Ledger(price, settings.collect.max_cost_usd)  # refuses a cap without a price
     problems, _ = problems_to_ask(settings)
     with ExitStack() as opened:
-        store, asker = None, Asker(settings, NoAnswers(), "", "")
-        if Path(store_path).exists():
-            store = opened.enter_context(Store(store_path, read_only=True))
-            teacher = make_teacher(config)
-            asker = Asker(settings, store, teacher.kind, model_asked(config, teacher))
-        rounds: list[Round] = []
-        prompts: list[Request] = []
-        for requests in builder.rounds(problems, asker, settings):
-            rounds.append(_drawn(requests, store, settings.collect.retry_failed, prompts))
-            if rounds[-1].to_ask:
-                later = _later(builder.asks(settings), rounds, asker, problems)
-                break
-        else:
-            later = Later()
-        known = store.stats() if store else None
+        if not Path(store_path).exists():
+            parts = [Part(settings.alone(config), price=price_of(config)) for config in settings.teachers]
+            return [_estimate(builder, problems, part, None) for part in parts]
+        store = opened.enter_context(Store(store_path, read_only=True))
+        return [_estimate(builder, problems, part, store) for part in parts_of(settings)]
+
+
+def _estimate(builder: type[CotsBuilder], problems: Sequence[Problem], part: Part, store: Store | None) -> Estimate:
+    settings = part.settings
+    config, collect = settings.teacher, settings.collect
+    Ledger(part.price, collect.max_cost_usd)  # refuses a cap without a price
+    asker = part.asker(store or NoAnswers())
+    rounds: list[Round] = []
+    prompts: list[Request] = []
+    for requests in builder.rounds(problems, asker, settings):
+        rounds.append(_drawn(requests, store, settled_standings(collect), prompts))
+        if rounds[-1].to_ask:
+            later = _later(builder.asks(settings), rounds, asker, problems)
+            break
+    else:
+        later = Later()
+    answered = store.stats().models.get(part.model, 0) if store else 0
+    billed = sum(each.completion_tokens for each in store.billed(part.model)) if store else 0
     return Estimate(
         teacher=config.model if config.kind == "openai" else f"the {config.kind} teacher",
         prompts=prompts,
         rounds=rounds,
         later=later,
         max_tokens=settings.sampling.max_tokens,
-        mean_tokens=known.completion_tokens / known.completions if known and known.completions else 0.0,
-        price=price,
-        batched=settings.collect.mode == "batch",
-        max_cost_usd=settings.collect.max_cost_usd,
+        mean_tokens=billed / answered if answered else 0.0,
+        price=part.price,
+        batched=collect.mode == "batch",
+        max_cost_usd=collect.max_cost_usd,
     )
 
 
-def _drawn(requests: Sequence[Request], store: Store | None, retry_failed: bool, prompts: list[Request]) -> Round:
-    """Count a round, and add its first requests without an answer to `prompts`."""
-    settled = {"answered"} if retry_failed else {"answered", "refused"}
+def told(estimates: Sequence[Estimate], whole: bool) -> str:
+    """Return what all estimates say, and their sum where there are several.
+
+    Args:
+        estimates: From `estimate`.
+        whole: As of `Estimate.text`.
+    """
+    if not estimates:
+        return "nobody is asked: the chains are there already"
+    if len(estimates) == 1:
+        return estimates[0].text(whole)
+    lines = []
+    for number, each in enumerate(estimates, 1):
+        lines += [f"teacher {number} of {len(estimates)}", replace(each, max_cost_usd=None).text(whole), ""]
+    low, high = (sum(numbers) for numbers in zip(*(each.requests for each in estimates), strict=True))
+    lines += ["all teachers", _row("to ask", f"{_range(low, high)} requests" if high else "nothing")]
+    costs = [each.cost(0, each.max_tokens) for each in estimates if each.requests[1]]
+    if costs:
+        lowest, highest = (sum(amounts) for amounts in zip(*costs, strict=True))
+        unknown = "unknown, as the price of one teacher is"
+        lines.append(_row("cost", unknown if math.isnan(highest) else _dollars(lowest, highest)))
+    if costs and (cap := estimates[0].max_cost_usd) is not None:
+        lines.append(_cap(cap))
+    return "\n".join(lines)
+
+
+def _drawn(
+    requests: Iterable[Request], store: Store | None, settled: Container[Standing | None], prompts: list[Request]
+) -> Round:
+    """Count a round, and add its first requests that are not settled to `prompts`."""
     kinds: Counter[str] = Counter()
     to_ask = prompt_bytes = 0
     for request in requests:
@@ -254,6 +286,10 @@ def _later(asks: Sequence[Ask], rounds: Sequence[Round], asker: Asker, problems:
 
 def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _cap(amount: float) -> str:
+    return _row("cap", f"{dollars(amount)}, with what the answers in the store have cost")
 
 
 def _row(name: str, told: str) -> str:

@@ -149,7 +149,7 @@ class BuilderSettings(Strict):
         source_terms: Licences and terms of the questions and of the teacher's output, for the card.
         language: Languages of the text, for the card's metadata.
         problems: Where the questions come from.
-        teacher: Who writes the completions.
+        teacher: Who writes the completions; a list where there are several, each of whom is asked everything.
         recordings: Files that are read into a `recorded` teacher's store before anything is asked.
         prompts: Prompt files that replace the default ones.
         sampling: Sampling parameters of every request.
@@ -166,7 +166,7 @@ class BuilderSettings(Strict):
     source_terms: str = ""
     language: tuple[str, ...] = ("en",)
     problems: ProblemsConfig | None = None
-    teacher: TeacherConfig | None = None
+    teacher: TeacherConfig | Annotated[tuple[TeacherConfig, ...], Field(min_length=1)] | None = None
     recordings: tuple[Recording, ...] = ()
     prompts: PromptFiles = PromptFiles()
     sampling: SamplingSettings = SamplingSettings()
@@ -177,20 +177,34 @@ class BuilderSettings(Strict):
 
     @model_validator(mode="after")
     def _recordings_have_a_reader(self) -> Self:
-        if self.recordings and getattr(self.teacher, "kind", None) != "recorded":
+        readers = [teacher for teacher in self.teachers if teacher.kind == "recorded"]
+        if self.recordings and not readers:
             raise ValueError("recordings are read by a teacher of kind 'recorded', and this one is not")
+        if self.recordings and len(readers) > 1:
+            raise ValueError(f"recordings are read by one teacher of kind 'recorded', found {len(readers)} of them")
         return self
 
     @model_validator(mode="after")
     def _batches_have_a_provider(self) -> Self:
-        if self.collect.mode == "batch" and self.teacher is not None:
-            if self.teacher.kind != "openai":
+        for teacher in self.teachers if self.collect.mode == "batch" else ():
+            if teacher.kind != "openai":
                 raise ValueError(
-                    f"collect.mode: found 'batch', which a teacher of kind 'openai' can do, not {self.teacher.kind!r}"
+                    f"collect.mode: found 'batch', which a teacher of kind 'openai' can do, not {teacher.kind!r}"
                 )
-            if isinstance(self.teacher.base_url, tuple):
+            if isinstance(teacher.base_url, tuple):
                 raise ValueError("collect.mode: found 'batch', which needs one base_url: a batch lives at one provider")
         return self
+
+    @property
+    def teachers(self) -> tuple[TeacherConfig, ...]:
+        """All who write completions, in order; nobody where the chains are there already."""
+        if self.teacher is None:
+            return ()
+        return self.teacher if isinstance(self.teacher, tuple) else (self.teacher,)
+
+    def alone(self, teacher: TeacherConfig) -> Self:
+        """Return these settings with one teacher only."""
+        return self.model_copy(update={"teacher": teacher})
 
     def knobs(self) -> dict[str, Any]:
         """Return the settings that decide what is in the rows, without paths: those enter by their content."""
@@ -280,8 +294,9 @@ class CounterfactualRationalesSettings(BuilderSettings):
     def _has_an_origin(self) -> Self:
         if self.problems is None or self.teacher is None:
             raise ValueError("name problems and a teacher")
-        if self.contrastive and self.teacher.kind in ("openai", "procedural"):
-            raise ValueError(f"contrastive decoding needs a teacher of kind 'transformers', not {self.teacher.kind!r}")
+        for teacher in self.teachers if self.contrastive else ():
+            if teacher.kind in ("openai", "procedural"):
+                raise ValueError(f"contrastive decoding needs a teacher of kind 'transformers', not {teacher.kind!r}")
         return self
 
     def knobs(self) -> dict[str, Any]:

@@ -26,8 +26,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
-from toolkit.collect import Collection, Outcome
+from toolkit.collect import Collection
 from toolkit.errors import UserError
+from toolkit.store_writing import Outcome
 from toolkit.teachers.openai_batches import BatchEndpoint, BatchState
 from toolkit.teachers.openai_compatible import OpenAITeacher
 from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
@@ -338,7 +339,6 @@ class BatchCollection(Collection):
     def _settled(self, request: Request, outcome: Outcome) -> None:
         if self.ledger is None:
             return
-        self.paid.add(bytes.fromhex(request.digest))
         if request.digest not in self.unreserved:
             self.ledger.settle(request, outcome)
         elif isinstance(outcome, Completion):  # submitted below a cap that was higher

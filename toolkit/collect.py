@@ -12,26 +12,25 @@ import random
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass, field, fields, replace
 from functools import partial
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from pydantic import Field
 
 from toolkit.errors import UserError
 from toolkit.pacing import Clock, Pace, Sent
 from toolkit.schema import Strict
+from toolkit.spending import Ledger
 from toolkit.store import Store
+from toolkit.store_writing import Outcome, Writer
 from toolkit.teachers.protocol import Completion, Request, Teacher, TeacherError
 
 Sleep = Callable[[float], Awaitable[None]]
-Outcome = Completion | TeacherError
 
 _LET_OTHERS_RUN = 256  # requests found in the store in a row, after which answers that came meanwhile are looked at
-_LONGEST_LIST = 10
 
 
 class CollectSettings(Strict):
@@ -44,7 +43,7 @@ class CollectSettings(Strict):
         requests_per_minute: The endpoint's rate limit; none where null, as for the next two. Each teacher has its own.
         input_tokens_per_minute: Its limit of prompt tokens.
         output_tokens_per_minute: Its limit of completion tokens.
-        max_cost_usd: Most that the data may cost in US dollars, answers of earlier runs included.
+        max_cost_usd: Most that the data may cost in US dollars, all answers in the store included.
         max_attempts: Tries of one request before it counts as failed.
         backoff: Seconds; the wait before try n+1 is drawn from [0, backoff * 2**(n-1)] (full jitter).
         max_wait: Longest wait in seconds. A server that asks for a longer one fails the request for this run, and
@@ -121,27 +120,6 @@ class CollectReport:
         return CollectReport(*(a + b for a, b in zip(astuple(self), astuple(other), strict=True)))
 
 
-class Ledger(Protocol):
-    """Counts what is spent, and says whether another request may be; `toolkit.spending` has it."""
-
-    @property
-    def spent(self) -> float:
-        """US dollars that are gone."""
-        ...
-
-    def remember(self, completion: Completion) -> None:
-        """Count an answer that the store had already."""
-        ...
-
-    def reserve(self, request: Request) -> bool:
-        """Set the most aside that this request can cost; False where the cap does not allow it."""
-        ...
-
-    def settle(self, request: Request, outcome: Outcome) -> None:
-        """Count what a try cost in place of what was set aside for it."""
-        ...
-
-
 class TeacherUnavailable(UserError):
     """No request of this run can be answered: bad key, unknown model, unreachable host."""
 
@@ -174,7 +152,8 @@ async def collect(
         store: Where completions and failures go.
         settings: Window, rate limits, retries and the failures allowed.
         progress: Told about every change; silent where None.
-        ledger: Counts what is spent; nobody does where None, and then there can be no `settings.max_cost_usd`.
+        ledger: Counts what is spent, and knows what the store's answers have cost; nobody does where None, and then
+            there can be no `settings.max_cost_usd`.
         sleep: Waits between tries; tests pass their own.
         clock: Tells the seconds by which rates and deadlines are measured; tests pass their own.
         rng: Draws the jitter of the waits; it never influences what is asked.
@@ -259,12 +238,11 @@ class Collection:
         self.endpoints: dict[str, _Endpoint] = {}
         self.open_digests: set[str] = set()
         self.failed: set[str] = set()
-        self.paid: set[bytes] = set()
         self.reasons: Counter[str] = Counter()
         self.ending: Callable[[], Exception] | None = None
         self.pauses: set[asyncio.Future[None]] = set()
         self.changed = asyncio.Event()
-        self.writer = _Writer(store, self._written, self._stop)
+        self.writer = Writer(store, self._written, self._stop)
         self.opened = ExitStack()
         self.is_open = False
 
@@ -323,7 +301,6 @@ class Collection:
                 continue
             standing = self.store.standing(request)
             if standing == "answered":
-                self._remember(request)
                 self.tally.cached += 1
                 self._did_one()
             elif standing == "refused" and not self.settings.retry_failed:
@@ -336,14 +313,6 @@ class Collection:
             skipped += 1
             if skipped % _LET_OTHERS_RUN == 0:
                 yield None
-
-    def _remember(self, request: Request) -> None:
-        """Count what an answer in the store cost, once however often it is named."""
-        if self.ledger is None or (digest := bytes.fromhex(request.digest)) in self.paid:
-            return
-        self.paid.add(digest)
-        if (completion := self.store.get(request)) is not None:
-            self.ledger.remember(completion)
 
     async def _ask_all(self, requests: Iterator[Request | None]) -> None:
         workers = [asyncio.create_task(self._work(requests)) for _ in range(self.settings.concurrency)]
@@ -435,7 +404,6 @@ class Collection:
         endpoint.pace.settle(sent, outcome)
         if self.ledger is not None:
             self.ledger.settle(request, outcome)
-            self.paid.add(bytes.fromhex(request.digest))
         self.tally.in_flight -= 1
         self.tally.window = sum(each.pace.window.size for each in self.endpoints.values())
         self.changed.set()
@@ -542,90 +510,3 @@ class Collection:
             f"in {self.store.path}. The same command asks again what ran out of tries; what failed for good is "
             "asked again with retry_failed: true."
         )
-
-
-class _Writer:
-    """Puts outcomes into the store from one thread of its own: at once, all that came while it wrote those before.
-
-    So a slow disk makes transactions larger, and never holds up the event loop. Where writing fails, the run is
-    stopped, and what was answered is tried once more at its end.
-
-    Args:
-        store: Where they go.
-        written: Told about each outcome that is on disk.
-        stop: Told to stop the run, with what makes its error.
-    """
-
-    def __init__(
-        self,
-        store: Store,
-        written: Callable[[Request, Outcome], None],
-        stop: Callable[[Callable[[], Exception]], None],
-    ) -> None:
-        self._store, self._written, self._stop = store, written, stop
-        self._thread = ThreadPoolExecutor(1, "store")
-        self._unsaved: list[tuple[Request, Outcome]] = []
-        self._saved: asyncio.Future[None] | None = None
-        self._writing: asyncio.Task[None] | None = None
-        self._fault: Exception | None = None  # the first one
-
-    def save(self, request: Request, outcome: Outcome) -> Awaitable[None]:
-        """Return when the outcome is on disk, or the run is stopped because it cannot be."""
-        if self._saved is None:
-            self._saved = asyncio.get_running_loop().create_future()
-        self._unsaved.append((request, outcome))
-        if self._fault is not None:
-            self._saved.set_result(None)
-        elif self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-        return self._saved
-
-    async def drain(self) -> None:
-        """Return when everything is on disk; what cannot be is named by the error that ends the run."""
-        if self._writing is not None:
-            await self._writing
-        if self._unsaved:
-            await self._write()
-
-    def close(self) -> None:
-        """End the thread."""
-        self._thread.shutdown()
-
-    async def _write(self) -> None:
-        loop = asyncio.get_running_loop()
-        while self._unsaved:
-            outcomes, saved = self._unsaved, self._saved
-            self._unsaved, self._saved = [], None
-            try:
-                await loop.run_in_executor(self._thread, _put, self._store, outcomes)
-            except Exception as fault:
-                self._unsaved = [*outcomes, *self._unsaved]
-                self._fault = self._fault or fault
-                self._stop(self._cannot_write)
-                break
-            finally:
-                if saved is not None and not saved.done():  # done where those who wait were cancelled
-                    saved.set_result(None)
-            for request, outcome in outcomes:
-                self._written(request, outcome)
-        self._writing = None
-
-    def _cannot_write(self) -> Exception:
-        assert self._fault is not None
-        if not isinstance(self._fault, UserError) or not self._unsaved:
-            return self._fault
-        names = [request.digest[:12] for request, _ in self._unsaved]
-        more = f" and {len(names) - _LONGEST_LIST} more" if len(names) > _LONGEST_LIST else ""
-        return UserError(
-            f"{self._fault}. {len(names)} outcomes could not be written and are lost, those of the requests "
-            f"{', '.join(names[:_LONGEST_LIST])}{more}"
-        )
-
-
-def _put(store: Store, outcomes: list[tuple[Request, Outcome]]) -> None:
-    answers = [(request, outcome) for request, outcome in outcomes if isinstance(outcome, Completion)]
-    if answers:
-        store.put_many(answers)
-    for request, outcome in outcomes:
-        if isinstance(outcome, TeacherError):
-            store.put_failure(request, outcome.reason, permanent=outcome.kind == "permanent")

@@ -40,15 +40,14 @@ def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accep
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
     """
     from dataset_builders.building import build_dataset, settings_digest
-    from dataset_builders.estimate import estimate
+    from dataset_builders.estimate import estimate, told
 
     dataset = recipe.dataset
     if dataset.builder is None:
         raise UserError(f"dataset.builder: missing; {dataset.repo_id} is a dataset that somebody else has published")
     folder, store = dataset_folder(recipe), store_path(recipe)
     if dry_run:
-        told = estimate(dataset.builder, dataset.config, store)
-        print("nobody is asked: the chains are there already" if told is None else told.text(not sys.stdout.isatty()))
+        print(told(estimate(dataset.builder, dataset.config, store), whole=not sys.stdout.isatty()))
         print(f"{'would write':<13} {folder}" + (", which exists" if folder.exists() else ""))
         return
     store.parent.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError
@@ -82,6 +82,12 @@ def price_of(teacher: TeacherConfig) -> Price | None:
     hosts = [urlsplit(address).hostname or "" for address in ([addresses] if isinstance(addresses, str) else addresses)]
     prices = {_listed(table.get(host, {}), teacher.model) for host in hosts}
     return prices.pop() if len(prices) == 1 else None  # servers of a pool that charge differently have no one price
+
+
+def prices_in(teacher: Any) -> dict[str, Any]:
+    """Return what pydantic's `exclude` takes to leave prices out of one teacher's section, or a list of them."""
+    price = {"price": True}
+    return {"__all__": price} if isinstance(teacher, tuple) else price
 
 
 def _listed(models: Mapping[str, Price], model: str) -> Price | None:

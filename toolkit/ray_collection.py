@@ -152,7 +152,6 @@ class _Collection:
         self.workers = max(1, min(units, settings.concurrency))
         self.teacher, self.store, self.settings, self.progress = teacher, store, settings, progress
         self.ledger = ledger
-        self.counted: set[bytes] = set()
         self.tally = Tally(window=settings.concurrency)
 
     def run(self, requests: Iterable[Request]) -> CollectReport:
@@ -182,10 +181,8 @@ class _Collection:
             if digest in seen or self.store.standing(request) == "answered":
                 self.tally.cached += 1
                 self.tally.done += 1
-                self._remember(request)
                 continue
             seen.add(digest)
-            self.counted.add(digest)
             part = parts[int.from_bytes(digest) % self.workers]
             part.append(request)
             if len(part) == size:
@@ -194,14 +191,6 @@ class _Collection:
         for part in parts:
             if part:
                 yield ray.put(_table(part))
-
-    def _remember(self, request: Request) -> None:
-        """Count what an answer in the store cost, once however often it is named; a worker counts that of its own."""
-        if self.ledger is None or (digest := bytes.fromhex(request.digest)) in self.counted:
-            return
-        self.counted.add(digest)
-        if (completion := self.store.get(request)) is not None:
-            self.ledger.remember(completion)
 
     def _ask(self, blocks: list[Any]) -> None:
         import ray
@@ -313,6 +302,9 @@ class _Worker:
     def _ask(self, requests: list[Request]) -> tuple[int, float, float, str]:
         store: Any = _WrittenThrough(self._writer, requests)
         ledger = Ledger(self._price, store.allowance) if self._price else None
+        for request in requests:
+            if ledger and store.standing(request) == "answered":  # by a worker that died, below the same allowance
+                ledger.remember(store.get(request))
         failed, fault = 0, ""
         try:
             failed = asyncio.run(collect(requests, self._teacher, store, self._settings, ledger=ledger)).failed

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
+from toolkit.prices import prices_in
 from toolkit.recipe_checks import meaning_faults
 from toolkit.recipe_faults import Fault, Path, RecipeFaults, dotted, shape_faults
 from toolkit.recipe_files import read_recipe
@@ -132,10 +133,10 @@ class Recipe(Section):
 
         The order of views counts (the first of two is the right one), that of other keys does not.
         """
-        money = {"teacher": {"price"}, "collect": {"max_cost_usd"}}
-        content = self.model_dump(
-            mode="json", exclude={"output_dir": True, "hub_dir": True, "dataset": {"config": money}}
-        )
+        prices = prices_in(getattr(self.dataset.config, "teacher", None))
+        money = {"teacher": prices, "collect": {"max_cost_usd"}}
+        left_out: Any = {"output_dir": True, "hub_dir": True, "dataset": {"config": money}}
+        content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
 
     def origin(self, *path: str | int) -> str:

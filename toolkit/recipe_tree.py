@@ -105,7 +105,8 @@ def _inherited(base: dict[str, Node], layer: dict[str, Node], path: Path) -> dic
     def changes(key: str) -> bool:
         return sets(key) and (key not in base or base[key].value != layer[key].value)
 
-    section = path[-1] if path else None
+    # An item of a list of teachers is a section as the only teacher is one.
+    section = next((part for part in reversed(path) if not isinstance(part, int)), None)
     dropped: set[str] = set()
     if path == ("student",) and sets("model_name_or_path") and not sets("from_config"):
         dropped = {"from_config", "tokenizer"} | ({"model_revision"} if changes("model_name_or_path") else set())

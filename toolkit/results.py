@@ -154,7 +154,7 @@ def student_facts(
     shown = next(iter(samples[own].values()))[0]
     first = shown["turns"][0] if shown["turns"] else shown
     settings = recipe.dataset.config
-    teacher = getattr(getattr(settings, "teacher", None), "kind", "")
+    teachers = settings.teachers if settings else ()
     publish = recipe.publish
     return StudentFacts(
         repo_id=publish.repo_id if publish else recipe.recipe.name,
@@ -171,8 +171,8 @@ def student_facts(
             recipe.dataset.repo_id,
             recipe.dataset.revision,
             rows_digest,
-            teacher,
-            getattr(getattr(settings, "teacher", None), "model", "") or "",
+            " and ".join(dict.fromkeys(teacher.kind for teacher in teachers)),
+            ", ".join(model for teacher in teachers if (model := getattr(teacher, "model", None))),
         ),
         stages=[
             StageFacts(

@@ -12,6 +12,7 @@ Money is added up in whole picodollars (10^-12 USD), so that a million rows give
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 from toolkit.errors import UserError
@@ -38,12 +39,23 @@ def token_cost(price: Price, prompt: int, cached: int, completion: int, batched:
     return _tokens(price, prompt, cached, completion, batched) / _PICODOLLARS
 
 
+@dataclass
+class _Sums:
+    """Picodollars for answers remembered and new, lost on failed tries, and set aside."""
+
+    answered: int = 0
+    lost: int = 0
+    remembered: int = 0
+    reserved: int = 0
+
+
 class Ledger:
     """The money of one run: spent, set aside, and what is left below the cap.
 
     Args:
         price: What tokens cost; None where it is not known.
-        max_cost_usd: What the data may cost, its answers from earlier runs included; None for no cap.
+        max_cost_usd: What the data may cost, its answers from earlier runs included; None for no cap. Those count as
+            they are remembered.
         batched: Whether requests go through a batch API, at its prices.
 
     Raises:
@@ -60,7 +72,17 @@ class Ledger:
         self.max_cost_usd = max_cost_usd
         self._batched = batched
         self._cap = None if max_cost_usd is None else math.floor(Fraction(max_cost_usd) * _PICODOLLARS)
-        self._answered = self._lost = self._remembered = self._reserved = 0
+        self._sums = _Sums()
+
+    def beside(self, price: Price | None) -> Ledger:
+        """Return a ledger of the same money under the same cap, for another teacher's requests at its price.
+
+        Raises:
+            UserError: A cap without a price.
+        """
+        other = Ledger(price, self.max_cost_usd, self._batched)
+        other._sums = self._sums
+        return other
 
     @property
     def spent(self) -> float:
@@ -70,31 +92,36 @@ class Ledger:
     @property
     def reserved(self) -> float:
         """USD set aside for requests in flight; NaN where no price is known."""
-        return self._usd(self._reserved)
+        return self._usd(self._sums.reserved)
 
     @property
     def lost(self) -> float:
         """USD that failed tries may have cost, each at its bound; NaN where no price is known."""
-        return self._usd(self._lost)
+        return self._usd(self._sums.lost)
 
     @property
     def remembered(self) -> float:
-        """USD for answers that were in the store already; NaN where no price is known."""
-        return self._usd(self._remembered)
+        """USD that earlier runs have spent; NaN where no price is known."""
+        return self._usd(self._sums.remembered)
 
     def remember(self, completion: Completion) -> None:
-        """Count an answer that an earlier run paid for; the cap is what the data may cost, not one run."""
+        """Count what an earlier run paid for; the cap is what the data may cost, not one run."""
         if self.price is not None:
-            self._remembered += _cost(completion, self.price)
+            self._sums.remembered += _cost(completion, self.price)
+
+    def remember_loss(self, usd: float) -> None:
+        """Count what earlier runs have lost on tries without an answer, in USD."""
+        if self.price is not None:
+            self._sums.remembered += round(usd * _PICODOLLARS)
 
     def reserve(self, request: Request) -> bool:
         """Set aside the most that a request can cost; False, and nothing set aside, if the cap would not hold it."""
         if self.price is None:
             return True
         most = _bound(request, self.price, self._batched)
-        if self._cap is not None and self._spent + self._reserved + most > self._cap:
+        if self._cap is not None and self._spent + self._sums.reserved + most > self._cap:
             return False
-        self._reserved += most
+        self._sums.reserved += most
         return True
 
     def settle(self, request: Request, outcome: Completion | TeacherError) -> None:
@@ -105,21 +132,21 @@ class Ledger:
         if self.price is None:
             return
         most = _bound(request, self.price, self._batched)
-        self._reserved -= most
+        self._sums.reserved -= most
         if isinstance(outcome, TeacherError):
-            self._lost += most if outcome.billed else 0
+            self._sums.lost += most if outcome.billed else 0
         else:
-            self._answered += _cost(outcome, self.price) if is_counted(outcome) else most
+            self._sums.answered += _cost(outcome, self.price) if is_counted(outcome) else most
 
     def add(self, spent: float, lost: float) -> None:
         """Count what a worker with a ledger of its own has spent, in USD, of that what was lost on failed tries."""
         if self.price is not None:
-            self._answered += round((spent - lost) * _PICODOLLARS)
-            self._lost += round(lost * _PICODOLLARS)
+            self._sums.answered += round((spent - lost) * _PICODOLLARS)
+            self._sums.lost += round(lost * _PICODOLLARS)
 
     @property
     def _spent(self) -> int:
-        return self._answered + self._lost + self._remembered
+        return self._sums.answered + self._sums.lost + self._sums.remembered
 
     def _usd(self, amount: int) -> float:
         return math.nan if self.price is None else amount / _PICODOLLARS

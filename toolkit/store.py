@@ -194,18 +194,28 @@ class Store:
         row = self._row(_STANDING, (request.digest,))
         return row[0] if row else None
 
-    def digest_of(self, requests: Iterable[Request]) -> str:
-        """Return a SHA-256 (hex) over what the store holds for these requests: a builder's cache key.
+    def billed(self, model: str) -> Iterator[Completion]:
+        """Yield the tokens of all completions that were asked of a model, as one; those of batches apart."""
+        query = (
+            "SELECT sum(prompt_tokens), sum(completion_tokens), sum(min(cached_tokens, prompt_tokens)), batched "
+            "FROM completions WHERE model = ? GROUP BY batched"
+        )
+        for prompt, completion, cached, batched in self.select(query, (_pack(model),)):
+            tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached}
+            yield Completion("", batched=bool(batched), **tokens)
 
-        It depends on the completions (or the failures' reasons), not on the order of the requests, on how often
-        one is named, or on when anything was stored.
-        """
-        records = set()
-        for request in requests:
-            row = self._sound_row(f"{_COMPLETION} digest = ?", (request.digest,))
-            content = [request.digest, *(row[ANSWER] if row else ["no completion", self.failure(request)])]
-            records.add(hashlib.sha256(_pack(content).encode()).digest())
-        return hashlib.sha256(b"".join(sorted(records))).hexdigest()
+    def add_loss(self, model: str, usd: float) -> None:
+        """Note what a run has lost on tries of a model without an answer; exports and merges leave it out."""
+        with self._transaction():
+            self._writer.execute("CREATE TABLE IF NOT EXISTS losses (created_at TEXT, model TEXT, usd REAL)")
+            self._writer.execute("INSERT INTO losses VALUES (?, ?, ?)", (_now(), _pack(model), usd))
+
+    def lost(self, model: str) -> float:
+        """Return the USD that all runs have lost on tries of a model without an answer, as far as they noted it."""
+        if self._row("SELECT 1 FROM sqlite_master WHERE name = 'losses'") is None:
+            return 0.0
+        (usd,) = self._row("SELECT total(usd) FROM losses WHERE model = ?", (_pack(model),))
+        return float(usd)
 
     def models(self) -> list[str]:
         """Return the models that completions were asked of, sorted; reads an index, not the rows."""

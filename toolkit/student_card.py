@@ -30,8 +30,9 @@ class DatasetFacts:
         repo_id: Dataset's name.
         revision: Its version or, better, full commit.
         digest: Of the records that were trained on.
-        teacher: Who wrote the chains: `procedural`, `openai`, `recorded`; empty where nobody was asked for them.
-        teacher_model: Model as the teacher reported it.
+        teacher: Who wrote the chains: `procedural`, `openai`, `recorded`, or several as `openai and recorded`; empty
+            where nobody was asked for them.
+        teacher_model: Model that was asked, or all of them.
     """
 
     repo_id: str

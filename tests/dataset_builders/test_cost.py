@@ -12,6 +12,10 @@ from dataset_builders.building import BuildReport, build_dataset, settings_diges
 from toolkit.cli import open_recipe
 from toolkit.collect import CostCapReached
 from toolkit.errors import UserError
+from toolkit.prices import Price
+from toolkit.spending import bound
+from toolkit.store import Store, request_of
+from toolkit.teachers.protocol import Request
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import TRUNCATED, Ask, Reply, completion, fault
 
@@ -79,6 +83,25 @@ def test_a_try_that_may_have_been_billed_is_lost_and_no_part_of_the_rows_cost(tm
     assert report.ledger.lost > 0
     assert report.ledger.spent == pytest.approx(10 * ANSWER + report.ledger.lost)
     assert report.cost.startswith("0.37 USD at")
+
+
+def test_what_was_lost_counts_below_the_cap_of_later_runs(tmp_path: Path) -> None:
+    with FaultServer(lambda ask: TRUNCATED if ask.number <= 10 else chain(ask)) as server:
+        with pytest.raises(UserError, match="10 of 10 requests"):
+            build(tmp_path, server, PRICE, max_attempts=1)
+        lost = sum(bound(request, Price(**PRICE)) for request in failed(tmp_path / "store.sqlite"))
+        with pytest.raises(CostCapReached):
+            build(tmp_path, server, PRICE, max_cost_usd=lost)
+        assert server.requests_seen == 10
+        report = build(tmp_path, server, PRICE, max_cost_usd=2 * lost)
+    assert report.ledger.remembered == pytest.approx(lost)
+    assert report.ledger.spent == pytest.approx(lost + 10 * ANSWER)
+    assert report.cost.startswith("0.37 USD at")
+
+
+def failed(path: Path) -> list[Request]:
+    with Store(path, read_only=True) as store:
+        return [request_of(packed) for (packed,) in store.select("SELECT request FROM failures")]
 
 
 def test_an_unknown_price_is_said_to_be_unknown(tmp_path: Path) -> None:

@@ -20,8 +20,7 @@ PRICED = {"kind": "openai", "model": "m", "base_url": "http://localhost:1/v1", "
 
 def told(folder: Path, builder: str = "dual_cots", **config: Any) -> Estimate:
     settings = load_builder(builder).SETTINGS.model_validate({"problems": PROBLEMS, "teacher": PROCEDURAL} | config)
-    found = estimate(builder, settings, folder / "store.sqlite")
-    assert found is not None
+    (found,) = estimate(builder, settings, folder / "store.sqlite")
     return found
 
 
@@ -162,4 +161,4 @@ def test_teachers_that_nobody_pays_cost_nothing(tmp_path: Path) -> None:
 
 def test_ready_made_chains_ask_nobody(tmp_path: Path) -> None:
     settings = load_builder("dual_cots").SETTINGS.model_validate({"pairs": {"path": "none.jsonl"}})
-    assert estimate("dual_cots", settings, tmp_path / "store.sqlite") is None
+    assert estimate("dual_cots", settings, tmp_path / "store.sqlite") == []

@@ -93,7 +93,7 @@ def test_a_killed_worker_costs_no_stored_answer_and_the_store_is_that_of_one_mac
 
     with FaultServer(answer_and_kill_once) as server, Store(path) as store:
         report = collect_over_ray(rounds, OpenAIConfig(model="m", base_url=server.url), store, settings)
-        together = store.digest_of(asks(0, 160))
+        together = [store.get(request) for request in asks(0, 160)]
     asked = server.asked_per_prompt()
     assert len(kept) > 30
     assert {asked[prompt] for prompt in kept} == {1}
@@ -104,7 +104,7 @@ def test_a_killed_worker_costs_no_stored_answer_and_the_store_is_that_of_one_mac
     with FaultServer(answer) as server, Store(tmp_path / "local.sqlite") as store:
         teacher = make_teacher(OpenAIConfig(model="m", base_url=server.url))
         asyncio.run(collect_rounds(rounds, teacher, store, settings))
-        assert together == store.digest_of(asks(0, 160))
+        assert together == [store.get(request) for request in asks(0, 160)]
 
 
 @pytest.mark.usefixtures("cluster")
@@ -137,6 +137,8 @@ def test_workers_share_a_cap_that_counts_what_the_store_had(tmp_path: Path) -> N
     with FaultServer(one_token) as server, Store(tmp_path / "s.sqlite") as store:
         known = Completion("known", prompt_tokens=7, completion_tokens=1)
         store.put_many((request, known) for request in rounds()[0][:10])
+        for billed in store.billed("m"):
+            ledger.remember(billed)
         teacher = OpenAIConfig(model="m", base_url=server.url)
         with pytest.raises(UserError, match="max_cost_usd"):
             collect_over_ray(rounds(), teacher, store, settings, ledger=ledger)

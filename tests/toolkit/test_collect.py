@@ -462,7 +462,7 @@ def run_in(
     time: Time, requests: Any, teacher: ScriptedTeacher, store: Store, progress: Progress | None = None, **settings: Any
 ) -> CollectReport:
     chosen = CollectSettings(**{"max_failure_rate": 1.0, **settings})
-    with patch("toolkit.collect.ThreadPoolExecutor", AtOnce):
+    with patch("toolkit.store_writing.ThreadPoolExecutor", AtOnce):
         return asyncio.run(
             collect(requests, teacher, store, chosen, progress, sleep=time, clock=time.clock, rng=random.Random(0))
         )
@@ -579,13 +579,9 @@ class Purse:
     """A ledger in which every request costs one, and may cost three."""
 
     def __init__(self, cap: float) -> None:
-        self.cap, self.spent, self.reserved, self.remembered = cap, 0.0, 0.0, 0
+        self.cap, self.spent, self.reserved = cap, 0.0, 0.0
         self.most_at_risk = 0.0
         self.settled: list[Completion | TeacherError] = []
-
-    def remember(self, completion: Completion) -> None:
-        self.remembered += 1
-        self.spent += 1
 
     def reserve(self, request: Request) -> bool:
         if self.spent + self.reserved + 3 > self.cap:
@@ -623,13 +619,6 @@ def test_room_below_the_cap_is_waited_for_while_requests_are_in_flight(store: St
     teacher = ScriptedTeacher()
     assert run_with(purse, asks(10), teacher, store, concurrency=8).answered == 10
     assert teacher.most_in_flight == 4
-
-
-def test_answers_in_the_store_count_once_towards_the_cap(store: Store) -> None:
-    run(asks(4), ScriptedTeacher(), store)
-    purse = Purse(cap=100)
-    run_with(purse, [*asks(6), *asks(6)], ScriptedTeacher(), store, concurrency=1)
-    assert (purse.remembered, purse.spent) == (4, 6)
 
 
 def test_every_try_is_settled(store: Store) -> None:

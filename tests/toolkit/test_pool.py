@@ -14,9 +14,7 @@ from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
 from toolkit.teachers.openai_compatible import OpenAIConfig, Unreachable
 from toolkit.teachers.pool import Pool
-from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
 from toolkit.teachers.protocol import Completion, Request, TeacherError
-from toolkit.teachers.several import Teachers
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import completion, fault
 
@@ -240,33 +238,3 @@ def test_a_key_that_one_server_refuses_ends_the_run(tmp_path: Path) -> None:
         pytest.raises(TeacherUnavailable, match="key refused"),
     ):
         asyncio.run(collect([ask("q")], make_teacher(pool_config(one, two)), store, CollectSettings()))
-
-
-def test_each_request_goes_to_the_teacher_of_its_model(tmp_path: Path) -> None:
-    with (
-        FaultServer(lambda _: completion("one")) as one,
-        FaultServer(lambda _: completion("two")) as two,
-        Store(tmp_path / "s.db") as store,
-    ):
-        by_model = {
-            name: make_teacher(OpenAIConfig(model=name, base_url=server.url, api_key_env="NO_KEY"))
-            for name, server in (("a", one), ("b", two))
-        }
-        teachers = Teachers(by_model)
-        requests = [ask("q", sample, model) for sample in range(3) for model in ("a", "b")]
-        assert asyncio.run(collect(requests, teachers, store, CollectSettings())).answered == 6
-        said = [store.get(request) for request in requests]
-        assert [answer.text for answer in said if answer is not None] == ["one", "two"] * 3
-        assert (len(one.asks), len(two.asks)) == (3, 3)
-    assert (teachers.kind, teachers.model) == ("openai", "a, b")
-
-
-def test_teachers_of_several_kinds_are_named_by_all_of_them() -> None:
-    teachers = Teachers(
-        {
-            "p": ProceduralTeacher(ProceduralConfig()),
-            "o": make_teacher(OpenAIConfig(model="o")),
-            "q": ProceduralTeacher(ProceduralConfig()),
-        }
-    )
-    assert teachers.kind == "procedural, openai"

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -164,33 +165,24 @@ def test_a_read_only_store_cannot_be_written(store: Store) -> None:
         reader.put(ask(), Completion("2"))
 
 
-def test_the_digest_ignores_order_and_repetition(store: Store) -> None:
-    store.put_many([(ask(q), Completion(q)) for q in "abc"])
-    digests = {store.digest_of([ask(q) for q in order]) for order in ("abc", "cab", "aabbcc")}
-    assert len(digests) == 1
+def test_what_was_billed_is_summed_per_model_and_batches_apart(store: Store) -> None:
+    told = Completion("x", prompt_tokens=5, completion_tokens=2, cached_tokens=9)  # more cached than there is
+    store.put_many([(ask("a"), told), (ask("b"), told), (ask("c"), replace(told, batched=True))])
+    store.put(ask("d", model="llama"), told)
+    store.put_failure(ask("e"), "HTTP 503")
+    both = Completion("", prompt_tokens=10, completion_tokens=4, cached_tokens=10)
+    batched = Completion("", prompt_tokens=5, completion_tokens=2, cached_tokens=5, batched=True)
+    assert list(store.billed(ask("a").model)) == [both, batched]
+    assert list(store.billed("nobody")) == []
 
 
-def test_the_digest_is_the_same_in_another_store_with_the_same_content(store: Store, tmp_path: Path) -> None:
-    with Store(tmp_path / "other.db") as other:
-        for question in "ab":
-            store.put(ask(question), Completion(question))
-        for question in "ba":
-            other.put(ask(question), Completion(question))
-        assert store.digest_of([ask("a"), ask("b")]) == other.digest_of([ask("a"), ask("b")])
-
-
-def test_the_digest_changes_with_what_is_read(store: Store, tmp_path: Path) -> None:
-    digests = [store.digest_of([ask()])]
-    store.put_failure(ask(), "HTTP 503")
-    digests.append(store.digest_of([ask()]))
-    store.put(ask(), Completion("2"))
-    digests.append(store.digest_of([ask()]))
-    with Store(tmp_path / "other.db") as other:
-        other.put(ask(), Completion("3"))
-        digests.append(other.digest_of([ask()]))
-    store.put(ask("unrelated"), Completion("4"))
-    assert len(set(digests)) == 4
-    assert store.digest_of([ask()]) == digests[2]
+def test_losses_add_up_per_model_and_an_older_store_has_none(store: Store) -> None:
+    assert store.lost("gpt") == 0
+    store.add_loss("gpt", 0.25)
+    store.add_loss("llama", 4.0)
+    store.add_loss("gpt", 0.5)
+    with Store(store.path, read_only=True) as reader:
+        assert (reader.lost("gpt"), reader.lost("llama"), reader.lost("nobody")) == (0.75, 4.0, 0.0)
 
 
 def test_stats_count_completions_failures_and_tokens(store: Store) -> None:

@@ -115,7 +115,7 @@ def test_a_merge_holds_both_keeps_the_first_answer_and_changes_nothing_the_secon
         merge(folder / "other", reversed(sources))
         requests = [*first, *second]
         with Store(folder / "merged") as one, Store(folder / "other") as other:
-            assert one.digest_of(requests) == other.digest_of(requests)
+            assert [one.get(request) for request in requests] == [other.get(request) for request in requests]
 
 
 def test_a_missing_source_is_told_before_anything_is_written(tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_an_imported_export_is_the_same_store(tmp_path: Path, suffix: str) -> No
     assert (report.added, report.failures, report.refused) == (len(NASTY), 1, 0)
     assert everything(tmp_path / "a") == everything(tmp_path / "b")
     with Store(tmp_path / "a") as a, Store(tmp_path / "b") as b:
-        assert a.digest_of(requests) == b.digest_of(requests)
+        assert [a.get(request) for request in requests] == [b.get(request) for request in requests]
 
 
 TEXTS = st.text(st.characters(), max_size=20)
@@ -180,7 +180,6 @@ def test_whatever_was_said_survives_export_and_import(
     assert import_rows(folder / "b", folder / f"file.{suffix}").refused == 0
     with Store(folder / "a") as a, Store(folder / "b") as b:
         assert [a.get(request) for request in requests] == [b.get(request) for request in requests]
-        assert a.digest_of(requests) == b.digest_of(requests)
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])

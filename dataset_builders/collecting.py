@@ -1,0 +1,268 @@
+"""Has every teacher of a build asked for what the store lacks, one teacher after the other.
+
+A builder knows of one teacher. Where a recipe names several, the builder goes through its problems once for each, and
+each has a part of the build: settings that name it alone, the price of its tokens, ids of its own. The cap on what the
+data may cost is one for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dataset_builders.asking import Answers, Asker
+from dataset_builders.recordings import import_recordings
+from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, collect_rounds
+from toolkit.errors import UserError
+from toolkit.prices import FREE, Price, price_of
+from toolkit.progress import live_line
+from toolkit.ray_collection import collect_over_ray
+from toolkit.spending import Ledger, dollars, is_counted
+from toolkit.store import Standing, Store
+from toolkit.teachers.kinds import make_teacher
+from toolkit.teachers.protocol import Completion, Request, Teacher, TeacherError
+
+if TYPE_CHECKING:
+    from dataset_builders.published import CotsBuilder
+    from toolkit.collect import Progress
+    from toolkit.ray_verdicts import Verdicts
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one teacher has to do with a build; the whole of it where there is one teacher, or none.
+
+    Attributes:
+        settings: The builder's settings, with this teacher alone.
+        kind: Kind of the teacher; `paired` where nobody is asked.
+        model: Model that its requests name, and by which the store tells its answers apart.
+        name: What marks its records where there are several teachers: the model; else empty.
+        price: What its tokens cost; None where it is not known.
+    """
+
+    settings: Any
+    kind: str = "paired"
+    model: str = ""
+    name: str = ""
+    price: Price | None = FREE
+
+    def asker(self, answers: Answers) -> Asker:
+        """Return a fresh asker for this teacher."""
+        return Asker(self.settings, answers, self.kind, self.model)
+
+
+def parts_of(settings: Any) -> list[Part]:
+    """Return the parts of a build, in the order in which the recipe names the teachers.
+
+    Raises:
+        UserError: Two teachers would be asked the same requests, or a recorded teacher's store cannot be opened.
+    """
+    parts = [_part(settings.alone(config)) for config in settings.teachers] or [Part(settings)]
+    model, number = Counter(part.model for part in parts).most_common(1)[0]
+    if number > 1:
+        raise UserError(
+            f"dataset.config.teacher: found {number} teachers that go by the model {model!r}, and would be asked the "
+            "same requests; `samples` asks one teacher several times, and a list in base_url is several servers of one"
+        )
+    return parts if len(parts) == 1 else [replace(part, name=part.model) for part in parts]
+
+
+def _part(settings: Any) -> Part:
+    teacher = make_teacher(settings.teacher)
+    return Part(settings, teacher.kind, model_asked(settings.teacher, teacher), price=price_of(settings.teacher))
+
+
+def model_asked(config: Any, teacher: Teacher) -> str:
+    """Return the model that requests name, and by which the store tells their answers apart.
+
+    Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
+    a digest of them is part of the name; else other settings would be answered from the store with what the old ones
+    gave. Where a model runs, how many prompts it takes at once and what trained it decide nothing.
+    """
+    if teacher.kind not in ("procedural", "transformers"):
+        return teacher.model
+    settings = config.model_dump(mode="json", exclude={"device", "batch_size", "recipe"})
+    return f"{teacher.model}@{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+class NoAnswers:
+    """Stands where a store would for builds that ask nobody."""
+
+    def get(self, request: object) -> None:
+        """Return None."""
+
+    def failure(self, request: object) -> None:
+        """Return None."""
+
+
+def collect_parts(
+    builder: type[CotsBuilder],
+    settings: Any,
+    problems: Sequence[Any],
+    store: Store | None,
+    show_progress: bool,
+    verdicts: Verdicts | None,
+) -> tuple[list[Part], CollectReport, Ledger]:
+    """Bring every answer of every teacher into the store, over Ray where there are verdicts.
+
+    Teachers that nobody pays come first. Before any of several is asked, the servers among them are checked, so that
+    nothing is paid where another one has a bad key.
+
+    Returns:
+        The parts of the build, what was asked, and what the run has spent.
+
+    Raises:
+        UserError: As `toolkit.collect.collect_rounds`, and of `parts_of`; a cap without a price of every teacher.
+    """
+    if settings.recordings:
+        (reader,) = (teacher for teacher in settings.teachers if teacher.kind == "recorded")
+        import_recordings(settings.recordings, reader.store)
+    parts = parts_of(settings)
+    ledgers = _ledgers(parts, store)
+    answers = store or NoAnswers()
+
+    def rehearse(part: Part) -> None:
+        deque(builder.records(problems, part.asker(answers), part.settings, []), maxlen=0)
+
+    def rounds(part: Part) -> Iterator[Iterable[Request]]:
+        drawn = builder.rounds(problems, part.asker(answers), part.settings)
+        return drawn if verdicts is None else verdicts.ahead_of(drawn, lambda: rehearse(part))
+
+    report = CollectReport()
+    if store is not None:
+        if len(parts) > 1:
+            asyncio.run(_check([part for part in parts if part.kind == "openai" and _is_open(part, rounds, store)]))
+        for part, ledger in sorted(zip(parts, ledgers, strict=True), key=lambda pair: pair[0].price is not FREE):
+            with ExitStack() as shown:
+                title = f"asking {part.name or make_teacher(part.settings.teacher).model}"
+                progress = shown.enter_context(live_line(title, ledger)) if show_progress else None
+                report += _ask(part, rounds(part), store, ledger, progress, over_ray=verdicts is not None)
+    elif verdicts is not None:
+        verdicts.rehearse(lambda: rehearse(parts[0]))
+    # What is spent in all is not known where one teacher's price is not.
+    return parts, report, next((ledger for ledger in ledgers if ledger.price is None), ledgers[0])
+
+
+def _ledgers(parts: Sequence[Part], store: Store | None) -> list[Ledger]:
+    """Return a ledger for every part; they count the same money, some of which earlier runs have spent."""
+    collect = parts[0].settings.collect
+    first = Ledger(parts[0].price, None if store is None else collect.max_cost_usd, collect.mode == "batch")
+    ledgers = [first, *(first.beside(part.price) for part in parts[1:])]
+    for part, ledger in zip(parts, ledgers, strict=True):
+        if store is not None and part.price is not None and not part.price.is_free:
+            for billed in store.billed(part.model):
+                ledger.remember(billed)
+            ledger.remember_loss(store.lost(part.model))
+    return ledgers
+
+
+def _is_open(part: Part, rounds: Callable[[Part], Iterator[Iterable[Request]]], store: Store) -> bool:
+    """Whether a teacher has to be asked for anything."""
+    settled = settled_standings(part.settings.collect)
+    return any(store.standing(request) not in settled for requests in rounds(part) for request in requests)
+
+
+def settled_standings(collect: CollectSettings) -> set[Standing | None]:
+    """Return the standings of requests that are not asked again."""
+    return {"answered"} if collect.retry_failed else {"answered", "refused"}
+
+
+async def _check(parts: Sequence[Part]) -> None:
+    for part in parts:
+        teacher = make_teacher(part.settings.teacher)
+        try:
+            await teacher.check()
+        except TeacherError as error:
+            raise TeacherUnavailable(
+                f"the {teacher.kind} teacher ({teacher.model}) cannot answer: {error.reason}. No teacher was asked yet"
+            ) from None
+        finally:
+            await teacher.close()
+
+
+def _ask(
+    part: Part,
+    rounds: Iterator[Iterable[Request]],
+    store: Store,
+    ledger: Ledger,
+    progress: Progress | None,
+    over_ray: bool,
+) -> CollectReport:
+    """Ask one teacher for what the store lacks of its answers, and note there what was lost on the way."""
+    lost = ledger.lost
+    try:
+        return _collected(part, rounds, store, ledger, progress, over_ray)
+    finally:
+        if ledger.lost > lost:
+            store.add_loss(part.model, ledger.lost - lost)
+
+
+def _collected(
+    part: Part,
+    rounds: Iterator[Iterable[Request]],
+    store: Store,
+    ledger: Ledger,
+    progress: Progress | None,
+    over_ray: bool,
+) -> CollectReport:
+    collect = part.settings.collect
+    if part.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
+        collect = collect.model_copy(update={"retry_failed": True})
+    if over_ray:
+        return collect_over_ray(rounds, part.settings.teacher, store, collect, progress, ledger)
+    teacher = make_teacher(part.settings.teacher)
+    return asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=ledger))
+
+
+class Usage:
+    """Tokens of the completions that rows are made from, and what they cost.
+
+    Attributes:
+        tokens: `completions`, their `prompt_tokens` and `completion_tokens`.
+
+    Args:
+        price: What their tokens cost; None where it is not known.
+    """
+
+    def __init__(self, price: Price | None) -> None:
+        self.tokens = Counter(completions=0)
+        self._ledger = Ledger(price, None)
+        self._uncounted = 0
+
+    def __call__(self, completion: Completion) -> None:
+        """Add a completion."""
+        self._ledger.remember(completion)
+        self._uncounted += not is_counted(completion)
+        self.tokens.update(
+            completions=1, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens
+        )
+
+    @property
+    def spent(self) -> float:
+        """USD for the completions; NaN where no price is known."""
+        return self._ledger.spent
+
+    def cost(self) -> str:
+        """Say what the completions cost; nothing of those by a teacher that nobody pays."""
+        price = self._ledger.price
+        if price is None:
+            return "not known, as no price is stated for this teacher"
+        if price.is_free:
+            return ""
+        uncounted = f", without {self._uncounted} completions whose tokens were not counted" if self._uncounted else ""
+        return f"{dollars(self.spent)} at {price}{uncounted}"
+
+
+def cost_of(parts: Sequence[Part], usages: Sequence[Usage]) -> str:
+    """Say what the completions of every teacher cost, and all together; nothing where nobody is paid."""
+    costs = [usage.cost() for usage in usages]
+    if len(parts) == 1 or not any(costs):
+        return costs[0]
+    told = [f"{part.name}: {cost or 'nothing'}" for part, cost in zip(parts, costs, strict=True)]
+    return "; ".join([*told, f"together {dollars(sum(usage.spent for usage in usages))}"])
