@@ -219,7 +219,7 @@ def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable
     """Publish a student's folder with its card; None where the recipe publishes nothing.
 
     Raises:
-        UserError: The revision is taken by another run.
+        UserError: The revision is taken by another run, or the student cannot be published in the form asked for.
     """
     if recipe.publish is None:
         return None
