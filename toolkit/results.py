@@ -162,7 +162,7 @@ def student_facts(
         architecture=type(model).__name__,
         parameters=model.num_parameters(),
         base_model=recipe.student.model_name_or_path,
-        base_revision=recipe.student.model_arguments().get("model_revision"),
+        base_commit=recipe.student.model_arguments().get("model_revision"),
         license=publish.license if publish else None,
         recipe=recipe.recipe.model_dump(),
         recipe_yaml=_yaml(recipe),

@@ -28,10 +28,11 @@ class DatasetFacts:
 
     Attributes:
         repo_id: Dataset's name.
-        revision: Its version or, better, full commit.
+        revision: Its version, or a full commit.
         digest: Of the records that were trained on.
         teacher: Who wrote the chains: `procedural`, `openai`, `recorded`; empty where nobody was asked for them.
         teacher_model: Model as the teacher reported it.
+        commit: Full commit on the Hub; None for a dataset that is not known to be there.
     """
 
     repo_id: str
@@ -39,6 +40,7 @@ class DatasetFacts:
     digest: str
     teacher: str
     teacher_model: str = ""
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,8 @@ class StudentFacts:
         revision: Version that it is published as.
         architecture: Model class, e.g. `LlamaForCausalLM`.
         parameters: Number of parameters.
-        base_model: Model of the Hub that training started from; None for random weights.
-        base_revision: Its revision.
+        base_model: Model that training started from: its name on the Hub, or its folder's; None for random weights.
+        base_commit: Full commit that it was loaded at; None for a model that is not from the Hub.
         license: Licence identifier of the Hub; None where the recipe states none.
         recipe: `name`, `version`, `paper` (arXiv id or None), `title` (or None).
         recipe_yaml: The resolved recipe.
@@ -113,7 +115,7 @@ class StudentFacts:
     architecture: str
     parameters: int
     base_model: str | None
-    base_revision: str | None
+    base_commit: str | None
     license: str | None
     recipe: Mapping[str, Any]
     recipe_yaml: str
@@ -153,6 +155,8 @@ def write_student_card(folder: Path, facts: StudentFacts) -> list[Path]:
 
 def build_student_card(facts: StudentFacts) -> str:
     """The card's text: front matter as the Hub reads it, with the scores as a `model-index`, above the README."""
+    from huggingface_hub import constants
+
     own = facts.scores[facts.own]
     body = render(
         "student.md.jinja",
@@ -171,8 +175,24 @@ def build_student_card(facts: StudentFacts) -> str:
         procedural=facts.dataset.teacher == "procedural",
         loss_plot=LOSS_PLOT if _logs(facts) else None,
         accuracy_plot=ACCURACY_PLOT,
+        endpoint=constants.ENDPOINT,
+        links=links(facts.dataset.repo_id, facts.dataset.revision, facts.dataset.commit),
     )
     return document(_metadata(facts), body)
+
+
+def links(repo_id: str, revision: str, commit: str | None) -> str:
+    """The card's block that says where the student's dataset lies; made again when the dataset has come to the Hub.
+
+    Args:
+        repo_id: The dataset's name.
+        revision: Version, or full commit.
+        commit: Full commit of that version on the Hub; None where it is not known to be there.
+    """
+    from huggingface_hub import constants
+
+    url = f"{constants.ENDPOINT}/datasets/{repo_id}"
+    return render("links.md.jinja", repo_id=repo_id, revision=revision, commit=commit, url=url)
 
 
 def eval_results(facts: StudentFacts) -> str:
@@ -219,7 +239,8 @@ def _metadata(facts: StudentFacts) -> dict[str, Any]:
         license=facts.license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=facts.base_model,
+        # A folder is no model of the Hub, whose page of the student would link to nothing.
+        base_model=facts.base_model if facts.base_commit else None,
         datasets=[facts.dataset.repo_id],
         metrics=["accuracy"],
         tags=["chain-of-thought", "reasoning", "distillation", "cot-distillery", facts.recipe["name"]],
