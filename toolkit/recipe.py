@@ -139,13 +139,16 @@ class Recipe(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that can change a result: `resolved()` without the folders and without money.
+        """SHA-256 (hex) of everything that can change a result: `resolved()` without folders, money and public names.
 
-        The order of views counts (the first of two is the right one), that of other keys does not.
+        A dataset without a builder is known by its name alone, which therefore counts. The order of views counts (the
+        first of two is the right one), that of other keys does not.
         """
-        money = {"teacher": {"price"}, "collect": {"max_cost_usd"}}
+        dataset: dict[str, Any] = {"config": {"teacher": {"price"}, "collect": {"max_cost_usd"}}}
+        if self.dataset.builder is not None:
+            dataset["repo_id"] = True
         content = self.model_dump(
-            mode="json", exclude={"output_dir": True, "hub_dir": True, "dataset": {"config": money}}
+            mode="json", exclude={"output_dir": True, "hub_dir": True, "publish": True, "dataset": dataset}
         )
         return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
 

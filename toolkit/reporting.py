@@ -225,7 +225,7 @@ def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[
         complete: Writes card and `run.json` into a copy of it, and what else goes with a student.
 
     Raises:
-        UserError: The revision is taken by another run.
+        UserError: The revision is taken by another run, or the student cannot be published in the form asked for.
     """
     if recipe.publish is None:
         return None
