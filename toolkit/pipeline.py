@@ -168,7 +168,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
     """Return the student that training starts from, made now where it is not one that is loaded as it is."""
     from accelerate import PartialState
 
-    from toolkit.students import save_atomically, student_from_config, student_with_tokenizer
+    from toolkit.students import commit_of, save_atomically, student_from_config, student_with_tokenizer
 
     student = _student(recipe)
     if not run.makes_its_start:
@@ -183,7 +183,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
             )
         else:
             model = student_from_config(student.from_config or {}, tokenizer, student.seed)
-        save_atomically(run.start, model, tokenizer, {"stage": "start", "log": []})
+        save_atomically(run.start, model, tokenizer, {"stage": "start", "start_commit": commit_of(model), "log": []})
     process.wait_for_everyone()
     return str(run.start)
 

@@ -111,6 +111,17 @@ class Recipe(Section):
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
         return self.model_dump(mode="json")
 
+    def to_yaml(self, *sections: str) -> str:
+        """Return `resolved()` as YAML, or some sections of it; without the folders, which belong to a machine."""
+        import yaml
+
+        told = {
+            key: value
+            for key, value in self.resolved().items()
+            if key not in ("output_dir", "hub_dir") and (key in sections or not sections)
+        }
+        return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+
     def summary(self) -> str:
         """Return one line that says what the recipe comes to."""
         dataset, builder = self.dataset, self.dataset.builder

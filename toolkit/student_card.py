@@ -9,11 +9,11 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from toolkit.cards import document, render
+from toolkit.installed import OWN, versions
 from toolkit.scores import format_scores_table
 
 CARD = "README.md"
@@ -94,7 +94,6 @@ class StudentFacts:
         base_commit: Full commit that it was loaded at; None for a model that is not from the Hub.
         license: Licence identifier of the Hub; None where the recipe states none.
         recipe: `name`, `version`, `paper` (arXiv id or None), `title` (or None).
-        recipe_yaml: The resolved recipe.
         command: What reproduces the student.
         dataset: What it was trained on.
         stages: In order.
@@ -118,7 +117,6 @@ class StudentFacts:
     base_commit: str | None
     license: str | None
     recipe: Mapping[str, Any]
-    recipe_yaml: str
     command: str
     dataset: DatasetFacts
     stages: Sequence[StageFacts]
@@ -217,9 +215,10 @@ def eval_results(facts: StudentFacts) -> str:
     return yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else ""
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that a student's weights and scores come from."""
-    return {name: version(name) for name in ("cot-distillery", *_LIBRARIES)}
+def library_versions(environment: str) -> dict[str, str]:
+    """Those of a lock's versions (`toolkit.installed`) that a student's weights and scores owe most to."""
+    known = versions(environment)
+    return {name: known[name] for name in (OWN, *_LIBRARIES)}
 
 
 def describe_hardware(device: str) -> str:

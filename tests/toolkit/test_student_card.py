@@ -112,7 +112,6 @@ def facts(**changed: Any) -> StudentFacts:
                 "paper": "2405.19737",
                 "title": "EDIT: key reasoning steps from dual chains of thought",
             },
-            recipe_yaml="recipe:\n  name: edit\n  version: 1\nstudent:\n  from_config: {model_type: llama}\n",
             command="accelerate launch toolkit/train.py recipes/edit.yaml",
             dataset=DatasetFacts("dual-cots-procedural", "v1.0.0", "9f" * 32, "procedural", "procedural-v1"),
             stages=[first, dataclasses.replace(second, reduction={"by": "example", "over": "all"})],
