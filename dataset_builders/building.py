@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toolkit.collect import CollectReport, collect_rounds
 from toolkit.errors import UserError
-from toolkit.hub import Published, publish_dataset
+from toolkit.hub import OtherCard, Published, publish_dataset
 from toolkit.prices import FREE, price_of
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
@@ -34,7 +34,7 @@ from toolkit.teachers.kinds import make_teacher
 if TYPE_CHECKING:
     import datasets
 
-    from dataset_builders.asking import Asker, Outcome
+    from dataset_builders.asking import Asker, Outcome, Rounds
     from dataset_builders.card import Shares
     from dataset_builders.published import CotsBuilder
     from toolkit.teachers.protocol import Completion, Teacher
@@ -130,8 +130,9 @@ def build_dataset(
     command: str,
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
-    accept_other_card: bool = False,
+    other_card: OtherCard = "refuse",
     engine: Engine = "local",
+    ask: bool = True,
 ) -> BuildReport:
     """Build and publish a dataset, asking the teacher only for what the store lacks.
 
@@ -145,11 +146,13 @@ def build_dataset(
         command: The command that was typed; stands in the card.
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
         show_progress: Show a progress line while the teacher is asked.
-        accept_other_card: Do not mind that an existing revision with the same records has another card.
+        other_card: What to do about an existing revision with the same records and another card, as of `hub.publish`.
         engine: Where the teacher is asked and mathematics judged: in this process, or by the workers of a Ray cluster.
+        ask: Whether the teacher may be asked for what the store lacks.
 
     Raises:
-        UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
+        UserError: Bad input, a teacher that fails too often or may not be asked and would have to be, no record left,
+            or a revision with other content.
     """
     from dataset_builders import load_builder
     from dataset_builders.asking import Step, sorted_out
@@ -161,7 +164,7 @@ def build_dataset(
     with ExitStack() as opened:
         verdicts = opened.enter_context(verdicts_over_ray()) if engine == "ray" else None
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
-        asker, collected, ledger = _collect(builder, settings, train, store, show_progress, verdicts)
+        asker, collected, ledger = _collect(builder, settings, train, store, show_progress, verdicts, ask)
         asker.heard = usage = Usage(ledger)
         steps: list[Step] = []
         outcome = sorted_out(builder.records(train, asker, settings, steps), steps)
@@ -177,7 +180,7 @@ def build_dataset(
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
-        published = publish_dataset(hub_dir, repo_id, revision, tables, card, accept_other_card=accept_other_card)
+        published = publish_dataset(hub_dir, repo_id, revision, tables, card, other_card=other_card)
     return BuildReport(published, outcome, collected, ledger, cost, shares)
 
 
@@ -199,6 +202,7 @@ def _collect(
     store: Store | None,
     show_progress: bool,
     verdicts: Verdicts | None,
+    ask: bool,
 ) -> tuple[Asker, CollectReport, Ledger]:
     """Bring every answer into the store, over Ray where there are verdicts.
 
@@ -230,6 +234,9 @@ def _collect(
         return Asker(settings, store, teacher.kind, model)
 
     rounds = builder.rounds(problems, asker(), settings)
+    if not ask:
+        _require_answers(rounds, store)
+        return asker(), CollectReport(), ledger
     # Without it the engine reads no answer that is there already, whatever it cost.
     counted = ledger if cap is not None or (price is not None and not price.is_free) else None
     with ExitStack() as shown:
@@ -240,6 +247,21 @@ def _collect(
             judged = verdicts.ahead_of(rounds, lambda: rehearsal(asker()))
             report = collect_over_ray(judged, settings.teacher, store, collect, progress, counted)
     return asker(), report, ledger
+
+
+def _require_answers(rounds: Rounds, store: Store) -> None:
+    """See to it that a build has all its answers.
+
+    Raises:
+        UserError: A request of a round, behind which there may be more, was never sent.
+    """
+    for requests in rounds:
+        missing = sum(store.get(request) is None and store.failure(request) is None for request in requests)
+        if missing:
+            raise UserError(
+                f"{store.path} lacks the answers to {missing} of {len(requests)} requests; `distill build` with this "
+                "recipe asks for them"
+            )
 
 
 def model_asked(config: Any, teacher: Teacher) -> str:

@@ -71,6 +71,13 @@ def merge(existing: str, generated: str) -> str:
     return document({**new_data, **{key: old_data[key] for key in old_data if key not in new_data}}, body)
 
 
+def with_block(card: str, block: str) -> str:
+    """Put a generated block in the place of the card's block of the same name; a card without one stays as it is."""
+    match = _BLOCK.fullmatch(block)
+    assert match is not None
+    return _BLOCK.sub(lambda old: block if old["name"] == match["name"] else old.group(), card)
+
+
 def _split(card: str) -> tuple[dict[str, Any], str]:
     import yaml
 

@@ -23,18 +23,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from dataset_builders.building import Engine
+    from toolkit.hub import OtherCard
     from toolkit.recipe import Recipe, Student
     from toolkit.runs import TrainedStage
 
 
-def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accept_other_card: bool = False) -> None:
+def build(
+    recipe: Recipe,
+    dry_run: bool = False,
+    engine: Engine = "local",
+    other_card: OtherCard = "refuse",
+    ask: bool = True,
+) -> None:
     """Ask the teacher for what is missing and publish the dataset.
 
     Args:
         recipe: The recipe.
         dry_run: Say what would be asked and written, and do neither.
         engine: Where the teacher is asked and mathematics judged.
-        accept_other_card: Do not mind that the revision exists with the same records and another card.
+        other_card: What to do where the revision exists with the same records and another card, as of `hub.publish`.
+        ask: Whether the teacher may be asked for what the store lacks.
 
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
@@ -60,10 +68,13 @@ def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accep
         repo_id=dataset.repo_id,
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
-        accept_other_card=accept_other_card,
+        other_card=other_card,
         engine=engine,
+        ask=ask,
     )
-    built_from(recipe).write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
+    mark = built_from(recipe)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
     print(report.summary())
 
 
@@ -78,8 +89,8 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     """
     process = _this_process()
     if recipe.dataset.builder is not None:
-        if process.is_main_process and not _is_built(recipe):
-            build(recipe, accept_other_card=True)
+        if process.is_main_process and not is_built(recipe):
+            build(recipe, other_card="keep")
         process.wait_for_everyone()
     return list(load_split(recipe, "default", "train"))
 
@@ -98,7 +109,8 @@ def _this_process() -> PartialState:
     return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true"))
 
 
-def _is_built(recipe: Recipe) -> bool:
+def is_built(recipe: Recipe) -> bool:
+    """Whether the recipe's dataset lies in the local hub as these settings and this code build it."""
     from dataset_builders.building import settings_digest
 
     assert recipe.dataset.builder is not None
@@ -156,7 +168,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
     """Return the student that training starts from, made now where it is not one that is loaded as it is."""
     from accelerate import PartialState
 
-    from toolkit.students import save_atomically, student_from_config, student_with_tokenizer
+    from toolkit.students import commit_of, save_atomically, student_from_config, student_with_tokenizer
 
     student = _student(recipe)
     if not run.makes_its_start:
@@ -171,7 +183,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
             )
         else:
             model = student_from_config(student.from_config or {}, tokenizer, student.seed)
-        save_atomically(run.start, model, tokenizer, {"stage": "start", "log": []})
+        save_atomically(run.start, model, tokenizer, {"stage": "start", "start_commit": commit_of(model), "log": []})
     process.wait_for_everyone()
     return str(run.start)
 

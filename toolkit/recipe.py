@@ -111,6 +111,17 @@ class Recipe(Section):
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
         return self.model_dump(mode="json")
 
+    def to_yaml(self, *sections: str) -> str:
+        """Return `resolved()` as YAML, or some sections of it; without the folders, which belong to a machine."""
+        import yaml
+
+        told = {
+            key: value
+            for key, value in self.resolved().items()
+            if key not in ("output_dir", "hub_dir") and (key in sections or not sections)
+        }
+        return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
+
     def summary(self) -> str:
         """Return one line that says what the recipe comes to."""
         dataset, builder = self.dataset, self.dataset.builder
@@ -128,13 +139,16 @@ class Recipe(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that can change a result: `resolved()` without the folders and without money.
+        """SHA-256 (hex) of everything that can change a result: `resolved()` without folders, money and public names.
 
-        The order of views counts (the first of two is the right one), that of other keys does not.
+        A dataset without a builder is known by its name alone, which therefore counts. The order of views counts (the
+        first of two is the right one), that of other keys does not.
         """
-        money = {"teacher": {"price"}, "collect": {"max_cost_usd"}}
+        dataset: dict[str, Any] = {"config": {"teacher": {"price"}, "collect": {"max_cost_usd"}}}
+        if self.dataset.builder is not None:
+            dataset["repo_id"] = True
         content = self.model_dump(
-            mode="json", exclude={"output_dir": True, "hub_dir": True, "dataset": {"config": money}}
+            mode="json", exclude={"output_dir": True, "hub_dir": True, "publish": True, "dataset": dataset}
         )
         return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
 

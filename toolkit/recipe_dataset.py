@@ -13,8 +13,12 @@ if TYPE_CHECKING:
 
 
 def store_path(recipe: Recipe) -> Path:
-    """Return where the completions of a recipe's dataset are kept: beside its versions, outliving every run."""
-    return Path(recipe.hub_dir) / "stores" / f"{recipe.dataset.repo_id}.sqlite"
+    """Return where the completions of a recipe's dataset are kept: beside its versions, outliving every run.
+
+    The organisation is no part of it, so that what one has paid for is there when another publishes it. Completions are
+    known by what was asked: datasets of one name may share a store.
+    """
+    return Path(recipe.hub_dir) / "stores" / f"{recipe.dataset.repo_id.rpartition('/')[2]}.sqlite"
 
 
 def dataset_folder(recipe: Recipe) -> Path:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from toolkit.scores import Row
 
 Scores = dict[str, dict[str, dict[str, Any]]]
-_RUN = "run.json"
+RUN = "run.json"
 _WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
@@ -41,7 +41,7 @@ def check_free(recipe: Recipe, run: Run) -> None:
     target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
     if not target.exists():
         return
-    made_by = json.loads((target / _RUN).read_text())["run"] if (target / _RUN).exists() else "somebody else"
+    made_by = json.loads((target / RUN).read_text())["run"] if (target / RUN).exists() else "somebody else"
     if made_by != run.folder.name:
         taken = hub.revisions(recipe.hub_dir, "model", recipe.publish.repo_id)
         major, minor, _ = (int(part) for part in taken[-1].removeprefix("v").split("."))
@@ -215,11 +215,17 @@ def decode_of(recipe: Recipe, name: str) -> Decode:
     return decode
 
 
-def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable[[Path], None]) -> hub.Published | None:
-    """Publish a student's folder with its card; None where the recipe publishes nothing.
+def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[Path], None]) -> hub.Published | None:
+    """Publish a student's folder; None where the recipe publishes nothing.
+
+    Args:
+        recipe: The recipe.
+        run: The run that the student comes from.
+        source: The student's folder.
+        complete: Writes card and `run.json` into a copy of it, and what else goes with a student.
 
     Raises:
-        UserError: The revision is taken by another run.
+        UserError: The revision is taken by another run, or the student cannot be published in the form asked for.
     """
     if recipe.publish is None:
         return None
@@ -230,8 +236,7 @@ def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable
 
     def write(staging: Path) -> None:
         shutil.copytree(source, staging, dirs_exist_ok=True)
-        write_card(staging)
-        (staging / _RUN).write_text(json.dumps({"run": run.folder.name, "recipe": recipe.digest}) + "\n")
+        complete(staging)
 
     return hub.publish(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision, write)
 

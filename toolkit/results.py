@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import reporting
+from toolkit.installed import ENVIRONMENT
 from toolkit.problem import Problem
 from toolkit.recipe_dataset import dataset_folder, load_split
-from toolkit.student_card import DatasetFacts, SetFacts, StageFacts, StudentFacts
+from toolkit.runs import code_digest
+from toolkit.student_card import (
+    DatasetFacts,
+    SetFacts,
+    StageFacts,
+    StudentFacts,
+    describe_hardware,
+    library_versions,
+    write_student_card,
+)
 
 if TYPE_CHECKING:
     from toolkit import hub
@@ -18,6 +30,8 @@ if TYPE_CHECKING:
     from toolkit.reporting import Scores
     from toolkit.runs import Run, TrainedStage
     from toolkit.scores import Row
+
+RECIPE = "recipe.yaml"
 
 
 def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str, SetFacts]]:
@@ -78,7 +92,6 @@ def conclude(
     from toolkit.explain import as_html, shown_views
     from toolkit.readiness import check_student
     from toolkit.scores import format_scores_table
-    from toolkit.student_card import write_student_card
 
     own = list(students)[-1]
     student = students[own][-1].student
@@ -89,7 +102,7 @@ def conclude(
     problems, origins = evaluation_sets(recipe)
     scores, samples = score(recipe, run, students, start, problems)
     model, tokenizer = _load(student)
-    facts = student_facts(recipe, students[own], scores, own, origins, samples, run.rows, model)
+    facts = student_facts(recipe, run, students[own], scores, own, origins, samples, model)
     plain = recipe.student.prompt_format == "plain"
     decode = reporting.decode_of(recipe, own)
     notes = check_student(
@@ -98,11 +111,7 @@ def conclude(
     pictures = run.folder / "pictures"
     pictures.mkdir(exist_ok=True)
     write_student_card(pictures, facts)
-
-    def write_card(folder: Path) -> None:
-        write_student_card(folder, facts)
-
-    published = reporting.publish_student(recipe, run, student, write_card)
+    published = reporting.publish_student(recipe, run, student, partial(_completed, recipe, run, student, facts))
     table = format_scores_table(scores)
     shown = list(shown_views(tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
@@ -124,7 +133,7 @@ def score(
 ) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
     """Score students into a run's folder, beside the recipe; arguments and result as of `reporting.score_students`."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
+    (run.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     return reporting.score_students(recipe, run, students, start, problems)
 
 
@@ -138,22 +147,20 @@ def _load(student: Path) -> tuple[Any, Any]:
 
 def student_facts(
     recipe: Recipe,
+    run: Run,
     chain: Sequence[TrainedStage],
     scores: Scores,
     own: str,
     origins: Mapping[str, SetFacts],
     samples: Mapping[str, Mapping[str, Sequence[Row]]],
-    rows_digest: str,
     model: Any,
 ) -> StudentFacts:
     """Put together what a student's card tells, from what its run has written."""
-    from toolkit.student_card import describe_hardware, library_versions
-
     assert recipe.student is not None
     outcomes = [json.loads((link.student / "stage.json").read_text()) for link in chain]
     shown = next(iter(samples[own].values()))[0]
     first = shown["turns"][0] if shown["turns"] else shown
-    settings = recipe.dataset.config
+    settings, base = recipe.dataset.config, recipe.student.model_name_or_path
     teacher = getattr(getattr(settings, "teacher", None), "kind", "")
     publish = recipe.publish
     return StudentFacts(
@@ -161,16 +168,15 @@ def student_facts(
         revision=publish.revision if publish else "unpublished",
         architecture=type(model).__name__,
         parameters=model.num_parameters(),
-        base_model=recipe.student.model_name_or_path,
-        base_revision=recipe.student.model_arguments().get("model_revision"),
+        base_model=base and (Path(base).name if Path(base).exists() else base),
+        base_commit=_base_commit(run, outcomes[0]),
         license=publish.license if publish else None,
         recipe=recipe.recipe.model_dump(),
-        recipe_yaml=_yaml(recipe),
         command=f"accelerate launch toolkit/train.py {recipe.public_words}",
         dataset=DatasetFacts(
             recipe.dataset.repo_id,
             recipe.dataset.revision,
-            rows_digest,
+            run.rows,
             teacher,
             getattr(getattr(settings, "teacher", None), "model", "") or "",
         ),
@@ -194,16 +200,38 @@ def student_facts(
         completion=first["completion"],
         add_special_tokens=recipe.student.prompt_format == "plain",
         hardware=describe_hardware(outcomes[-1]["device"]),
-        versions=library_versions(),
+        versions=library_versions((chain[-1].student / ENVIRONMENT).read_text()),
     )
 
 
-def _yaml(recipe: Recipe) -> str:
-    import yaml
+def _base_commit(run: Run, outcome: Mapping[str, Any]) -> str | None:
+    """Return the commit of the Hub that the student's base was loaded at, be it before the first stage."""
+    if run.makes_its_start:
+        outcome = json.loads((run.start / "stage.json").read_text())
+    commit: str | None = outcome["start_commit"]
+    return commit
 
-    # Without the folders: they belong to a machine, not to the method.
-    content = {key: value for key, value in recipe.resolved().items() if key not in ("output_dir", "hub_dir")}
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+
+def _completed(recipe: Recipe, run: Run, student: Path, facts: StudentFacts, folder: Path) -> None:
+    """Write into a student's folder what is published with it: card, recipe, libraries, logs and origins."""
+    write_student_card(folder, facts)
+    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    shutil.copyfile(student / ENVIRONMENT, folder / ENVIRONMENT)
+    (folder / "training").mkdir(exist_ok=True)
+    for stage in facts.stages:
+        log = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in stage.outcome["log"])
+        (folder / "training" / f"{stage.name}.jsonl").write_text(log, encoding="utf-8")
+    (folder / "stage.json").unlink(missing_ok=True)  # of the last stage alone; run.json has those of all
+    made_from = {
+        "run": run.folder.name,
+        "recipe": recipe.digest,
+        "rows": run.rows,
+        "code": code_digest(),
+        "base_commit": facts.base_commit,
+        "dataset_commit": facts.dataset.commit,
+        "stages": [{key: stage.outcome[key] for key in stage.outcome if key != "log"} for stage in facts.stages],
+    }
+    (folder / reporting.RUN).write_text(json.dumps(made_from, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _where(recipe: Recipe, run: Run, student: Path, published: hub.Published | None) -> str:

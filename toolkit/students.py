@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.installed import ENVIRONMENT, lock
 from toolkit.vocabulary import END, PAD, train_vocabulary
 
 if TYPE_CHECKING:
@@ -181,6 +182,12 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     return tokenizer
 
 
+def commit_of(model: PreTrainedModel) -> str | None:
+    """Return the full commit of the Hub that a model was loaded at; None for one from a folder or a configuration."""
+    commit: str | None = getattr(model.config, "_commit_hash", None)
+    return commit
+
+
 def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Make the model's configurations name the tokens that the tokenizer ends and pads with.
 
@@ -199,7 +206,10 @@ def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
 def save_atomically(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any]
 ) -> None:
-    """Write a student's folder; it is there whole, with its facts in `stage.json`, or not at all."""
+    """Write a student's folder; it is there whole, or not at all.
+
+    With it go its facts in `stage.json`, and the libraries that it comes from: they may be others when it is published.
+    """
     import shutil
 
     staging = folder.with_name(folder.name + ".partial")
@@ -207,6 +217,7 @@ def save_atomically(
     model.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     (staging / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    (staging / ENVIRONMENT).write_text(lock())
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
 
