@@ -122,6 +122,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     Raises:
         UserError: Anything that stands in the way; what to do about it.
     """
+    from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError
 
     api, kind, repo_id = _api(), place.kind, place.repo_id
@@ -129,8 +130,8 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
         api.create_repo(repo_id, repo_type=kind, private=True if private else None, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=kind).private:
             raise UserError(
-                f"{kind} {repo_id} is public already; make it private with `hf repo settings {repo_id} --private "
-                f"--repo-type {kind}`, or leave --private away"
+                f"{kind} {repo_id} is public already; make it private in its settings ({constants.ENDPOINT}/"
+                f"{_prefix(kind)}{repo_id}/settings), or leave --private away"
             )
         for _ in range(_TRIES):
             try:
@@ -140,7 +141,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
                     raise
                 continue  # somebody else has committed in the meantime
             there = _digests(api, kind, repo_id, commit)
-            expected = digests | {CARD: hub.digests(folder / CARD)}
+            expected = {**digests, CARD: hub.digests(folder / CARD)}
             if there.keys() == expected.keys() and all(there[name] <= expected[name] for name in there):
                 api.create_tag(repo_id, tag=place.revision, revision=commit, repo_type=kind)
                 return commit
@@ -239,7 +240,7 @@ def _meaning(error: Any, where: str) -> str:
         return f"{where} does not know the token ({said}); `hf auth login` with a valid one, or set HF_TOKEN to it"
     if status == 403:
         return (
-            f"{where} refuses ({said}): the token needs the right to write there; `hf auth login` with one that has it, "
+            f"{where} refuses ({said}): the token must be allowed to write there; `hf auth login` with one that is, "
             "or name a namespace of your own with --to"
         )
     if status == 409:
