@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.version_rules import CARD, Content, interface
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, HfFileSystem
 
 _OF_THE_HUB = ".gitattributes"  # made with the repository; says which files are kept in LFS
 _TRIES = 5
@@ -87,9 +87,7 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
     Raises:
         UserError: The Hub does not answer.
     """
-    from huggingface_hub import HfFileSystem
-
-    files = HfFileSystem()
+    files = _files()
 
     def read(name: str) -> IO[bytes]:
         opened: IO[bytes] = files.open(f"{_prefix(kind)}{repo_id}@{commit}/{name}", "rb")
@@ -152,14 +150,14 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
 
 def _commit(api: HfApi, place: Place, folder: Path) -> str:
     """Make `main` hold a folder's files, its card merged with the one there; return the commit."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfFileSystem
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     kind, repo_id = place.kind, place.repo_id
     head = api.repo_info(repo_id, repo_type=kind, revision="main").sha
     assert head is not None
     there = _digests(api, kind, repo_id, head)
     if CARD in there:
-        card: bytes = HfFileSystem().cat_file(f"{_prefix(kind)}{repo_id}@{head}/{CARD}")
+        card: bytes = _files().cat_file(f"{_prefix(kind)}{repo_id}@{head}/{CARD}")
         replace_card(folder, merge(card.decode(), (folder / CARD).read_text(encoding="utf-8")))
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     made = api.create_commit(
@@ -199,6 +197,12 @@ def _api() -> HfApi:
     from huggingface_hub import HfApi
 
     return HfApi(library_name="cot-distillery")
+
+
+def _files() -> HfFileSystem:
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem(skip_instance_cache=True)  # another one may have listed another server
 
 
 def _prefix(kind: hub.Kind) -> str:
