@@ -9,8 +9,8 @@ trees, files with ranges and ETags behind the Hub's redirects, collections and t
 client sends what the Hub would refuse, it is refused with the Hub's status and `X-Error-Code`.
 
 What it does not do: Xet (clients need `HF_HUB_DISABLE_XET=1`, which `environment()` sets), multipart LFS transfer, pull
-requests and discussions, squashing, moving, likes, Spaces, search, the dataset viewer. A request it does not know, and a
-mistake of its own, fail the test by name when the `with` block ends.
+requests and discussions, squashing, moving, likes, Spaces, search, the dataset viewer. A request it does not know, and
+a mistake of its own, fail the test by name when the `with` block ends.
 
 `hub.fail` makes requests go wrong, `hub.before` runs something between two of them; both name requests as
 `tests/loopback_routes.py` does: `create_repo`, `preupload`, `lfs_batch`, `lfs_upload`, `commit`, `tag`, `resolve`, ...
@@ -24,13 +24,14 @@ import struct
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from aiohttp import web
 
-from tests.loopback_repositories import Commit, Objects, Refused, Repository
+from tests.loopback_access import HUB, User
+from tests.loopback_repositories import Collection, Commit, Objects, Refused, Repository
 
 OWNER = "org"  # the organisation in which `token` writes; its own name is a namespace as well
 _LARGEST_BODY = 2**30  # bytes
@@ -63,31 +64,6 @@ class _Fault:
     after: int
     headers: Mapping[str, str]
     served: bool
-
-
-@dataclass(frozen=True)
-class User:
-    """Whom a token stands for."""
-
-    name: str
-    orgs: tuple[str, ...]
-    role: str
-
-    def owns(self, namespace: str) -> bool:
-        """Whether a namespace's repositories are theirs."""
-        return namespace in (self.name, *self.orgs)
-
-
-@dataclass
-class Collection:
-    """A list of repositories."""
-
-    slug: str
-    title: str
-    owner: str
-    description: str | None
-    private: bool
-    items: list[dict[str, Any]] = field(default_factory=list)
 
 
 class LoopbackHub:
@@ -208,7 +184,7 @@ class LoopbackHub:
         from tests.loopback_routes import ROUTES
 
         app = web.Application(middlewares=[self._serve], client_max_size=_LARGEST_BODY)
-        app["hub"] = self
+        app[HUB] = self
         for method, path, handler in ROUTES:
             app.router.add_route(method, path, handler)
         self._runner = web.AppRunner(app, access_log=None)
