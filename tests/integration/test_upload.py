@@ -142,8 +142,8 @@ def test_a_repository_that_never_rests_is_given_up(remote: LoopbackHub, tmp_path
 
 FAULTS = {
     "reset while the repository is made": ("create_repo", None, {}),
-    "reset while a file is sent": ("lfs_upload", None, {"times": 10}),
-    "500 while a file is sent": ("lfs_upload", 500, {"times": 10}),
+    "reset while a file is sent": ("lfs_upload", None, {"times": 100}),
+    "500 while a file is sent": ("lfs_upload", 500, {"times": 100}),
     "reset at the commit": ("commit", None, {}),
     "500 at the commit": ("commit", 500, {}),
     "500 once the commit is made": ("commit", 500, {"served": True}),
@@ -151,7 +151,7 @@ FAULTS = {
     "500 at the tag": ("tag", 500, {}),
     "reset at the tag": ("tag", None, {}),
     "too many requests": ("commit", 429, {}),
-    "503 for the tree": ("tree", 503, {"times": 10}),
+    "503 for the tree": ("tree", 503, {"times": 100}),
 }
 
 
