@@ -107,7 +107,8 @@ class Secrets:
                     if start + offset <= told:
                         continue  # in what two blocks share
                     told = start + offset
-                    yield (f"line {lines + block.count(b'\n', 0, offset)}" if is_text else f"byte {told}"), kind
+                    line = lines + block.count(b"\n", 0, offset)
+                    yield f"line {line}" if is_text else f"byte {told}", kind
                 passed = max(0, len(block) - _OVERLAP)
                 lines += block.count(b"\n", 0, passed)
                 start, block = start + passed, block[passed:]
