@@ -152,6 +152,7 @@ def publish_dataset(
     tables: Mapping[str, Mapping[str, datasets.Dataset]],
     card: str,
     *,
+    beside: Callable[[Path], None] = lambda folder: None,
     other_card: OtherCard = "refuse",
 ) -> Published:
     """Publish a dataset as Parquet files and a card, readable by `load_dataset(folder, config)` alone.
@@ -162,6 +163,7 @@ def publish_dataset(
         revision: Version, e.g. `v1.0.0`.
         tables: Datasets by config and split, none of them empty.
         card: Card with front matter; `configs` and `dataset_info` are added to it.
+        beside: Writes what the card shows and links into the folder it is given.
         other_card: See `publish`.
 
     Raises:
@@ -174,6 +176,7 @@ def publish_dataset(
             for split, dataset in splits.items():
                 _write_parquet(dataset, staging / config, split)
         (staging / CARD).write_text(_with_configs(card, tables), encoding="utf-8")
+        beside(staging)
 
     return publish(root, "dataset", repo_id, revision, write, other_card=other_card)
 
