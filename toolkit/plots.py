@@ -145,26 +145,26 @@ def plot_lengths(tallies: Mapping[str, Mapping[int, int]], path: Path) -> None:
 
 
 def plot_key_shares(shares: Mapping[str, Mapping[str, Mapping[float, int]]], path: Path) -> None:
-    """Draw how much of a chain is key, a panel per unit and a line per side.
+    """Draw how much of a chain is key, a panel per unit and for every twentieth a bar per side.
 
     Args:
         shares: By unit (`words`, `tokens`) and side (`right`, `wrong`), the number of pairs by key share.
         path: PNG file to write.
     """
-    edges = list(range(0, 101, 5))
+    last = max(share for sides in shares.values() for pairs in sides.values() for share in pairs)
     with _drawn(path, 0.6 + 4.2 * len(shares), 2.9) as figure:
         panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
         for panel, (unit, sides) in zip(panels, shares.items(), strict=True):
-            for (side, pairs), colour in zip(sides.items(), (_OWN, _WRONG), strict=True):
-                bars = [0] * (len(edges) - 1)
+            for place, (side, pairs) in enumerate(sides.items()):
+                bars = [0] * 20
                 for share, count in pairs.items():
                     bars[min(int(20 * share), 19)] += count
-                panel.stairs(bars, edges, color=colour, linewidth=1.6, label=f"{side} chains")
-                panel.stairs(bars, edges, color=colour, alpha=0.12, fill=True)
+                starts = [5 * bar + 0.4 + 2.1 * place for bar in range(20)]
+                panel.bar(starts, bars, 2.1, align="edge", color=(_OWN, _WRONG)[place], label=f"{side} chains")
             panel.set_xlabel(f"key {unit}, % of a chain")
-            panel.set_xlim(0, 100)
-            panel.set_ylim(bottom=0)
-            panel.grid(alpha=0.3)
+            panel.set_xlim(0, min(100, 10 * math.ceil(10 * last + 0.5)))
+            panel.grid(axis="y", alpha=0.3)
+            panel.set_axisbelow(True)
             _without_frame(panel)
         panels[0].set_ylabel("pairs")
         panels[-1].legend(fontsize=9, frameon=False)
