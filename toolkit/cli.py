@@ -92,6 +92,20 @@ def _evaluate(args: argparse.Namespace) -> None:
     evaluate(recipe)
 
 
+def _publish(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
+    from toolkit.publishing import has_bare_names, names_under, publish
+
+    if args.to is None and has_bare_names(recipe):
+        from toolkit.hub_remote import user
+
+        args.to = user()
+    if args.to is not None:
+        args.words += names_under(recipe, args.to)
+        recipe = _one_recipe(args)
+    publish(recipe, args.kinds, private=args.private, dry_run=args.dry_run, yes=args.yes)
+
+
 def _compare(args: argparse.Namespace) -> None:
     recipes, overrides = _told_apart(args.words)
     from toolkit.compare import Order, compare
@@ -159,6 +173,17 @@ def parser() -> argparse.ArgumentParser:
     )
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
+    publish = command("publish", _publish, "upload the dataset and the trained student to the Hub, and tag them")
+    only = publish.add_mutually_exclusive_group()
+    only.add_argument("--dataset", dest="kinds", action="store_const", const=["dataset"], help="only the dataset")
+    only.add_argument("--student", dest="kinds", action="store_const", const=["model"], help="only the student")
+    publish.set_defaults(kinds=[])
+    publish.add_argument("--to", metavar="ORG", help="organisation or user (default: the recipe's, or else your own)")
+    publish.add_argument("--private", action="store_true", help="make new repositories private ones")
+    publish.add_argument(
+        "--dry-run", action="store_true", help="make the folders, read the Hub, check, and send nothing"
+    )
+    publish.add_argument("--yes", action="store_true", help="do not ask before sending")
     compare = command(
         "compare", _compare, "train and score several recipes with several seeds, and show them on one page"
     )

@@ -274,11 +274,11 @@ def content(path: Path) -> Content:
             "revision, and the same command publishes it again"
         ) from None
     card = files.pop(CARD, None)
-    digests = {name: _digests(file) for name, file in files.items()}
-    return Content(digests, relied_on, card.read_text(encoding="utf-8") if card else "")
+    found = {name: digests(file) for name, file in files.items()}
+    return Content(found, relied_on, card.read_text(encoding="utf-8") if card else "")
 
 
-def _digests(file: Path) -> frozenset[str]:
+def digests(file: Path) -> frozenset[str]:
     """Return a file's SHA-256 and its name in git, of which the Hub tells one or the other."""
     whole, in_git = hashlib.sha256(), hashlib.sha1(f"blob {file.stat().st_size}\0".encode())
     with file.open("rb") as opened:

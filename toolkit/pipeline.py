@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import hub
 from toolkit.errors import UserError
 from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
 from toolkit.reporting import check_free, check_padding, check_questions
@@ -284,6 +285,21 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
             + (f", {apart['records']} held out ({len(apart['dropped'])} of them left out)" if apart else "")
         )
     return facts
+
+
+def published_student(recipe: Recipe) -> Path:
+    """Return the folder of the recipe's student in the local hub, put there now where it is trained and not there yet.
+
+    Raises:
+        UserError: A student is not trained yet, is not fit to be published, or its revision is taken.
+    """
+    if recipe.publish is None or recipe.evaluation is None:
+        raise UserError("publish or evaluation: missing; a student is published with its scores")
+    folder = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
+    if not folder.exists():
+        evaluate(recipe)
+    check_free(recipe, Run(recipe, rows_digest(training_rows(recipe))))
+    return folder
 
 
 def evaluate(recipe: Recipe) -> None:

@@ -34,8 +34,10 @@ def check_free(recipe: Recipe, run: Run) -> None:
     """See to it, before anything is trained, that the student can be published when it is.
 
     Raises:
-        UserError: The revision exists and came from another run; names the next free one.
+        UserError: The revision exists and came from another run, or has the student in another form; says what to set.
     """
+    from toolkit.students import ADAPTER_CONFIG
+
     if recipe.publish is None:
         return
     target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
@@ -49,6 +51,11 @@ def check_free(recipe: Recipe, run: Run) -> None:
             f"publish.revision: {recipe.publish.repo_id} has a revision {recipe.publish.revision} already, from the "
             f"run {made_by}, and a published revision never changes; this run is {run.folder.name}. "
             f"Set publish.revision=v{major}.{minor + 1}.0 for a new version, or publish=null to publish nothing"
+        )
+    if (recipe.publish.form == "adapter") != (target / ADAPTER_CONFIG).exists():
+        raise UserError(
+            f"publish.form: found {recipe.publish.form}, but {target} holds the student in the other form, and a "
+            "published revision never changes; give this form another publish.repo_id"
         )
 
 
@@ -178,13 +185,13 @@ def check_questions(
             raise UserError(f"evaluation.sets.{set_name}: there are no problems to score on")
         for name in names:
             procedure, settings = procedure_of(recipe, name), decoding_of(recipe, name)
-            texts = [_first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
+            texts = [first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
             encoded = tokenizer(texts, add_special_tokens=settings.add_special_tokens)["input_ids"]
             # Options are compared as they stand there, nothing is written behind them.
             require_room(config, encoded, settings.max_new_tokens if procedure.turns[0].option is None else 0)
 
 
-def _first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:
+def first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:
     """Return what a student is given first for a problem; with options to compare, the longest of them behind it."""
     from toolkit.decode_procedures import Ask, converse
     from toolkit.encoding import prompt_text
@@ -227,6 +234,8 @@ def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[
     Raises:
         UserError: The revision is taken by another run, or the student cannot be published in the form asked for.
     """
+    from toolkit.students import leave_adapter
+
     if recipe.publish is None:
         return None
     target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
@@ -236,6 +245,8 @@ def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[
 
     def write(staging: Path) -> None:
         shutil.copytree(source, staging, dirs_exist_ok=True)
+        if recipe.publish and recipe.publish.form == "adapter":
+            leave_adapter(staging, source.parent / "adapter")
         complete(staging)
 
     return hub.publish(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision, write)

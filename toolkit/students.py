@@ -18,6 +18,9 @@ from toolkit.vocabulary import END, PAD, train_vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
 
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int, special_tokens: Sequence[str] = ()
@@ -220,6 +223,21 @@ def save_atomically(
     (staging / ENVIRONMENT).write_text(lock())
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
+
+
+def leave_adapter(folder: Path, adapter: Path) -> None:
+    """Put an adapter in the place of the weights that it was merged into; tokenizer and generation settings stay.
+
+    Args:
+        folder: A student's, as of `save_atomically`.
+        adapter: The adapter that it was trained as.
+    """
+    for path in [*folder.glob("model*.safetensors*"), folder / "config.json"]:
+        path.unlink()
+    (folder / _ADAPTER_WEIGHTS).write_bytes((adapter / _ADAPTER_WEIGHTS).read_bytes())
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    config["revision"] = json.loads((folder / "stage.json").read_text())["start_commit"]
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def merge_adapter(base: str, adapter: Path, model_fields: Mapping[str, Any]) -> PreTrainedModel:

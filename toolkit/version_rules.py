@@ -1,8 +1,8 @@
 """How far a version must rise: by what changed since the newest lower one, here and on the Hub alike.
 
-    a column removed or retyped; a student's architecture or vocabulary     major
-    a column added; rows, weights or how a student generates                minor
-    the card and what goes with it: pictures, scores, recipe, logs          patch
+a column removed or retyped; a student's architecture or vocabulary     major
+a column added; rows, weights or how a student generates                minor
+the card and what goes with it: pictures, scores, recipe, logs          patch
 """
 
 from __future__ import annotations
@@ -97,9 +97,7 @@ def told(card: str) -> str:
     return _UNTOLD.sub("", card)
 
 
-def check_rise(
-    what: str, key: str, revision: str, known: Sequence[str], since: Callable[[str], Change | None]
-) -> None:
+def check_rise(what: str, key: str, revision: str, known: Sequence[str], since: Callable[[str], Change | None]) -> None:
     """See to it that a new version is far enough from the newest lower one.
 
     Args:
