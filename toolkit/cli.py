@@ -92,6 +92,13 @@ def _evaluate(args: argparse.Namespace) -> None:
     evaluate(recipe)
 
 
+def _card(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
+    from toolkit.card_drafts import render_cards
+
+    render_cards(recipe, args.output)
+
+
 def _publish(args: argparse.Namespace) -> None:
     recipe = _one_recipe(args)
     from toolkit.publishing import has_bare_names, names_under, publish
@@ -173,6 +180,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
+    card = command("card", _card, "render the cards of the dataset and the trained student, and publish nothing")
+    card.add_argument("--output", type=Path, metavar="FOLDER", help="where they go (default: beside the recipe's runs)")
     publish = command("publish", _publish, "upload the dataset and the trained student to the Hub, and tag them")
     only = publish.add_mutually_exclusive_group()
     only.add_argument("--dataset", dest="kinds", action="store_const", const=["dataset"], help="only the dataset")

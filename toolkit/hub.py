@@ -117,7 +117,7 @@ def publish(
     staging = Path(tempfile.mkdtemp(prefix=f".{revision}-", dir=target.parent))
     try:
         write(staging)
-        _keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
+        keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
         for path in [staging, *staging.rglob("*")]:
             # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -241,7 +241,21 @@ def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]
     return str(parsed)
 
 
-def _keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
+def write_dataset_card(
+    path: Path,
+    root: str | Path,
+    repo_id: str,
+    revision: str,
+    tables: Mapping[str, Mapping[str, datasets.Dataset]],
+    card: str,
+) -> None:
+    """Write a dataset's card as `publish_dataset` would, into a file of one's own."""
+    path.write_text(_with_configs(card, tables), encoding="utf-8")
+    keep_what_people_wrote(path, root, "dataset", repo_id, revision)
+
+
+def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
+    """Bring a new card into the one of this revision, or else of the newest there is."""
     known = revisions(root, kind, repo_id)
     if not known or not card.exists():
         return
