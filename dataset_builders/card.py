@@ -19,6 +19,7 @@ from dataset_builders.chains import whole
 from dataset_builders.columns import PROVENANCE, leaves
 from dataset_builders.settings import BuilderSettings, KeyTokensSettings
 from toolkit.cards import document, render
+from toolkit.installed import ENVIRONMENT, lock
 from toolkit.plots import plot_key_shares, plot_lengths, plot_yields
 from toolkit.problem import Problem
 
@@ -89,6 +90,7 @@ class Card:
         """Write what the card shows and links into the folder it lies in."""
         for name, draw in self.pictures.items():
             draw(folder / name)
+        (folder / ENVIRONMENT).write_text(lock(), encoding="utf-8")
         if self.recipe:
             (folder / RECIPE).write_text(self.recipe, encoding="utf-8")
 
