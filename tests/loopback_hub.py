@@ -9,8 +9,8 @@ trees, files with ranges and ETags behind the Hub's redirects, collections and t
 client sends what the Hub would refuse, it is refused with the Hub's status and `X-Error-Code`.
 
 What it does not do: Xet (clients need `HF_HUB_DISABLE_XET=1`, which `environment()` sets), multipart LFS transfer, pull
-requests and discussions, squashing, moving, likes, Spaces, search, the dataset viewer. A request it does not know, and a
-mistake of its own, fail the test by name when the `with` block ends.
+requests and discussions, squashing, moving, likes, Spaces, search, the dataset viewer. A request it does not know, and
+a mistake of its own, fail the test by name when the `with` block ends.
 
 `hub.fail` makes requests go wrong, `hub.before` runs something between two of them; both name requests as
 `tests/loopback_routes.py` does: `create_repo`, `preupload`, `lfs_batch`, `lfs_upload`, `commit`, `tag`, `resolve`, ...
@@ -24,13 +24,15 @@ import struct
 import threading
 import traceback
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from aiohttp import web
 
-from tests.loopback_repositories import Commit, Objects, Refused, Repository
+from tests.loopback_access import HUB, User
+from tests.loopback_repositories import Collection, Commit, Objects, Refused, Repository
 
 OWNER = "org"  # the organisation in which `token` writes; its own name is a namespace as well
 _LARGEST_BODY = 2**30  # bytes
@@ -63,31 +65,6 @@ class _Fault:
     after: int
     headers: Mapping[str, str]
     served: bool
-
-
-@dataclass(frozen=True)
-class User:
-    """Whom a token stands for."""
-
-    name: str
-    orgs: tuple[str, ...]
-    role: str
-
-    def owns(self, namespace: str) -> bool:
-        """Whether a namespace's repositories are theirs."""
-        return namespace in (self.name, *self.orgs)
-
-
-@dataclass
-class Collection:
-    """A list of repositories."""
-
-    slug: str
-    title: str
-    owner: str
-    description: str | None
-    private: bool
-    items: list[dict[str, Any]] = field(default_factory=list)
 
 
 class LoopbackHub:
@@ -144,6 +121,20 @@ class LoopbackHub:
         caches = {name: str(self.folder / name.lower()) for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")}
         switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         return {"HF_ENDPOINT": self.url, **caches, **switches, **({"HF_TOKEN": token} if token else {})}
+
+    def be_the_hub(self, patch: pytest.MonkeyPatch, token: str | None = None) -> None:
+        """Let `huggingface_hub` in this process use this Hub; whatever read the environment before does not."""
+        from huggingface_hub import constants
+
+        patch.setattr(constants, "ENDPOINT", self.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
+        for name, place in self.environment().items():
+            if name in ("HF_HOME", "HF_HUB_CACHE"):
+                patch.setattr(constants, name, place)
+        patch.setattr(constants, "HF_TOKEN_PATH", str(self.folder / "no token"))
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setenv("HF_TOKEN", token or "")
 
     def repository(self, repo: str) -> Repository:
         """Return `org/name`, a model, or `datasets/org/name`."""
@@ -208,7 +199,7 @@ class LoopbackHub:
         from tests.loopback_routes import ROUTES
 
         app = web.Application(middlewares=[self._serve], client_max_size=_LARGEST_BODY)
-        app["hub"] = self
+        app[HUB] = self
         for method, path, handler in ROUTES:
             app.router.add_route(method, path, handler)
         self._runner = web.AppRunner(app, access_log=None)

@@ -12,6 +12,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+CARD = "README.md"
 _LFS_BYTES = 10_000_000
 _ATTRIBUTES = "".join(
     f"*.{ending} filter=lfs diff=lfs merge=lfs -text\n"
@@ -227,6 +228,18 @@ class Repository:
             return {"type": "directory", "path": path, "size": 0, "oid": hashlib.sha1(tree.encode()).hexdigest()}
         told = {"type": "file", "path": path, "size": file.size, "oid": file.oid}
         return {**told, **file.pointer()} if file.lfs else told
+
+
+@dataclass
+class Collection:
+    """A list of repositories."""
+
+    slug: str
+    title: str
+    owner: str
+    description: str | None
+    private: bool
+    items: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _below(commit: Commit, path: str) -> dict[str, File]:

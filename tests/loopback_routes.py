@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from aiohttp import web
 from huggingface_hub import DatasetCard, ModelCard
 
+from tests import loopback_files as files
+from tests.loopback_access import hub_of, repository_of, user_of, writer_of
 from tests.loopback_cards import faults_of
-from tests.loopback_repositories import Commit, File, Refused, Repository
-
-if TYPE_CHECKING:
-    from tests.loopback_hub import Collection, LoopbackHub, User
-
-_API = "/api/{kind:models|datasets}/{owner}/{name}"
-_CARD = "README.md"
-
-
-def _hub(request: web.Request) -> LoopbackHub:
-    return request.app["hub"]
-
-
-def _user(request: web.Request) -> User | None:
-    header = request.headers.get("Authorization")
-    if header is None:
-        return None
-    user = _hub(request).users.get(header.removeprefix("Bearer "))
-    if user is None:
-        raise Refused(401, "Invalid credentials in Authorization header")
-    return user
-
-
-def _writer(request: web.Request, namespace: str) -> User:
-    user = _user(request)
-    if user is None:
-        raise Refused(401, "Invalid username or password.")
-    if not user.owns(namespace) or user.role != "write":
-        raise Refused(403, f"you must use a write token to upload to a repository of {namespace}")
-    return user
-
-
-def _repo(request: web.Request, *, write: bool = False, content: bool = False) -> Repository:
-    """Return the repository that a path names, for whoever may see it, write to it or read its files."""
-    told = request.match_info
-    is_dataset = told.get("kind") in ("datasets", None) and (told.get("kind") or request.path.startswith("/datasets/"))
-    user = _user(request)
-    repository = _hub(request).repositories.get(f"{'datasets/' if is_dataset else ''}{told['owner']}/{told['name']}")
-    is_owner = user is not None and user.owns(told["owner"])
-    if repository is None or (repository.private and not is_owner):
-        # Whoever has no token is told 401 of what is not there as well, so that names of private ones stay secret.
-        raise Refused(404 if user else 401, "Repository not found", "RepoNotFound")
-    if write:
-        _writer(request, told["owner"])
-    if content and repository.gated and not is_owner:
-        what = f"Access to {repository.kind} {repository.repo_id} is restricted and you are not in the authorized list."
-        raise Refused(403 if user else 401, what, "GatedRepo")
-    return repository
-
-
-def _name(repository: Repository) -> str:
-    return f"{'datasets/' if repository.kind == 'dataset' else ''}{repository.repo_id}"
+from tests.loopback_repositories import CARD, Collection, Commit, Refused
 
 
 def _last(commit: Commit) -> dict[str, str]:
@@ -80,7 +28,7 @@ def _paged(request: web.Request, entries: list[Any], size: int) -> web.Response:
 
 
 async def whoami(request: web.Request) -> web.Response:
-    user = _user(request)
+    user = user_of(request)
     if user is None:
         raise Refused(401, "Invalid username or password.")
     orgs = [{"type": "org", "name": name, "roleInOrg": "admin"} for name in user.orgs]
@@ -91,30 +39,30 @@ async def whoami(request: web.Request) -> web.Response:
 async def create_repo(request: web.Request) -> web.Response:
     sent = await request.json()
     kind = sent.get("type") or "model"
-    user = _user(request)
+    user = user_of(request)
     owner = sent["organization"] or (user.name if user else "")
-    _writer(request, owner)
+    writer_of(request, owner)
     if kind not in ("dataset", "model"):
         raise LookupError(f"a repository of kind {kind}")
     repo = f"{'datasets/' if kind == 'dataset' else ''}{owner}/{sent['name']}"
-    url = f"{_hub(request).url}/{repo}"
-    if repo in _hub(request).repositories:
+    url = f"{hub_of(request).url}/{repo}"
+    if repo in hub_of(request).repositories:
         raise Refused(409, f"You already created this {kind} repo: {owner}/{sent['name']}", url=url)
-    _hub(request).create(repo, private=sent.get("visibility") == "private" or bool(sent.get("private")))
+    hub_of(request).create(repo, private=sent.get("visibility") == "private" or bool(sent.get("private")))
     return web.json_response({"url": url, "name": f"{owner}/{sent['name']}"})
 
 
 async def delete_repo(request: web.Request) -> web.Response:
     sent = await request.json()
     repo = f"{'datasets/' if sent.get('type') == 'dataset' else ''}{sent['organization']}/{sent['name']}"
-    _writer(request, sent["organization"])
-    if _hub(request).repositories.pop(repo, None) is None:
+    writer_of(request, sent["organization"])
+    if hub_of(request).repositories.pop(repo, None) is None:
         raise Refused(404, "Repository not found", "RepoNotFound")
     return web.Response()
 
 
 async def settings(request: web.Request) -> web.Response:
-    repository, sent = _repo(request, write=True), await request.json()
+    repository, sent = repository_of(request, write=True), await request.json()
     if "visibility" in sent:
         repository.private = sent["visibility"] == "private"
     if "gated" in sent:
@@ -123,18 +71,18 @@ async def settings(request: web.Request) -> web.Response:
 
 
 async def auth_check(request: web.Request) -> web.Response:
-    _repo(request, content=True, write=request.path.endswith("/write"))
+    repository_of(request, content=True, write=request.path.endswith("/write"))
     return web.json_response({})
 
 
 async def info(request: web.Request) -> web.Response:
-    repository = _repo(request)
+    repository = repository_of(request)
     commit = repository.at(request.match_info.get("rev", "main"))
     siblings = []
     for path, file in commit.files.items():
         details = {"size": file.size, "blobId": file.oid, **(file.pointer() if file.lfs else {})}
         siblings.append({"rfilename": path, **(details if "blobs" in request.query else {})})
-    card = commit.files.get(_CARD)
+    card = commit.files.get(CARD)
     kind = DatasetCard if repository.kind == "dataset" else ModelCard
     told: dict[str, Any] = {
         "author": repository.repo_id.split("/")[0],
@@ -157,7 +105,7 @@ async def info(request: web.Request) -> web.Response:
 
 
 async def refs(request: web.Request) -> web.Response:
-    repository = _repo(request)
+    repository = repository_of(request)
     kinds = {"branches": ("heads", repository.branches), "tags": ("tags", repository.tags)}
     told: dict[str, list[dict[str, str]]] = {
         kind: [{"name": name, "ref": f"refs/{folder}/{name}", "targetCommit": oid} for name, oid in known.items()]
@@ -169,24 +117,24 @@ async def refs(request: web.Request) -> web.Response:
 async def commits(request: web.Request) -> web.Response:
     entries = [
         {"id": c.oid, "title": c.title, "message": c.message, "date": c.date, "authors": [{"user": "maker"}]}
-        for c in _repo(request).history(request.match_info["rev"])
+        for c in repository_of(request).history(request.match_info["rev"])
     ]
-    return _paged(request, entries, _hub(request).page)
+    return _paged(request, entries, hub_of(request).page)
 
 
 async def tree(request: web.Request) -> web.Response:
-    repository = _repo(request)
+    repository = repository_of(request)
     commit = repository.at(request.match_info["rev"])
     is_recursive, is_expanded = (request.query.get(name) == "true" for name in ("recursive", "expand"))
     entries = list(repository.entries(commit, request.match_info.get("path", ""), is_recursive))
     if is_expanded:
         for entry in entries:
             entry["lastCommit"] = _last(repository.last_change(commit, entry["path"]))
-    return _paged(request, entries, _hub(request).page)
+    return _paged(request, entries, hub_of(request).page)
 
 
 async def paths_info(request: web.Request) -> web.Response:
-    repository = _repo(request)
+    repository = repository_of(request)
     commit = repository.at(request.match_info["rev"])
     sent = await request.post()
     entries = []
@@ -200,7 +148,7 @@ async def paths_info(request: web.Request) -> web.Response:
 
 
 async def tag(request: web.Request) -> web.Response:
-    repository, name = _repo(request, write=True), request.match_info["rev"]
+    repository, name = repository_of(request, write=True), request.match_info["rev"]
     if request.method == "DELETE":
         if repository.tags.pop(name, None) is None:
             raise Refused(404, f"Invalid rev id: {name}", "RevisionNotFound")
@@ -214,7 +162,7 @@ async def tag(request: web.Request) -> web.Response:
 
 
 async def branch(request: web.Request) -> web.Response:
-    repository, name = _repo(request, write=True), request.match_info["branch"]
+    repository, name = repository_of(request, write=True), request.match_info["branch"]
     if request.method == "DELETE":
         if repository.branches.pop(name, None) is None:
             raise Refused(404, f"Invalid rev id: {name}", "RevisionNotFound")
@@ -224,144 +172,6 @@ async def branch(request: web.Request) -> web.Response:
         raise Refused(409, f"Reference {name} already exists")
     repository.branches[name] = start.oid
     return web.Response(status=201)
-
-
-async def preupload(request: web.Request) -> web.Response:
-    repository, sent = _repo(request, write=True), await request.json()
-    if "gitIgnore" in sent or "create_pr" in request.query:
-        raise LookupError("uploads with a .gitignore or as a pull request")
-    known = repository.at(request.match_info["rev"]).files
-    answers = []
-    for told in sent["files"]:
-        path, there = told["path"], known.get(told["path"])
-        mode = repository.upload_mode(path, told["size"], base64.b64decode(told["sample"]))
-        oid = {"oid": there.etag} if there else {}
-        answers.append({"path": path, "uploadMode": mode, "shouldIgnore": False, **oid})
-    return web.json_response({"files": answers})
-
-
-async def lfs_batch(request: web.Request) -> web.Response:
-    _repo(request, write=True)
-    hub, sent = _hub(request), await request.json()
-    if sent["operation"] != "upload" or sent["hash_algo"] != "sha256" or "basic" not in sent["transfers"]:
-        raise LookupError(f"an LFS batch of {sent}")
-    objects = []
-    for told in sent["objects"]:
-        oid, actions = told["oid"], {}
-        if not hub.objects.path(oid).exists():
-            hub.uploads[oid] = told["size"]
-            verify = f"{hub.url}{request.path.removesuffix('/objects/batch')}/verify"
-            upload = {"href": f"{hub.storage_url}/storage/{oid}?X-Amz-Signature=signed"}
-            actions = {"actions": {"upload": upload, "verify": {"href": verify}}}
-        objects.append({"oid": oid, "size": told["size"], **actions})
-    content_type = "application/vnd.git-lfs+json"
-    return web.json_response({"transfer": "basic", "objects": objects}, content_type=content_type)
-
-
-async def lfs_upload(request: web.Request) -> web.Response:
-    hub, oid, content = _hub(request), request.match_info["oid"], await request.read()
-    _stranger_to_tokens(request)
-    if oid not in hub.uploads or request.query.get("X-Amz-Signature") != "signed":
-        raise Refused(403, "no such upload was agreed")
-    if len(content) != hub.uploads[oid] or hashlib.sha256(content).hexdigest() != oid:
-        raise Refused(400, "the content is not what was announced")
-    hub.objects.add(content)
-    return web.Response(headers={"ETag": f'"{oid}"'})
-
-
-async def lfs_verify(request: web.Request) -> web.Response:
-    _repo(request, write=True)
-    sent = await request.json()
-    path = _hub(request).objects.path(sent["oid"])
-    if not path.exists() or path.stat().st_size != sent["size"]:
-        raise Refused(404, "the content was not uploaded")
-    return web.json_response({})
-
-
-async def commit(request: web.Request) -> web.Response:
-    repository, branch_name = _repo(request, write=True), request.match_info["rev"]
-    if "create_pr" in request.query:
-        raise LookupError("commits as a pull request")
-    header, *operations = (json.loads(line) for line in (await request.text()).splitlines() if line)
-    told = header["value"]
-    if header["key"] != "header" or not told["summary"]:
-        raise Refused(400, "the first line must be a header with a summary")
-    before, changes = repository.at(branch_name), {}
-    for operation in operations:
-        changes.update(_change(_hub(request), before, operation["key"], operation["value"]))
-    card = changes.get(_CARD)
-    if card and (errors := faults_of(card.path.read_text("utf-8"), repository.kind)[0]):
-        raise Refused(400, f"Invalid metadata in README.md: {'; '.join(errors)}")
-    parent = told.get("parentCommit")
-    new = repository.commit(branch_name, changes, told["summary"], told["description"], parent)
-    url = f"{_hub(request).url}/{_name(repository)}/commit/{new.oid}"
-    return web.json_response({"success": True, "commitOid": new.oid, "commitUrl": url, "hookOutput": ""})
-
-
-def _change(hub: LoopbackHub, before: Commit, key: str, value: dict[str, Any]) -> dict[str, File | None]:
-    """Return what one line of a commit does: the new file by its path, None where one goes."""
-    path = value["path"]
-    if key == "file":
-        if value["encoding"] != "base64":
-            raise LookupError(f"a file in {value['encoding']}")
-        return {path: hub.objects.file(base64.b64decode(value["content"], validate=True))}
-    if key == "lfsFile":
-        return {path: hub.objects.lfs_file(value["oid"])}
-    gone = [name for name in before.files if name == path or (key == "deletedFolder" and name.startswith(path))]
-    if key not in ("deletedFile", "deletedFolder"):
-        raise LookupError(f"a line {key!r} of a commit")
-    if not gone:
-        raise Refused(404, "A file with this name doesn't exist", "EntryNotFound")
-    return dict.fromkeys(gone)
-
-
-async def resolve(request: web.Request) -> web.Response:
-    repository = _repo(request, content=True)
-    told = repository.at(request.match_info["rev"])
-    path, headers = request.match_info["path"], {"X-Repo-Commit": told.oid}
-    file = told.files.get(path)
-    if file is None:
-        raise Refused(404, "Entry not found", "EntryNotFound", headers=headers)
-    headers.update({"X-Linked-Size": str(file.size), "X-Linked-ETag": f'"{file.etag}"', "ETag": f'"{file.etag}"'})
-    if file.lfs:  # 302 to another host; what git keeps itself, 307 to the same one: as the Hub does
-        where = f"{_hub(request).storage_url}/storage/{file.sha256}?X-Amz-Signature=signed"
-        return web.Response(status=302, headers={**headers, "Location": where})
-    where = f"/api/resolve-cache/{repository.kind}s/{repository.repo_id}/{told.oid}/{path}"
-    return web.Response(status=307, headers={**headers, "Location": where})
-
-
-async def file(request: web.Request) -> web.Response:
-    repository = _repo(request, content=True)
-    told = repository.at(request.match_info["rev"])
-    return _content(request, told.files[request.match_info["path"]], {"X-Repo-Commit": told.oid})
-
-
-async def lfs_file(request: web.Request) -> web.Response:
-    _stranger_to_tokens(request)
-    if request.query.get("X-Amz-Signature") != "signed":
-        raise Refused(403, "the address is not signed")
-    return _content(request, _hub(request).objects.lfs_file(request.match_info["oid"]), {})
-
-
-def _stranger_to_tokens(request: web.Request) -> None:
-    if "Authorization" in request.headers:
-        raise AssertionError("a client sent its token to the storage, which is another host")
-
-
-def _content(request: web.Request, file: File, headers: dict[str, str]) -> web.Response:
-    """Answer with a file's bytes, or with the range of them that is asked for."""
-    headers = {**headers, "ETag": f'"{file.etag}"', "Accept-Ranges": "bytes"}
-    content = file.path.read_bytes()
-    wanted = re.fullmatch(r"bytes=(\d*)-(\d*)", request.headers.get("Range", ""))
-    if wanted is None:
-        return web.Response(body=content, headers=headers)
-    first, last = wanted.groups()
-    start = int(first) if first else max(0, file.size - int(last))
-    end = min(int(last) + 1 if first and last else file.size, file.size)
-    if start >= end:
-        raise Refused(416, "no such range", headers={"Content-Range": f"bytes */{file.size}"})
-    headers["Content-Range"] = f"bytes {start}-{end - 1}/{file.size}"
-    return web.Response(status=206, body=content[start:end], headers=headers)
 
 
 async def validate_yaml(request: web.Request) -> web.Response:
@@ -375,10 +185,8 @@ async def validate_yaml(request: web.Request) -> web.Response:
 
 
 async def create_collection(request: web.Request) -> web.Response:
-    from tests.loopback_hub import Collection
-
-    hub, sent = _hub(request), await request.json()
-    _writer(request, sent["namespace"])
+    hub, sent = hub_of(request), await request.json()
+    writer_of(request, sent["namespace"])
     if len(sent["title"]) > 59 or len(sent.get("description", "")) > 150:
         raise Refused(400, "the title or the description is too long")
     slug = f"{sent['namespace']}/{re.sub('[^a-z0-9]+', '-', sent['title'].lower())}-{len(hub.collections):024x}"
@@ -396,9 +204,9 @@ async def collection(request: web.Request) -> web.Response:
 
 async def collection_items(request: web.Request) -> web.Response:
     told, sent = _found(request), await request.json()
-    _writer(request, told.owner)
+    writer_of(request, told.owner)
     item = sent["item"]
-    if (item["id"] if item["type"] == "model" else f"{item['type']}s/{item['id']}") not in _hub(request).repositories:
+    if (item["id"] if item["type"] == "model" else f"{item['type']}s/{item['id']}") not in hub_of(request).repositories:
         raise Refused(404, f"no {item['type']} {item['id']}", "RepoNotFound")
     if any((there["id"], there["type"]) == (item["id"], item["type"]) for there in told.items):
         raise Refused(409, "This item is in the collection already")
@@ -408,8 +216,8 @@ async def collection_items(request: web.Request) -> web.Response:
 
 
 def _found(request: web.Request) -> Collection:
-    told = _hub(request).collections.get(f"{request.match_info['owner']}/{request.match_info['slug']}")
-    user = _user(request)
+    told = hub_of(request).collections.get(f"{request.match_info['owner']}/{request.match_info['slug']}")
+    user = user_of(request)
     if told is None or (told.private and not (user and user.owns(told.owner))):
         raise Refused(404, "Collection not found")
     return told
@@ -426,6 +234,7 @@ async def not_offered(request: web.Request) -> web.Response:
     raise Refused(404, "not offered here")
 
 
+_API = "/api/{kind:models|datasets}/{owner}/{name}"
 _FILES = "/resolve/{rev}/{path:.+}"
 _LFS = "/{owner}/{name}.git/info/lfs"
 ROUTES = [
@@ -446,17 +255,17 @@ ROUTES = [
     ("DELETE", f"{_API}/tag/{{rev}}", tag),
     ("POST", f"{_API}/branch/{{branch}}", branch),
     ("DELETE", f"{_API}/branch/{{branch}}", branch),
-    ("POST", f"{_API}/preupload/{{rev}}", preupload),
-    ("POST", f"{_API}/commit/{{rev}}", commit),
-    ("POST", f"/datasets{_LFS}/objects/batch", lfs_batch),
-    ("POST", f"{_LFS}/objects/batch", lfs_batch),
-    ("POST", f"/datasets{_LFS}/verify", lfs_verify),
-    ("POST", f"{_LFS}/verify", lfs_verify),
-    ("PUT", "/storage/{oid}", lfs_upload),
-    ("*", "/storage/{oid}", lfs_file),
-    ("*", f"/datasets/{{owner}}/{{name}}{_FILES}", resolve),
-    ("*", f"/{{owner}}/{{name}}{_FILES}", resolve),
-    ("*", f"/api/resolve-cache/{_API.removeprefix('/api/')}/{{rev}}/{{path:.+}}", file),
+    ("POST", f"{_API}/preupload/{{rev}}", files.preupload),
+    ("POST", f"{_API}/commit/{{rev}}", files.commit),
+    ("POST", f"/datasets{_LFS}/objects/batch", files.lfs_batch),
+    ("POST", f"{_LFS}/objects/batch", files.lfs_batch),
+    ("POST", f"/datasets{_LFS}/verify", files.lfs_verify),
+    ("POST", f"{_LFS}/verify", files.lfs_verify),
+    ("PUT", "/storage/{oid}", files.lfs_upload),
+    ("*", "/storage/{oid}", files.lfs_file),
+    ("*", f"/datasets/{{owner}}/{{name}}{_FILES}", files.resolve),
+    ("*", f"/{{owner}}/{{name}}{_FILES}", files.resolve),
+    ("*", f"/api/resolve-cache/{_API.removeprefix('/api/')}/{{rev}}/{{path:.+}}", files.file),
     ("POST", "/api/validate-yaml", validate_yaml),
     ("POST", "/api/collections", create_collection),
     ("GET", "/api/collections/{owner}/{slug}", collection),

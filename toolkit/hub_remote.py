@@ -18,7 +18,7 @@ from toolkit.errors import UserError
 from toolkit.version_rules import CARD, Content, interface
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    from huggingface_hub import HfApi, HfFileSystem
 
 _OF_THE_HUB = ".gitattributes"  # made with the repository; says which files are kept in LFS
 _TRIES = 5
@@ -87,9 +87,7 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
     Raises:
         UserError: The Hub does not answer.
     """
-    from huggingface_hub import HfFileSystem
-
-    files = HfFileSystem()
+    files = _files()
 
     def read(name: str) -> IO[bytes]:
         opened: IO[bytes] = files.open(f"{_prefix(kind)}{repo_id}@{commit}/{name}", "rb")
@@ -152,14 +150,14 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
 
 def _commit(api: HfApi, place: Place, folder: Path) -> str:
     """Make `main` hold a folder's files, its card merged with the one there; return the commit."""
-    from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfFileSystem
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     kind, repo_id = place.kind, place.repo_id
     head = api.repo_info(repo_id, repo_type=kind, revision="main").sha
     assert head is not None
     there = _digests(api, kind, repo_id, head)
     if CARD in there:
-        card: bytes = HfFileSystem().cat_file(f"{_prefix(kind)}{repo_id}@{head}/{CARD}")
+        card: bytes = _files().cat_file(f"{_prefix(kind)}{repo_id}@{head}/{CARD}")
         replace_card(folder, merge(card.decode(), (folder / CARD).read_text(encoding="utf-8")))
     files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     made = api.create_commit(
@@ -201,6 +199,12 @@ def _api() -> HfApi:
     return HfApi(library_name="cot-distillery")
 
 
+def _files() -> HfFileSystem:
+    from huggingface_hub import HfFileSystem
+
+    return HfFileSystem(skip_instance_cache=True)  # another one may have listed another server
+
+
 def _prefix(kind: hub.Kind) -> str:
     return "datasets/" if kind == "dataset" else ""
 
@@ -212,42 +216,51 @@ def told(what: str) -> Iterator[None]:
     Raises:
         UserError: For whatever the Hub refused, or where it does not answer.
     """
+    try:
+        yield
+    except Exception as error:
+        cause: BaseException | None = error
+        while cause is not None:  # of an upload in a thread the client says only that it failed
+            if meaning := _meaning(cause):
+                raise UserError(f"{what}: {meaning}") from None
+            cause = cause.__cause__
+        raise
+
+
+def _meaning(error: BaseException) -> str | None:
+    """Return what a failure means, None for one that is not the Hub's."""
     import httpx2
     from huggingface_hub import constants
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     where = constants.ENDPOINT
-    try:
-        yield
-    except OfflineModeIsEnabled:
-        raise UserError(f"{what}: HF_HUB_OFFLINE is set, and publishing asks {where}; unset it") from None
-    except LocalTokenNotFoundError:
-        raise UserError(f"{what}: nobody is logged in to {where}: `hf auth login`, or set HF_TOKEN") from None
-    except HfHubHTTPError as error:
-        raise UserError(f"{what}: {_meaning(error, where)}") from None
-    except (httpx2.TransportError, ConnectionError) as error:
-        raise UserError(f"{what}: {where} cannot be reached ({_first_line(error)}): {_AGAIN}") from None
-    except ValueError as error:
-        if "Invalid metadata" not in str(error):
-            raise
-        raise UserError(f"{what}: {where} refuses the card: {error}") from None
+    if isinstance(error, HfHubHTTPError):
+        said = _first_line(error.server_message or error)
+        return f"{where} {_refusal(error.response.status_code, said)}"
+    if isinstance(error, OfflineModeIsEnabled):
+        return f"HF_HUB_OFFLINE is set, and publishing asks {where}; unset it"
+    if isinstance(error, LocalTokenNotFoundError):
+        return f"nobody is logged in to {where}: `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, httpx2.TransportError | ConnectionError):
+        return f"{where} cannot be reached ({_first_line(error)}); {_AGAIN}"
+    if isinstance(error, ValueError) and "Invalid metadata" in str(error):
+        return f"{where} refuses the card: {error}"
+    return None
 
 
-def _meaning(error: Any, where: str) -> str:
-    status = error.response.status_code
-    said = _first_line(error.server_message or error)
+def _refusal(status: int, said: str) -> str:
     if status == 401:
-        return f"{where} does not know the token ({said}); `hf auth login` with a valid one, or set HF_TOKEN to it"
+        return f"does not know the token ({said}): `hf auth login` with a valid one, or set HF_TOKEN to it"
     if status == 403:
         return (
-            f"{where} refuses ({said}): the token must be allowed to write there; `hf auth login` with one that is, "
-            "or name a namespace of your own with --to"
+            f"refuses ({said}): the token must be allowed to write there; `hf auth login` with one that is, or name a "
+            "namespace of your own with --to"
         )
     if status == 409:
-        return f"{where} says that it is there already ({said}): somebody else is publishing it; {_AGAIN}"
+        return f"has it already ({said}), as somebody else is publishing it; {_AGAIN}"
     if status == 429:
-        return f"{where} has had too many requests ({said}); {_AGAIN}, later"
-    return f"{where} answers {status} ({said}); {_AGAIN}"
+        return f"has had too many requests ({said}); {_AGAIN}, later"
+    return f"answers {status} ({said}); {_AGAIN}"
 
 
 def _first_line(error: object) -> str:

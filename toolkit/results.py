@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import reporting
 from toolkit.installed import ENVIRONMENT
 from toolkit.problem import Problem
-from toolkit.recipe_dataset import dataset_folder, load_split
+from toolkit.recipe_dataset import dataset_commit, dataset_folder, load_split
 from toolkit.runs import code_digest
 from toolkit.student_card import (
     DatasetFacts,
@@ -213,6 +213,7 @@ def student_facts(
             run.rows,
             teacher,
             getattr(getattr(settings, "teacher", None), "model", "") or "",
+            dataset_commit(recipe),
         ),
         stages=[
             StageFacts(
