@@ -246,8 +246,11 @@ def check_words(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 where `store` found damage or `reproduce` a difference, 2 after a user's mistake or where the disk refuses, or 130
-    after an interruption.
+    """Run a command.
+
+    Returns:
+        0; 1 where `store` found damage or `reproduce` a difference; 2 after a user's mistake or where the disk refuses;
+        130 after an interruption.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error

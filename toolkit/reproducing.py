@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub, hub_remote
 from toolkit.errors import UserError, nearest
+from toolkit.hub_revisions import commit_of, pinned_arguments
 from toolkit.installed import ENVIRONMENT, OWN, differences, versions
 from toolkit.recipe_dataset import built_from, dataset_folder, store_path
 from toolkit.version_rules import change, is_version, version
@@ -78,11 +79,12 @@ def reproduce(
     if others:
         print("other versions here: " + "; ".join(others))
     if not run_it:
-        print(_commands(original, output, overrides))
+        print(_commands(original, recipe, output, hub_dir))
         return 0
     if output.exists() and any(output.iterdir()):
         raise UserError(f"--output {output}: is not empty; name a new folder, so that nothing old is taken for new")
-    changed, found = _dataset(original, recipe, hub_dir) if original.kind == "dataset" else _student(original, recipe)
+    again = _dataset if original.kind == "dataset" else _student
+    changed, found = again(original, recipe, hub_dir)
     for line in changed:
         print(f"CHANGED   {line}")
     for line in found:
@@ -90,7 +92,9 @@ def reproduce(
     if changed:
         print(f"{original} was made from something else: see CHANGED above")
     elif any(line.startswith("DIFFERS") for line in found):
-        print(f"{original} was made again, and is not the same" + (": libraries are others, see above" if others else ""))
+        print(
+            f"{original} was made again, and is not the same" + (": libraries are others, see above" if others else "")
+        )
     else:
         print(f"{original} was made again, and is the same")
         return 0
@@ -166,7 +170,7 @@ def _told(original: Original, recipe: Recipe) -> str:
     return "\n".join(lines)
 
 
-def _commands(original: Original, output: Path, overrides: Sequence[str]) -> str:
+def _commands(original: Original, recipe: Recipe, output: Path, hub_dir: Path) -> str:
     """Return the commands that make it again one by one, and the one that does it all."""
     source = original.folder
     lines = []
@@ -176,12 +180,16 @@ def _commands(original: Original, output: Path, overrides: Sequence[str]) -> str
         at = ["--revision", original.revision, "--local-dir", str(source)]
         lines.append(shlex.join(["hf", "download", original.repo_id, RECIPE, ENVIRONMENT, *repo_type, *at]))
     lines.append(shlex.join(["pip", "install", "-r", str(source / ENVIRONMENT)]))
-    words = [str(source / RECIPE), *overrides]
-    lines.append(shlex.join(["distill", "build", *words]))
+    words = shlex.join([str(source / RECIPE), f"hub_dir={recipe.hub_dir}", f"output_dir={recipe.output_dir}"])
+    if recipe.dataset.builder is not None:
+        asks = "    # asks the teacher: --dry-run says for how much" if _is_written_by_others(recipe) else ""
+        lines.append(f"distill build {words}{asks}")
     if original.kind == "model":
-        lines.append(shlex.join(["accelerate", "launch", "toolkit/train.py", *words]))
-    again = ["distill", "reproduce", original.repo_id, "--revision", original.revision, "--run"]
-    return "\n".join(["\none by one:", *(f"  {line}" for line in lines), "\nor at once, and compared:", f"  {shlex.join(again)}"])
+        lines.append(f"accelerate launch toolkit/train.py {words}")
+    here = ["--hub-dir", str(hub_dir)] if original.is_local else []
+    again = ["distill", "reproduce", original.repo_id, "--revision", original.revision, *here, "--output", str(output)]
+    one_by_one = [f"  {line}" for line in lines]
+    return "\n".join(["\none by one:", *one_by_one, "\nat once, and compared:", f"  {shlex.join(again)} --run"])
 
 
 def _made_from(original: Original) -> dict[str, Any]:
@@ -235,7 +243,11 @@ def _rows_apart(before: Path, after: Path) -> Iterator[str]:
     for config in sorted(path for path in before.iterdir() if path.is_dir()):
         for split in sorted({file.name.partition("-")[0] for file in config.glob("*.parquet")}):
             old, new = (
-                [row for file in sorted(root.glob(f"{config.name}/{split}-*")) for row in parquet.read_table(file).to_pylist()]
+                [
+                    row
+                    for file in sorted(root.glob(f"{config.name}/{split}-*"))
+                    for row in parquet.read_table(file).to_pylist()
+                ]
                 for root in (before, after)
             )
             same = sum(one == other for one, other in zip(old, new, strict=False))
@@ -250,7 +262,7 @@ def _is_written_by_others(recipe: Recipe) -> bool:
     return any(one is not None and one.kind != "procedural" for one in given)
 
 
-def _student(original: Original, recipe: Recipe) -> tuple[list[str], list[str]]:
+def _student(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[str], list[str]]:
     """Train a student again; returns what it was made from that is another now, and what came of it.
 
     Nothing is trained once anything has changed.
@@ -263,7 +275,7 @@ def _student(original: Original, recipe: Recipe) -> tuple[list[str], list[str]]:
     if changed:
         return changed, []
     if recipe.dataset.builder is not None and _is_written_by_others(recipe):
-        _take_as_published(original, recipe)
+        _take_as_published(recipe, hub_dir)
     rows = rows_digest(training_rows(recipe))
     if rows != made_from["rows"]:
         return [f"rows of the dataset: digest {made_from['rows'][:12]}, now {rows[:12]}"], []
@@ -283,22 +295,77 @@ def _changed(original: Original, recipe: Recipe, made_from: Mapping[str, Any]) -
         yield f"the toolkit's code: digest {made_from['code'][:12]}, now {code_digest()[:12]}"
     environment = (original.folder / ENVIRONMENT).read_text(encoding="utf-8")
     yield from (line for line in differences(environment) if line.startswith(f"{OWN} "))
-    base = recipe.student.model_name_or_path if recipe.student else None
-    if base and made_from["base_commit"]:
-        ...
+    if recipe.student and made_from["base_commit"]:
+        base = pinned_arguments(recipe.student).get("model_revision")
+        if base != made_from["base_commit"]:
+            name = recipe.student.model_name_or_path
+            yield f"base model {name}: commit {made_from['base_commit']}, now {base or 'one from a folder'}"
     dataset, commit = recipe.dataset, made_from["dataset_commit"]
     if commit and dataset.revision != commit:
-        now = hub_remote.tags("dataset", dataset.repo_id).get(dataset.revision)
+        now = commit_of("dataset", dataset.repo_id, dataset.revision)
         if now != commit:
-            yield f"dataset {dataset.repo_id} {dataset.revision}: commit {commit}, now {now or 'not there'}"
+            yield f"dataset {dataset.repo_id} {dataset.revision}: commit {commit}, now {now}"
 
 
-def _take_as_published(original: Original, recipe: Recipe) -> None:
+def _take_as_published(recipe: Recipe, hub_dir: Path) -> None:
     """Put a student's dataset, as it was published, where training looks for it."""
+    from huggingface_hub import snapshot_download
+
     from dataset_builders.building import settings_digest
 
     dataset, target = recipe.dataset, dataset_folder(recipe)
     assert dataset.builder is not None
-    local = original.folder.parents[2] if original.is_local else Path()
-    print(f"{dataset.repo_id} {dataset.revision} is taken as it was published: a teacher wrote it")
-    ...
+    local = hub.folder(hub_dir, "dataset", dataset.repo_id, dataset.revision)
+    if local.exists():
+        shutil.copytree(local, target)
+    else:
+        commit = commit_of("dataset", dataset.repo_id, dataset.revision)
+        snapshot_download(dataset.repo_id, repo_type="dataset", revision=commit, local_dir=target)
+    mark = built_from(recipe)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
+    print(f"{dataset.repo_id} {dataset.revision} is taken as it was published: its chains are a teacher's")
+
+
+def _weights_apart(before: Path, after: Path) -> Iterator[str]:
+    """Say whether two students have the same weights, and else how far they are apart."""
+    import torch
+    from safetensors.torch import load_file
+
+    old, new = (
+        {name: tensor for file in sorted(root.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+        for root in (before, after)
+    )
+    if shapes(old) != shapes(new):
+        yield "DIFFERS   weights: other tensors, or of other shapes"
+        return
+    apart = {name: float((old[name].double() - new[name].double()).abs().max()) for name in old if old[name].numel()}
+    others = [name for name in old if not torch.equal(old[name], new[name])]
+    if others:
+        name = max(others, key=lambda other: apart[other])
+        yield f"DIFFERS   weights: {len(others)} of {len(old)} tensors, by at most {apart[name]:.2g} ({name})"
+    else:
+        yield f"weights   the same, all {len(old)} tensors"
+
+
+def shapes(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return name, type and shape of tensors."""
+    return {name: (tensor.dtype, tensor.shape) for name, tensor in tensors.items()}
+
+
+def _scores_apart(before: Path, after: Path) -> Iterator[str]:
+    """Say whether two students' cards tell the same scores, and else each that is another one."""
+    from huggingface_hub import ModelCard
+
+    old, new = (
+        {
+            (result.dataset_name, result.metric_name): result.metric_value
+            for result in ModelCard.load(root / hub.CARD).data.eval_results or []
+        }
+        for root in (before, after)
+    )
+    others = [key for key in old | new if old.get(key) != new.get(key)]
+    for on, metric in others:
+        yield f"DIFFERS   {metric} on {on}: {old.get((on, metric))}, now {new.get((on, metric))}"
+    if not others:
+        yield f"scores    the same, all {len(old)}"
