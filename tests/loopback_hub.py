@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+import pytest
 from aiohttp import web
 
 from tests.loopback_access import HUB, User
@@ -120,6 +121,20 @@ class LoopbackHub:
         caches = {name: str(self.folder / name.lower()) for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")}
         switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         return {"HF_ENDPOINT": self.url, **caches, **switches, **({"HF_TOKEN": token} if token else {})}
+
+    def be_the_hub(self, patch: pytest.MonkeyPatch, token: str | None = None) -> None:
+        """Let `huggingface_hub` in this process use this Hub; whatever read the environment before does not."""
+        from huggingface_hub import constants
+
+        patch.setattr(constants, "ENDPOINT", self.url)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
+        for name, place in self.environment().items():
+            if name in ("HF_HOME", "HF_HUB_CACHE"):
+                patch.setattr(constants, name, place)
+        patch.setattr(constants, "HF_TOKEN_PATH", str(self.folder / "no token"))
+        patch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
+        patch.setenv("HF_TOKEN", token or "")
 
     def repository(self, repo: str) -> Repository:
         """Return `org/name`, a model, or `datasets/org/name`."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
 from toolkit.errors import UserError
+from toolkit.hub_revisions import pinned_arguments
 from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
 from toolkit.reporting import check_free, check_padding, check_questions
 from toolkit.results import conclude, evaluation_sets
@@ -69,6 +70,7 @@ def build(
         repo_id=dataset.repo_id,
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
+        recipe=recipe.to_yaml("recipe", "dataset"),
         other_card=other_card,
         engine=engine,
         ask=ask,
@@ -131,7 +133,7 @@ def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrai
 
     student = _student(recipe)
     if student.model_name_or_path:
-        tokenizer = load_tokenizer(student.model_name_or_path, student.model_arguments().get("model_revision"))
+        tokenizer = load_tokenizer(student.model_name_or_path, pinned_arguments(student).get("model_revision"))
         add_tokens(tokenizer, student.special_tokens)
     else:
         vocab_size = student.tokenizer.vocab_size if student.tokenizer else 1024
@@ -180,7 +182,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
         tokenizer = student_tokenizer(recipe, rows)
         if student.model_name_or_path:
             model = student_with_tokenizer(
-                student.model_name_or_path, student.model_arguments(), tokenizer, student.seed
+                student.model_name_or_path, pinned_arguments(student), tokenizer, student.seed
             )
         else:
             model = student_from_config(student.from_config or {}, tokenizer, student.seed)
@@ -268,7 +270,7 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
     from toolkit.stages import train_stage
 
     student = _student(recipe)
-    arguments = student.model_arguments()
+    arguments = pinned_arguments(student)
     if link.start != student.model_name_or_path:
         arguments.pop("model_revision", None)  # of the model the first stage starts from, not of what came of it
     say = print if PartialState().is_main_process else (lambda *_: None)
