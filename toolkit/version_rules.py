@@ -2,7 +2,7 @@
 
 a column removed or retyped; a student's architecture or vocabulary     major
 a column added; rows, weights or how a student generates                minor
-the card and what goes with it: pictures, scores, recipe, logs          patch
+the card and what goes with it: scores, logs, where a run lies          patch
 """
 
 from __future__ import annotations
