@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import datasets
 
     from dataset_builders.asking import Asker, Outcome, Rounds
-    from dataset_builders.card import Shares
+    from dataset_builders.card import Card, Shares
     from dataset_builders.published import CotsBuilder
     from toolkit.teachers.protocol import Completion, Teacher
 
@@ -119,22 +119,40 @@ def _share_table(unit: str, shares: Mapping[str, Any]) -> list[str]:
     return [header, *rows]
 
 
-def build_dataset(
+@dataclass(frozen=True)
+class Draft:
+    """A dataset that is built and not published.
+
+    Attributes:
+        tables: Datasets by config and split.
+        card: Its card.
+        outcome: As of `BuildReport`, and so are the others.
+    """
+
+    tables: Mapping[str, Mapping[str, datasets.Dataset]]
+    card: Card
+    outcome: Outcome
+    collected: CollectReport
+    ledger: Ledger
+    cost: str
+    shares: Shares
+
+
+def draft_dataset(
     builder_name: str,
     settings: Any,
     store_path: str | Path,
     *,
     hub_dir: str | Path,
     repo_id: str,
-    revision: str,
     command: str,
+    recipe: str = "",
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
-    other_card: OtherCard = "refuse",
     engine: Engine = "local",
     ask: bool = True,
-) -> BuildReport:
-    """Build and publish a dataset, asking the teacher only for what the store lacks.
+) -> Draft:
+    """Build a dataset, asking the teacher only for what the store lacks.
 
     Args:
         builder_name: One of `dataset_builders.BUILDERS`.
@@ -142,17 +160,15 @@ def build_dataset(
         store_path: Where completions are kept; made where it is missing and a teacher is asked.
         hub_dir: Root of the local hub.
         repo_id: The dataset's name there.
-        revision: Its version, e.g. `v1.0.0`.
         command: The command that was typed; stands in the card.
+        recipe: What of the recipe concerns the dataset, as YAML, to lie beside the card; empty for none.
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
         show_progress: Show a progress line while the teacher is asked.
-        other_card: What to do about an existing revision with the same records and another card, as of `hub.publish`.
         engine: Where the teacher is asked and mathematics judged: in this process, or by the workers of a Ray cluster.
         ask: Whether the teacher may be asked for what the store lacks.
 
     Raises:
-        UserError: Bad input, a teacher that fails too often or may not be asked and would have to be, no record left,
-            or a revision with other content.
+        UserError: Bad input, no record left, or a teacher that fails too often, or that may not be asked and must be.
     """
     from dataset_builders import load_builder
     from dataset_builders.asking import Step, sorted_out
@@ -176,12 +192,59 @@ def build_dataset(
     inputs = _digest(config, rows)
     shares = measure_key_shares(builder, settings, outcome)
     cost = usage.cost() if settings.teacher else ""
-    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage.tokens, cost)
+    origin = Origin(repo_id, command, config[:12], rows[:12], asker.book.labels(), usage.tokens, cost, recipe)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
-        published = publish_dataset(hub_dir, repo_id, revision, tables, card, other_card=other_card)
-    return BuildReport(published, outcome, collected, ledger, cost, shares)
+    return Draft(tables, card, outcome, collected, ledger, cost, shares)
+
+
+def build_dataset(
+    builder_name: str,
+    settings: Any,
+    store_path: str | Path,
+    *,
+    hub_dir: str | Path,
+    repo_id: str,
+    revision: str,
+    command: str,
+    recipe: str = "",
+    cache_dir: str | Path | None = None,
+    show_progress: bool = True,
+    other_card: OtherCard = "refuse",
+    engine: Engine = "local",
+    ask: bool = True,
+) -> BuildReport:
+    """Build a dataset as `draft_dataset` does, and publish it in the local hub.
+
+    Args:
+        builder_name, settings, store_path, hub_dir, repo_id: As of `draft_dataset`.
+        revision: Its version, e.g. `v1.0.0`.
+        command, recipe, cache_dir, show_progress: As of `draft_dataset`.
+        other_card: What to do about an existing revision with the same records and another card, as of `hub.publish`.
+        engine, ask: As of `draft_dataset`.
+
+    Raises:
+        UserError: As of `draft_dataset`, or a revision with other content.
+    """
+    draft = draft_dataset(
+        builder_name,
+        settings,
+        store_path,
+        hub_dir=hub_dir,
+        repo_id=repo_id,
+        command=command,
+        recipe=recipe,
+        cache_dir=cache_dir,
+        show_progress=show_progress,
+        engine=engine,
+        ask=ask,
+    )
+    card, tables = draft.card, draft.tables
+    published = publish_dataset(
+        hub_dir, repo_id, revision, tables, card.text, beside=card.write_beside, other_card=other_card
+    )
+    return BuildReport(published, draft.outcome, draft.collected, draft.ledger, draft.cost, draft.shares)
 
 
 def settings_digest(builder_name: str, settings: Any) -> str:

@@ -92,6 +92,19 @@ def _evaluate(args: argparse.Namespace) -> None:
     evaluate(recipe)
 
 
+def _card(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
+    from toolkit.card_drafts import render_cards
+
+    render_cards(recipe, args.output)
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from toolkit.reproducing import reproduce
+
+    return reproduce(args.repo_id, args.revision, args.hub_dir, args.output, args.run_it, open_recipe)
+
+
 def _publish(args: argparse.Namespace) -> None:
     recipe = _one_recipe(args)
     from toolkit.publishing import has_bare_names, names_under, publish
@@ -173,6 +186,8 @@ def parser() -> argparse.ArgumentParser:
     )
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
+    card = command("card", _card, "render the cards of the dataset and the trained student, and publish nothing")
+    card.add_argument("--output", type=Path, metavar="FOLDER", help="where they go (default: beside the recipe's runs)")
     publish = command("publish", _publish, "upload the dataset and the trained student to the Hub, and tag them")
     only = publish.add_mutually_exclusive_group()
     only.add_argument("--dataset", dest="kinds", action="store_const", const=["dataset"], help="only the dataset")
@@ -191,6 +206,14 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", nargs="+", type=_seed_or_word, default=[0], metavar="SEED", help="default: 0")
     compare.add_argument("--tokens", type=_positive, metavar="N", help="have every recipe train on so many tokens")
     compare.add_argument("--output", type=Path, metavar="FOLDER", help="where the page goes")
+    about = "say what makes a published student or dataset again, or do it and compare"
+    again = commands.add_parser("reproduce", help=about, description=about[0].upper() + about[1:] + ".")
+    again.add_argument("repo_id", metavar="REPO_ID", help="name in the local hub, or else on the Hub")
+    again.add_argument("--revision", metavar="TAG", help="version (default: the newest)")
+    again.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="FOLDER", help="local hub (default: hub)")
+    again.add_argument("--run", dest="run_it", action="store_true", help="build, train and compare, in a new folder")
+    again.add_argument("--output", type=Path, metavar="FOLDER", help="that folder (default: reproduced/NAME-TAG)")
+    again.set_defaults(run=_reproduce)
     store_commands.declare(commands)
     return distill
 
@@ -201,7 +224,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     args, rest = distill.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         distill.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if args.command == "store":
+    if args.command in ("store", "reproduce"):
         if rest:
             distill.error(f"unrecognized arguments: {' '.join(rest)}")
         args.words = []
@@ -223,8 +246,11 @@ def check_words(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 where `store` found damage, 2 after a user's mistake or where the disk refuses, or 130
-    after an interruption.
+    """Run a command.
+
+    Returns:
+        0; 1 where `store` found damage or `reproduce` a difference; 2 after a user's mistake or where the disk refuses;
+        130 after an interruption.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error

@@ -6,9 +6,11 @@ it appears whole or not at all, and never changes afterwards.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -108,8 +110,8 @@ def publish(
             new card.
 
     Raises:
-        UserError: The revision exists with other content, or is too close to the newest lower one; names the versions
-            that would do.
+        UserError: The revision exists with other content, or is too close to the newest lower one, with the versions
+            that would do; or the disk is full.
     """
     target = folder(root, kind, repo_id, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,7 +119,7 @@ def publish(
     staging = Path(tempfile.mkdtemp(prefix=f".{revision}-", dir=target.parent))
     try:
         write(staging)
-        _keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
+        keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
         for path in [staging, *staging.rglob("*")]:
             # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
             path.chmod(0o755 if path.is_dir() else 0o644)
@@ -141,6 +143,13 @@ def publish(
                 (target / name).parent.mkdir(exist_ok=True)
                 (staging / name).replace(target / name)
         return Published(target, files, is_new=False)
+    except OSError as error:
+        if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):  # copytree lists what it met
+            raise
+        raise UserError(
+            f"{target}: no space is left on its disk; nothing of the revision was kept. Free some, and the same "
+            "command goes on from here"
+        ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -152,6 +161,7 @@ def publish_dataset(
     tables: Mapping[str, Mapping[str, datasets.Dataset]],
     card: str,
     *,
+    beside: Callable[[Path], None] = lambda folder: None,
     other_card: OtherCard = "refuse",
 ) -> Published:
     """Publish a dataset as Parquet files and a card, readable by `load_dataset(folder, config)` alone.
@@ -162,6 +172,7 @@ def publish_dataset(
         revision: Version, e.g. `v1.0.0`.
         tables: Datasets by config and split, none of them empty.
         card: Card with front matter; `configs` and `dataset_info` are added to it.
+        beside: Writes what the card shows and links into the folder it is given.
         other_card: See `publish`.
 
     Raises:
@@ -174,6 +185,7 @@ def publish_dataset(
             for split, dataset in splits.items():
                 _write_parquet(dataset, staging / config, split)
         (staging / CARD).write_text(_with_configs(card, tables), encoding="utf-8")
+        beside(staging)
 
     return publish(root, "dataset", repo_id, revision, write, other_card=other_card)
 
@@ -238,7 +250,21 @@ def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]
     return str(parsed)
 
 
-def _keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
+def write_dataset_card(
+    path: Path,
+    root: str | Path,
+    repo_id: str,
+    revision: str,
+    tables: Mapping[str, Mapping[str, datasets.Dataset]],
+    card: str,
+) -> None:
+    """Write a dataset's card as `publish_dataset` would, into a file of one's own."""
+    path.write_text(_with_configs(card, tables), encoding="utf-8")
+    keep_what_people_wrote(path, root, "dataset", repo_id, revision)
+
+
+def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
+    """Bring a new card into the one of this revision, or else of the newest there is."""
     known = revisions(root, kind, repo_id)
     if not known or not card.exists():
         return

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
 
 from toolkit import hub
 from toolkit.cards import merge
@@ -173,13 +173,44 @@ def _commit(api: HfApi, place: Place, folder: Path) -> str:
     return made.oid
 
 
+def take(place: Place, commit: str, folder: Path, digests: Mapping[str, frozenset[str]]) -> None:
+    """Make a folder that is the same revision as a commit the same files, too.
+
+    They may differ in what makes no other revision: what people wrote, and how it was made.
+
+    Args:
+        place: What both are.
+        commit: Its full hash.
+        folder: The folder.
+        digests: Of the commit's files but the card, as of `content`.
+
+    Raises:
+        UserError: The Hub does not answer.
+    """
+    files = _files()
+    with told(str(place)):
+        for name in [CARD, *(name for name in digests if not _is_there(folder / name, digests[name]))]:
+            _replace(folder, name, files.cat_file(f"{_prefix(place.kind)}{place.repo_id}@{commit}/{name}"))
+    for path in [path for path in folder.rglob("*") if path.is_file()]:
+        if path.relative_to(folder).as_posix() not in {CARD, *digests}:
+            path.unlink()
+
+
+def _is_there(file: Path, digests: frozenset[str]) -> bool:
+    return file.exists() and bool(digests & hub.digests(file))
+
+
 def replace_card(folder: Path, card: str) -> None:
     """Put a card into a revision's folder, whole or not at all."""
-    place = folder / CARD
-    if place.read_text(encoding="utf-8") != card:
-        staging = folder.with_name(f".{folder.name}-{CARD}")
-        staging.write_text(card, encoding="utf-8")
-        staging.replace(place)
+    _replace(folder, CARD, card.encode())
+
+
+def _replace(folder: Path, name: str, content: bytes) -> None:
+    file = folder / name
+    if not file.exists() or file.read_bytes() != content:
+        staging = folder.with_name(f".{folder.name}-{file.name}")  # outside of what is published
+        staging.write_bytes(content)
+        staging.replace(file)
 
 
 def _digests(api: HfApi, kind: hub.Kind, repo_id: str, commit: str) -> dict[str, frozenset[str]]:

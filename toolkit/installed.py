@@ -15,8 +15,8 @@ ENVIRONMENT = "environment.txt"
 def lock() -> str:
     """Return the exact version of everything installed that the toolkit needs, and what that needs, a line each.
 
-    Its own version and Python's stand in a comment. So does a local build (`2.13.0+cpu`), which no index has: the version
-    without that part stands in for it. What the toolkit needs for its own tests is left out.
+    Its own version and Python's stand in a comment. So does a local build (`2.13.0+cpu`), which no index has: its
+    version without that part is what is pinned. What the toolkit needs for its own tests is left out.
     """
     pins = {name: _pin(name, pinned) for name, pinned in _needed().items()}
     return "\n".join([f"# {OWN} {version(OWN)}, Python {platform.python_version()}", *pins.values()]) + "\n"

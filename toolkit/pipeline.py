@@ -70,6 +70,7 @@ def build(
         repo_id=dataset.repo_id,
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
+        recipe=recipe.to_yaml("recipe", "dataset"),
         other_card=other_card,
         engine=engine,
         ask=ask,

@@ -240,7 +240,7 @@ def _published_already(part: Part) -> str | None:
         mine = replace(part.content, card=merge(theirs.card, part.content.card))
         if found := change(theirs, mine):
             refuse(what, key, place.revision, filter(is_version, commits), found)
-        hub_remote.replace_card(part.folder, theirs.card)
+        hub_remote.take(place, commit, part.folder, theirs.files)
         return commit
     known = [tag for tag in commits if is_version(tag)]
     check_rise(

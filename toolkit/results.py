@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,42 @@ def _describe(source: Any) -> str:
     return f"{source.source}: " + ", ".join(f"{key} {json.dumps(value)}" for key, value in told.items())
 
 
+@dataclass(frozen=True)
+class Told:
+    """What there is to tell of a recipe's own student.
+
+    Attributes:
+        student: Its folder.
+        facts: What its card says.
+        scores: Summaries by student and set.
+        samples: Judged completions by student and set.
+        model: The student, loaded.
+        tokenizer: Its tokenizer.
+    """
+
+    student: Path
+    facts: StudentFacts
+    scores: Scores
+    samples: Mapping[str, Mapping[str, Sequence[Row]]]
+    model: Any
+    tokenizer: Any
+
+
+def tell(recipe: Recipe, run: Run, students: Mapping[str, Sequence[TrainedStage]], start: str) -> Told:
+    """Score the students, as far as that has not been done, and put together what is told of the last one.
+
+    Raises:
+        UserError: A set cannot be loaded.
+    """
+    own = list(students)[-1]
+    student = students[own][-1].student
+    problems, origins = evaluation_sets(recipe)
+    scores, samples = score(recipe, run, students, start, problems)
+    model, tokenizer = _load(student)
+    facts = student_facts(recipe, run, students[own], scores, own, origins, samples, model)
+    return Told(student, facts, scores, samples, model, tokenizer)
+
+
 def conclude(
     recipe: Recipe,
     run: Run,
@@ -99,24 +136,21 @@ def conclude(
         print(f"student: {student}\nnothing is scored or published: the recipe has no section `evaluation`")
         return
     assert recipe.student is not None
-    problems, origins = evaluation_sets(recipe)
-    scores, samples = score(recipe, run, students, start, problems)
-    model, tokenizer = _load(student)
-    facts = student_facts(recipe, run, students[own], scores, own, origins, samples, model)
+    told = tell(recipe, run, students, start)
     plain = recipe.student.prompt_format == "plain"
     decode = reporting.decode_of(recipe, own)
     notes = check_student(
-        model, tokenizer, facts.prompt, max_new_tokens=decode.max_new_tokens, add_special_tokens=plain
+        told.model, told.tokenizer, told.facts.prompt, max_new_tokens=decode.max_new_tokens, add_special_tokens=plain
     )
     pictures = run.folder / "pictures"
     pictures.mkdir(exist_ok=True)
-    write_student_card(pictures, facts)
-    published = reporting.publish_student(recipe, run, student, partial(_completed, recipe, run, student, facts))
-    table = format_scores_table(scores)
-    shown = list(shown_views(tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
+    write_student_card(pictures, told.facts)
+    published = reporting.publish_student(recipe, run, student, partial(complete, recipe, run, told))
+    table = format_scores_table(told.scores)
+    shown = list(shown_views(told.tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
-    report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(samples))
+    report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(told.samples))
     (run.folder / "report.html").write_text(report, encoding="utf-8")
     for note in notes:
         print(f"note: {note}")
@@ -213,11 +247,12 @@ def _base_commit(run: Run, outcome: Mapping[str, Any]) -> str | None:
     return commit
 
 
-def _completed(recipe: Recipe, run: Run, student: Path, facts: StudentFacts, folder: Path) -> None:
+def complete(recipe: Recipe, run: Run, told: Told, folder: Path) -> None:
     """Write into a student's folder what is published with it: card, recipe, libraries, logs and origins."""
+    facts = told.facts
     write_student_card(folder, facts)
     (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-    shutil.copyfile(student / ENVIRONMENT, folder / ENVIRONMENT)
+    shutil.copyfile(told.student / ENVIRONMENT, folder / ENVIRONMENT)
     (folder / "training").mkdir(exist_ok=True)
     for stage in facts.stages:
         log = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in stage.outcome["log"])

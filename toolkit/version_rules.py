@@ -2,7 +2,7 @@
 
 a column removed or retyped; a student's architecture or vocabulary     major
 a column added; rows, weights or how a student generates                minor
-the card and what goes with it: pictures, scores, recipe, logs          patch
+the card and what goes with it: scores, logs, where a run lies          patch
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ _REVISION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 # How a revision came to be, and where else it lies: the same data rebuilt from another folder, under newer libraries or
 # after its dataset was published is no other revision.
 _UNTOLD = re.compile(r"<!-- generated:(rebuild|links) -->.*?<!-- /generated:\1 -->", re.DOTALL)
-_WITH_THE_CARD = ("*.png", ".eval_results/*", "recipe.yaml", "environment.txt", "*.jsonl", "run.json", "stage.json")
+# Likewise: a recipe that shares its dataset with others, and pictures, in which other versions of libraries differ, of
+# figures that the card states.
+_UNTOLD_FILES = ("*.png", "recipe.yaml", "environment.txt")
+_WITH_THE_CARD = (".eval_results/*", "*.jsonl", "run.json")
 # Of a student's configuration: what says how it is kept and who made it, not what it is.
 _NO_ARCHITECTURE = {
     *("transformers_version", "dtype", "torch_dtype", "_name_or_path", "use_cache"),
@@ -79,6 +82,7 @@ def change(before: Content, after: Content) -> Change | None:
         name
         for name in sorted(before.files.keys() | after.files.keys())
         if not before.files.get(name, frozenset()) & after.files.get(name, frozenset())
+        and not any(fnmatchcase(name, pattern) for pattern in _UNTOLD_FILES)
     ]
     for name in differing:
         if not any(fnmatchcase(name, pattern) for pattern in _WITH_THE_CARD):

@@ -23,22 +23,10 @@ REPO = "datasets/org/numbers"
 CARD = document({"license": "mit"}, "# Numbers\n\n<!-- generated:a -->\n{}\n<!-- /generated:a -->\n")
 
 
-def use(monkeypatch: pytest.MonkeyPatch, remote: LoopbackHub, token: str | None) -> None:
-    """Have the clients of this process use a Hub: they read their environment when they are imported."""
-    for name, value in remote.environment(token).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(constants, "ENDPOINT", remote.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", remote.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(remote.folder / "no-token"))
-
-
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     with LoopbackHub(tmp_path / "remote") as server:
-        use(monkeypatch, server, server.token)
+        server.be_the_hub(monkeypatch, server.token)
         yield server
 
 
@@ -204,7 +192,7 @@ def test_killed_between_commit_and_tag_the_same_again_only_tags(remote: Loopback
 def test_a_token_that_may_only_read_is_refused_by_the_hub(
     remote: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, remote, remote.read_token)
+    remote.be_the_hub(monkeypatch, remote.read_token)
     with pytest.raises(UserError, match="the token must be allowed to write there"):
         upload(folder_of(tmp_path, "v1.0.0", 1))
     assert remote.repositories == {}
@@ -215,7 +203,7 @@ def test_nobody_publishes_into_the_organisation_of_others(
 ) -> None:
     folder = folder_of(tmp_path, "v1.0.0", 1)
     upload(folder)
-    use(monkeypatch, remote, remote.stranger_token)
+    remote.be_the_hub(monkeypatch, remote.stranger_token)
     with pytest.raises(UserError, match="name a namespace of your own with --to"):
         upload(folder_of(tmp_path, "v1.1.0", 1, 2))
     assert remote.tags(REPO).keys() == {"v1.0.0"}
@@ -227,8 +215,7 @@ def test_nobody_publishes_into_the_organisation_of_others(
 def test_without_a_valid_token_the_message_says_how_to_log_in(
     remote: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, says: str
 ) -> None:
-    monkeypatch.delenv("HF_TOKEN")
-    use(monkeypatch, remote, token)
+    remote.be_the_hub(monkeypatch, token)
     for ask in (hub_remote.user, lambda: upload(folder_of(tmp_path, "v1.0.0", 1))):
         with pytest.raises(UserError, match=says) as error:
             ask()
@@ -240,7 +227,7 @@ def test_who_is_logged_in_is_told(remote: LoopbackHub) -> None:
 
 
 def test_a_reader_is_told_before_anything_is_sent(remote: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, remote, remote.read_token)
+    remote.be_the_hub(monkeypatch, remote.read_token)
     with pytest.raises(UserError, match="may only read"):
         hub_remote.user()
 
