@@ -37,10 +37,12 @@ def recipe_of(revision: str, **student: Any) -> dict[str, Any]:
     return recipe | ({"student": student} if student else {})
 
 
-def from_the_hub(revision: str, repo_id: str = DATASET, **student: Any) -> dict[str, Any]:
-    """Return the recipe as somebody has it who takes the dataset from the Hub."""
+def from_the_hub(revision: str, **student: Any) -> dict[str, Any]:
+    """Return the recipe as somebody has it who takes the dataset from the Hub, and problems from there."""
     recipe = recipe_of("v1.0.0", **student)
-    recipe["dataset"] = {"builder": None, "repo_id": repo_id, "revision": revision}
+    recipe["dataset"] = {"builder": None, "repo_id": DATASET, "revision": revision}
+    problems = {"source": "dataset", "path": DATASET, "name": "evaluation", "revision": "v1.0.0"}
+    recipe["evaluation"]["sets"]["elsewhere"] = problems
     return recipe
 
 
@@ -159,6 +161,7 @@ assert not {"toolkit", "dataset_builders", "trl"} & set(sys.modules)
 print(json.dumps({
     "said": tokenizer.decode(output[0], skip_special_tokens=True),
     "parameters": student.num_parameters(),
+    "origins": [one.dataset_args["description"] for one in card.data.eval_results],
     "results": [[one.dataset_name, one.metric_type, one.metric_value] for one in card.data.eval_results],
     "entries": entries,
     "datasets": card.data.datasets,
@@ -169,12 +172,13 @@ print(json.dumps({
 
 def check_answers(told: Any, run: Path) -> None:
     """Compare what others get from a published student with what its run has written."""
-    scores = json.loads((run / "scores.json").read_text())["students"]["imitate"]["in_domain"]
+    scores = json.loads((run / "scores.json").read_text())["students"]["imitate"]
     assert told["results"] == [
-        ["in_domain", "accuracy", round(scores["accuracy"], 6)],
-        ["in_domain", "accuracy_stderr", round(scores["standard_error"], 6)],
+        [name, kind, round(on[key], 6)]
+        for name, on in scores.items()
+        for kind, key in (("accuracy", "accuracy"), ("accuracy_stderr", "standard_error"))
     ]
-    assert told["entries"] == [[DATASET, "in_domain", round(scores["accuracy"], 6)]]
+    assert told["entries"] == [[DATASET, "in_domain", round(scores["in_domain"]["accuracy"], 6)]]
     assert told["datasets"] == [DATASET]
     sample = parquet.ParquetFile(run / "samples" / "imitate-in_domain.parquet").read().to_pylist()[0]
     assert told["said"] == sample["prompt"] + sample["completion"]
@@ -198,8 +202,10 @@ def test_an_adapter_of_a_base_and_a_dataset_on_the_hub(published: Published, tmp
     told = published.python(tmp_path, ANSWER, ADAPTER, "adapter", "v1.0.0", prompt_of(scores.parent))
     check_answers(told, scores.parent)
     assert told["base"] == BASE
+    commit = published.hub.tags(f"datasets/{DATASET}")["v1.0.0"]
+    assert f'commit "{commit}"' in told["origins"][-1]
     made_from = json.loads(published.hub.files(ADAPTER, "v1.0.0")["run.json"])
-    assert made_from["dataset_commit"] == published.hub.tags(f"datasets/{DATASET}")["v1.0.0"]
+    assert made_from["dataset_commit"] == commit
     assert made_from["base_commit"] == published.hub.commits(BASE)[0].oid
 
 
@@ -225,6 +231,7 @@ from toolkit.cli import open_recipe
 from toolkit.errors import UserError
 from toolkit.pipeline import training_rows
 from toolkit.recipe_dataset import dataset_commit
+from toolkit.results import evaluation_sets
 from toolkit.runs import rows_digest
 from toolkit.stages import encode_stage
 def told(file):
@@ -233,9 +240,11 @@ def told(file):
         rows = training_rows(recipe)
     except UserError as error:
         return str(error)
+    sets, _ = evaluation_sets(recipe)
     encoded, _ = encode_stage(tiny_tokenizer(), rows, recipe.stages[0], 1024, "plain")
     sequences = hashlib.sha256(json.dumps(encoded.to_list(), sort_keys=True).encode()).hexdigest()
-    return [dataset_commit(recipe), rows_digest(rows), sequences, len(rows)]
+    questions = {name: [problem.question for problem in problems] for name, problems in sets.items()}
+    return [dataset_commit(recipe), rows_digest(rows), sequences, questions, len(rows)]
 print(json.dumps({file: told(file) for file in sys.argv[1:]}))
 """
 
@@ -254,11 +263,13 @@ def test_the_rows_are_the_same_wherever_they_come_from(published: Published, tmp
     places = {str(file): name for name, file in files.items()}
     told = published.python(tmp_path, ROWS, *places, PYTHONPATH=str(ROOT))
     online = {places[file]: found for file, found in told.items()}
-    without_commit = [online[name][1:] for name in ("built", "folder", "tag", "commit")]
-    assert without_commit == [without_commit[0]] * 4
+    rows = [online[name][1:3] for name in ("built", "folder", "tag", "commit")]
+    assert rows == [rows[0]] * 4
+    sets = online["built"][3] | {"elsewhere": online["built"][3]["in_domain"]}
+    assert [online[name][3] for name in ("folder", "tag", "commit")] == [sets] * 3
     assert [online[name][0] for name in ("built", "folder")] == [None, None]
     assert [online[name][0] for name in ("tag", "commit", "newer")] == [*[commits["v1.0.0"]] * 2, commits["v1.1.0"]]
-    assert online["newer"][3] > online["tag"][3]
+    assert online["newer"][-1] > online["tag"][-1]
     assert "has no revision 'v1.2.0' (did you mean 'v1." in online["unknown"]
 
     # Offline the cache has both versions, and `datasets` by itself would give the one it prepared last.
