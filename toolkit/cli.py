@@ -116,7 +116,8 @@ def _publish(args: argparse.Namespace) -> None:
     if args.to is not None:
         args.words += names_under(recipe, args.to)
         recipe = _one_recipe(args)
-    publish(recipe, args.kinds, private=args.private, dry_run=args.dry_run, yes=args.yes)
+    options = {"private": args.private, "dry_run": args.dry_run, "yes": args.yes, "collection": args.collection}
+    publish(recipe, args.kinds, **options)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -194,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     only.add_argument("--student", dest="kinds", action="store_const", const=["model"], help="only the student")
     publish.set_defaults(kinds=[])
     publish.add_argument("--to", metavar="ORG", help="organisation or user (default: the recipe's, or else your own)")
+    publish.add_argument("--collection", metavar="TITLE", help="also put both into this collection of the same owner")
     publish.add_argument("--private", action="store_true", help="make new repositories private ones")
     publish.add_argument(
         "--dry-run", action="store_true", help="make the folders, read the Hub, check, and send nothing"

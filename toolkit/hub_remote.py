@@ -6,7 +6,7 @@ leaves nothing under a tag, and the same again goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +149,20 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     raise UserError(
         f"{place}: somebody else has changed the repository {_TRIES} times meanwhile; {_NO_TAG}, best in a quiet moment"
     )
+
+
+def collect(title: str, places: Sequence[Place], private: bool) -> str:
+    """Put repositories into the collection of a title in the namespace of the first, and return its address.
+
+    Raises:
+        UserError: The Hub refuses, or does not answer.
+    """
+    api, namespace = _api(), places[0].repo_id.partition("/")[0]
+    with told(f"collection {title!r} of {namespace}"):
+        made = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
+        for place in places:
+            api.add_collection_item(made.slug, place.repo_id, place.kind, exists_ok=True)
+    return made.url
 
 
 def _commit(api: HfApi, place: Place, folder: Path) -> str:

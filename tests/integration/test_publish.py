@@ -254,6 +254,18 @@ def test_a_name_without_an_organisation_is_the_publishers_own(
     assert remote.repository(repository).private
 
 
+def test_a_collection_gets_what_was_published_once(remote: LoopbackHub, tmp_path: Path) -> None:
+    file = data_alone(tmp_path)
+    built(file)
+    words = ["publish", str(file), "--yes", "--collection", "Tiny, release 1"]
+
+    assert [cli.main(words), cli.main(words)] == [0, 0]
+
+    (made,) = remote.collections.values()
+    assert (made.owner, made.title) == ("org", "Tiny, release 1")
+    assert [item["id"] for item in made.items] == ["org/tiny-cots"]
+
+
 def test_a_mistake_ends_with_2_and_one_message(
     remote: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
