@@ -86,8 +86,10 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
     """Return what a commit holds; of Parquet files only the ends are fetched.
 
     Raises:
-        UserError: The Hub does not answer.
+        UserError: The Hub does not answer, or a Parquet file is damaged.
     """
+    from pyarrow import ArrowInvalid
+
     files = _files()
 
     def read(name: str) -> IO[bytes]:
@@ -96,7 +98,10 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
 
     with told(f"{kind} {repo_id}"):
         digests = _digests(_api(), kind, repo_id, commit)
-        relied_on = interface(digests, read)
+        try:
+            relied_on = interface(digests, read)
+        except ArrowInvalid as error:
+            raise UserError(f"{kind} {repo_id} has a Parquet file at {commit} that is none: {error}") from None
         card = ""
         if digests.pop(CARD, None):
             with read(CARD) as file:

@@ -41,21 +41,14 @@ class Part:
     content: Content
 
 
-def names_under(recipe: Recipe, organisation: str) -> list[str]:
-    """Return the overrides that put all that a recipe publishes under an organisation, or a user."""
-    names = []
+def published_names(recipe: Recipe) -> dict[str, str]:
+    """Return the names that a recipe publishes under by their keys."""
+    names = {}
     if recipe.dataset.builder is not None:
-        names.append(f"dataset.repo_id={organisation}/{recipe.dataset.repo_id.rpartition('/')[2]}")
+        names["dataset.repo_id"] = recipe.dataset.repo_id
     if recipe.publish is not None:
-        names.append(f"publish.repo_id={organisation}/{recipe.publish.repo_id.rpartition('/')[2]}")
+        names["publish.repo_id"] = recipe.publish.repo_id
     return names
-
-
-def has_bare_names(recipe: Recipe) -> bool:
-    """Whether a name that a recipe publishes under has no organisation: on the Hub it is its publisher's."""
-    published = [recipe.dataset.repo_id] if recipe.dataset.builder is not None else []
-    published += [recipe.publish.repo_id] if recipe.publish is not None else []
-    return any("/" not in name for name in published)
 
 
 def publish(
