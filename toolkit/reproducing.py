@@ -134,8 +134,8 @@ def find(repo_id: str, revision: str | None, hub_dir: Path, whole: bool) -> Orig
         listed = "; ".join(f"{where} has {', '.join(names)}" for where, names in known.items())
         every = [name for names in known.values() for name in names]
         raise UserError(f"{repo_id} has no revision {revision}{nearest(str(revision), every)}: {listed}")
-    on_hub = "and on the Hub" if "/" in repo_id else "; a name on the Hub has an owner, `owner/name`"
-    raise UserError(f"no student and no dataset {repo_id!r} in {hub_dir} {on_hub}")
+    on_hub = " and on the Hub" if "/" in repo_id else "; a name on the Hub has an owner, `owner/name`"
+    raise UserError(f"no student and no dataset {repo_id!r} in {hub_dir}{on_hub}")
 
 
 def _downloaded(kind: hub.Kind, repo_id: str, revision: str, whole: bool) -> Path:
@@ -226,7 +226,8 @@ def _dataset(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[st
     other = change(hub.content(original.folder), hub.content(built))
     if other is None:
         return [], ["rows      the same"]
-    changed = [f"settings, prompts or code of the builder: digest {then}, now {now}"] if then != now else []
+    why = "questions, a teacher's answers or libraries: rows are others under the same settings, prompts and code"
+    changed = [f"settings, prompts or code of the builder: digest {then}, now {now}" if then != now else why]
     return changed, [f"DIFFERS   {other.what}", *_rows_apart(original.folder, built)]
 
 
