@@ -116,9 +116,12 @@ class LoopbackHub:
         if self._wrong and kind is None:
             raise AssertionError("the loopback Hub cannot answer:\n" + "\n".join(self._wrong))
 
-    def environment(self, token: str | None = None) -> dict[str, str]:
-        """Return what a child process needs in its environment to use this Hub, with caches of its own in `folder`."""
-        caches = {name: str(self.folder / name.lower()) for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")}
+    def environment(self, token: str | None = None, caches_in: Path | None = None) -> dict[str, str]:
+        """Return what a child process needs to use this Hub, with caches in `folder` or elsewhere."""
+        caches = {
+            name: str((caches_in or self.folder) / name.lower())
+            for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")
+        }
         switches = {"HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_TELEMETRY": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
         return {"HF_ENDPOINT": self.url, **caches, **switches, **({"HF_TOKEN": token} if token else {})}
 

@@ -6,9 +6,11 @@ it appears whole or not at all, and never changes afterwards.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -108,8 +110,8 @@ def publish(
             new card.
 
     Raises:
-        UserError: The revision exists with other content, or is too close to the newest lower one; names the versions
-            that would do.
+        UserError: The revision exists with other content, or is too close to the newest lower one, with the versions
+            that would do; or the disk is full.
     """
     target = folder(root, kind, repo_id, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -141,6 +143,13 @@ def publish(
                 (target / name).parent.mkdir(exist_ok=True)
                 (staging / name).replace(target / name)
         return Published(target, files, is_new=False)
+    except OSError as error:
+        if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):  # copytree lists what it met
+            raise
+        raise UserError(
+            f"{target}: no space is left on its disk; nothing of the revision was kept. Free some, and the same "
+            "command goes on from here"
+        ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 

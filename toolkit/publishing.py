@@ -82,6 +82,8 @@ def publish(
     parts = [_part(recipe, kind) for kind in chosen]
     for part in parts:
         print(_listing(part))
+    if chosen == ["model"]:
+        _check_its_dataset(recipe)
     commits = {part.place: _published_already(part) for part in parts}
     waiting = [part for part in parts if commits[part.place] is None]
     for part in waiting:
@@ -240,7 +242,7 @@ def _published_already(part: Part) -> str | None:
         mine = replace(part.content, card=merge(theirs.card, part.content.card))
         if found := change(theirs, mine):
             refuse(what, key, place.revision, filter(is_version, commits), found)
-        hub_remote.replace_card(part.folder, theirs.card)
+        hub_remote.take(place, commit, part.folder, theirs.files)
         return commit
     known = [tag for tag in commits if is_version(tag)]
     check_rise(
@@ -256,6 +258,21 @@ def _published_already(part: Part) -> str | None:
             f"all who name no revision; set a higher {key}"
         )
     return None
+
+
+def _check_its_dataset(recipe: Recipe) -> None:
+    """See to it that a student that is published alone names a dataset of the Hub only if that is its own.
+
+    Raises:
+        UserError: Another one has its name and version.
+    """
+    dataset = recipe.dataset
+    if dataset.builder is None:
+        return  # loaded from where it is
+    if dataset.revision in hub_remote.tags("dataset", dataset.repo_id):
+        _published_already(_part(recipe, "dataset"))
+    else:
+        print(f"note: its dataset, {dataset.repo_id} {dataset.revision}, is not on the Hub; --dataset publishes it")
 
 
 def _link(recipe: Recipe, folder: Path) -> None:

@@ -23,22 +23,10 @@ REPO = "datasets/org/numbers"
 CARD = document({"license": "mit"}, "# Numbers\n\n<!-- generated:a -->\n{}\n<!-- /generated:a -->\n")
 
 
-def use(monkeypatch: pytest.MonkeyPatch, remote: LoopbackHub, token: str | None) -> None:
-    """Have the clients of this process use a Hub: they read their environment when they are imported."""
-    for name, value in remote.environment(token).items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(constants, "ENDPOINT", remote.url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", remote.url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(remote.folder / "no-token"))
-
-
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     with LoopbackHub(tmp_path / "remote") as server:
-        use(monkeypatch, server, server.token)
+        server.be_the_hub(monkeypatch, server.token)
         yield server
 
 
@@ -129,6 +117,19 @@ def test_a_card_that_is_edited_meanwhile_is_merged_with(remote: LoopbackHub, tmp
     assert uploaded(remote, "v1.1.0") == files(folder)
 
 
+def test_a_picture_that_people_show_in_the_card_stays_and_comes_back(remote: LoopbackHub, tmp_path: Path) -> None:
+    upload(folder_of(tmp_path, "v1.0.0", 1))
+    shown = remote.files(REPO)["README.md"] + b"\n![Ours](pictures/ours.jpg)\n"
+    remote.edit(REPO, {"README.md": shown, "pictures/ours.jpg": b"a picture", "other.jpg": b"shown nowhere"})
+    folder = folder_of(tmp_path, "v1.0.1", 1, what="other text")
+
+    upload(folder)
+
+    assert uploaded(remote, "v1.0.1")["pictures/ours.jpg"] == b"a picture"
+    assert "other.jpg" not in uploaded(remote, "v1.0.1")
+    assert uploaded(remote, "v1.0.1") == files(folder)
+
+
 def test_a_repository_that_never_rests_is_given_up(remote: LoopbackHub, tmp_path: Path) -> None:
     remote.fail("commit", 412, times=100)
 
@@ -164,7 +165,7 @@ def test_after_a_fault_nothing_is_under_a_tag_and_the_same_again_completes_it(
     folder = folder_of(tmp_path, "v1.0.0", 1, 2)
     remote.fail(name, status, **more)
 
-    with pytest.raises(UserError, match="the same command goes on from here"):
+    with pytest.raises(UserError, match="it has no tag yet; the same command goes on from here"):
         upload(folder)
     left = {tag for repository in remote.repositories.values() for tag in repository.tags}
     remote._faults.clear()
@@ -204,7 +205,7 @@ def test_killed_between_commit_and_tag_the_same_again_only_tags(remote: Loopback
 def test_a_token_that_may_only_read_is_refused_by_the_hub(
     remote: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    use(monkeypatch, remote, remote.read_token)
+    remote.be_the_hub(monkeypatch, remote.read_token)
     with pytest.raises(UserError, match="the token must be allowed to write there"):
         upload(folder_of(tmp_path, "v1.0.0", 1))
     assert remote.repositories == {}
@@ -215,7 +216,7 @@ def test_nobody_publishes_into_the_organisation_of_others(
 ) -> None:
     folder = folder_of(tmp_path, "v1.0.0", 1)
     upload(folder)
-    use(monkeypatch, remote, remote.stranger_token)
+    remote.be_the_hub(monkeypatch, remote.stranger_token)
     with pytest.raises(UserError, match="name a namespace of your own with --to"):
         upload(folder_of(tmp_path, "v1.1.0", 1, 2))
     assert remote.tags(REPO).keys() == {"v1.0.0"}
@@ -227,8 +228,7 @@ def test_nobody_publishes_into_the_organisation_of_others(
 def test_without_a_valid_token_the_message_says_how_to_log_in(
     remote: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, token: str | None, says: str
 ) -> None:
-    monkeypatch.delenv("HF_TOKEN")
-    use(monkeypatch, remote, token)
+    remote.be_the_hub(monkeypatch, token)
     for ask in (hub_remote.user, lambda: upload(folder_of(tmp_path, "v1.0.0", 1))):
         with pytest.raises(UserError, match=says) as error:
             ask()
@@ -240,7 +240,7 @@ def test_who_is_logged_in_is_told(remote: LoopbackHub) -> None:
 
 
 def test_a_reader_is_told_before_anything_is_sent(remote: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(monkeypatch, remote, remote.read_token)
+    remote.be_the_hub(monkeypatch, remote.read_token)
     with pytest.raises(UserError, match="may only read"):
         hub_remote.user()
 
@@ -262,6 +262,12 @@ def test_a_private_repository_is_made_private_and_a_public_one_is_not_taken_for_
 def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"http://127.0.0.1:9 cannot be reached"):
+        hub_remote.tags("dataset", "org/numbers")
+
+
+def test_offline_mode_is_named(remote: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         hub_remote.tags("dataset", "org/numbers")
 
 

@@ -49,13 +49,23 @@ def test_what_a_change_of_a_dataset_asks_for(
     assert change(before, after) == Change(level, what)
 
 
-@pytest.mark.parametrize("file", ["lengths.png", ".eval_results/edit.yaml", "recipe.yaml", "training/imitate.jsonl"])
-def test_what_goes_with_a_card_is_a_patch(tmp_path: Path, file: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "is_told"),
+    [
+        (".eval_results/edit.yaml", True),
+        ("training/imitate.jsonl", True),
+        ("lengths.png", False),
+        ("recipe.yaml", False),
+        ("environment.txt", False),
+    ],
+)
+def test_what_goes_with_a_card_is_a_patch_at_most(tmp_path: Path, file: str, is_told: bool) -> None:
     before = dataset(tmp_path / "old", **OLD)
     dataset(tmp_path / "new", **OLD)
     (tmp_path / "new" / file).parent.mkdir(exist_ok=True)
     (tmp_path / "new" / file).write_text("x")
-    assert change(before, hub.content(tmp_path / "new")) == Change("patch", f"{file} is another one")
+    expected = Change("patch", f"{file} is another one") if is_told else None
+    assert change(before, hub.content(tmp_path / "new")) == expected
 
 
 @pytest.mark.parametrize(
