@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub, hub_remote
 from toolkit.errors import UserError, nearest
-from toolkit.hub_revisions import commit_of, pinned_arguments
+from toolkit.hub_revisions import base_commit, commit_of
 from toolkit.installed import ENVIRONMENT, OWN, differences, versions
 from toolkit.recipe_dataset import built_from, dataset_folder, store_path
 from toolkit.version_rules import change, is_version, version
@@ -297,7 +297,7 @@ def _changed(original: Original, recipe: Recipe, made_from: Mapping[str, Any]) -
     environment = (original.folder / ENVIRONMENT).read_text(encoding="utf-8")
     yield from (line for line in differences(environment) if line.startswith(f"{OWN} "))
     if recipe.student and made_from["base_commit"]:
-        base = pinned_arguments(recipe.student).get("model_revision")
+        base = base_commit(recipe.student)
         if base != made_from["base_commit"]:
             name = recipe.student.model_name_or_path
             yield f"base model {name}: commit {made_from['base_commit']}, now {base or 'one from a folder'}"

@@ -175,7 +175,7 @@ def test_a_base_model_at_another_commit_stops_it(
     student: Student, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     student.origin(base_commit=COMMIT)
-    monkeypatch.setattr(reproducing, "pinned_arguments", lambda student: {"model_revision": "d2" * 20})
+    monkeypatch.setattr(reproducing, "base_commit", lambda student: "d2" * 20)
     assert main(["reproduce", "org/student", "--run"]) == 1
     assert f"base model None: commit {COMMIT}, now {'d2' * 20}" in capsys.readouterr().out
 
