@@ -59,16 +59,26 @@ def commit_of(kind: Kind, repo_id: str, revision: str | None) -> str:
     return commit
 
 
+def base_commit(student: Student) -> str | None:
+    """Return the commit of the Hub that a student is loaded at; None for one from a folder or a configuration.
+
+    Raises:
+        UserError: As of `commit_of`.
+    """
+    name = student.model_name_or_path
+    if not name or not is_on_hub(name):
+        return None
+    return commit_of("model", name, student.model_arguments().get("model_revision"))
+
+
 def pinned_arguments(student: Student) -> dict[str, Any]:
     """Return `student.model_arguments()`, with the commit of a student of the Hub as its revision.
 
     Raises:
         UserError: As of `commit_of`.
     """
-    arguments, name = student.model_arguments(), student.model_name_or_path
-    if name and is_on_hub(name):
-        arguments["model_revision"] = commit_of("model", name, arguments.get("model_revision"))
-    return arguments
+    commit = base_commit(student)
+    return student.model_arguments() | ({"model_revision": commit} if commit else {})
 
 
 def dataset_at(repo_id: str, revision: str | None) -> tuple[str, str | None]:

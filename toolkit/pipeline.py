@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
 from toolkit.errors import UserError
-from toolkit.hub_revisions import pinned_arguments
+from toolkit.hub_revisions import base_commit, pinned_arguments
 from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
 from toolkit.reporting import check_free, check_padding, check_questions
 from toolkit.results import conclude, evaluation_sets
@@ -171,7 +171,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
     """Return the student that training starts from, made now where it is not one that is loaded as it is."""
     from accelerate import PartialState
 
-    from toolkit.students import commit_of, save_atomically, student_from_config, student_with_tokenizer
+    from toolkit.students import save_atomically, student_from_config, student_with_tokenizer
 
     student = _student(recipe)
     if not run.makes_its_start:
@@ -186,7 +186,9 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
             )
         else:
             model = student_from_config(student.from_config or {}, tokenizer, student.seed)
-        save_atomically(run.start, model, tokenizer, {"stage": "start", "start_commit": commit_of(model), "log": []})
+        save_atomically(
+            run.start, model, tokenizer, {"stage": "start", "start_commit": base_commit(student), "log": []}
+        )
     process.wait_for_everyone()
     return str(run.start)
 

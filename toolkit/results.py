@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import reporting
+from toolkit.hub_revisions import base_commit
 from toolkit.installed import ENVIRONMENT
 from toolkit.problem import Problem
 from toolkit.recipe_dataset import dataset_commit, dataset_folder, load_split
@@ -203,7 +204,7 @@ def student_facts(
         architecture=type(model).__name__,
         parameters=model.num_parameters(),
         base_model=base and (Path(base).name if Path(base).exists() else base),
-        base_commit=_base_commit(run, outcomes[0]),
+        base_commit=base_commit(recipe.student),
         license=publish.license if publish else None,
         recipe=recipe.recipe.model_dump(),
         command=f"accelerate launch toolkit/train.py {recipe.public_words}",
@@ -237,14 +238,6 @@ def student_facts(
         hardware=describe_hardware(outcomes[-1]["device"]),
         versions=library_versions((chain[-1].student / ENVIRONMENT).read_text()),
     )
-
-
-def _base_commit(run: Run, outcome: Mapping[str, Any]) -> str | None:
-    """Return the commit of the Hub that the student's base was loaded at, be it before the first stage."""
-    if run.makes_its_start:
-        outcome = json.loads((run.start / "stage.json").read_text())
-    commit: str | None = outcome["start_commit"]
-    return commit
 
 
 def complete(recipe: Recipe, run: Run, told: Told, folder: Path) -> None:

@@ -20,7 +20,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.hub_revisions import pinned_arguments
+from toolkit.hub_revisions import base_commit, pinned_arguments
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe, Stage
@@ -116,7 +116,7 @@ class Run:
     def folder(self) -> Path:
         """Folder of this run's scores, samples and report."""
         student = self.recipe.student
-        commit = pinned_arguments(student).get("model_revision") if student else None
+        commit = base_commit(student) if student else None
         return self.root / digest_of(self.recipe.digest, self.rows, *([commit] if commit else []))[:12]
 
     @property

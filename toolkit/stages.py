@@ -21,7 +21,7 @@ from toolkit.errors import UserError
 from toolkit.held_out import hold_out
 from toolkit.layout import WeightedCollator, filled, pack
 from toolkit.sampling import BalancedSampler, balanced_seeds
-from toolkit.students import agree, commit_of, load_tokenizer, merge_adapter, save_atomically
+from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
 
 if TYPE_CHECKING:
@@ -152,13 +152,12 @@ def train_stage(
         return facts
     trainer, report = make_trainer(stage, rows, start, folder / "checkpoints", model_fields, prompt_format)
     checkpoint = last_complete_checkpoint(folder / "checkpoints")
-    start_commit = commit_of(cast("PreTrainedModel", trainer.model))
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     facts = {
         "stage": stage.name,
         "start": _name_of(start),
-        "start_commit": start_commit,
+        "start_commit": None if Path(start).exists() else model_fields.get("model_revision"),
         "seconds": round(time.monotonic() - began, 1),
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,

@@ -185,12 +185,6 @@ def load_tokenizer(source: str, revision: str | None = None) -> PreTrainedTokeni
     return tokenizer
 
 
-def commit_of(model: PreTrainedModel) -> str | None:
-    """Return the full commit of the Hub that a model was loaded at; None for one from a folder or a configuration."""
-    commit: str | None = getattr(model.config, "_commit_hash", None)
-    return commit
-
-
 def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Make the model's configurations name the tokens that the tokenizer ends and pads with.
 
