@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
 
-from toolkit.cards import merge
+from toolkit.cards import merge, shown_files
 from toolkit.errors import UserError, nearest
 from toolkit.version_rules import CARD, Content, change, check_rise, interface, is_version, refuse, version
 
@@ -264,7 +264,7 @@ def write_dataset_card(
 
 
 def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
-    """Bring a new card into the one of this revision, or else of the newest there is."""
+    """Bring a new card, and the pictures shown in it, into the one of this revision, or else of the newest there is."""
     known = revisions(root, kind, repo_id)
     if not known or not card.exists():
         return
@@ -272,6 +272,10 @@ def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: st
     if previous.exists():
         merged = merge(previous.read_text(encoding="utf-8"), card.read_text(encoding="utf-8"))
         card.write_text(merged, encoding="utf-8")
+        for name in shown_files(merged):
+            if (previous.parent / name).is_file() and not (card.parent / name).exists():
+                (card.parent / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(previous.parent / name, card.parent / name)
 
 
 def content(path: Path) -> Content:

@@ -6,14 +6,14 @@ leaves nothing under a tag, and the same again goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from toolkit import hub
-from toolkit.cards import merge
+from toolkit.cards import merge, shown_files
 from toolkit.errors import UserError
 from toolkit.version_rules import CARD, Content, interface
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 _OF_THE_HUB = ".gitattributes"  # made with the repository; says which files are kept in LFS
 _TRIES = 5
-_AGAIN = "nothing is to be seen under a tag; the same command goes on from here"
+_AGAIN = "the same command goes on from here"
+_NO_TAG = f"it has no tag yet; {_AGAIN}"
 
 
 @dataclass(frozen=True)
@@ -85,8 +86,10 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
     """Return what a commit holds; of Parquet files only the ends are fetched.
 
     Raises:
-        UserError: The Hub does not answer.
+        UserError: The Hub does not answer, or a Parquet file is damaged.
     """
+    from pyarrow import ArrowInvalid
+
     files = _files()
 
     def read(name: str) -> IO[bytes]:
@@ -95,7 +98,10 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
 
     with told(f"{kind} {repo_id}"):
         digests = _digests(_api(), kind, repo_id, commit)
-        relied_on = interface(digests, read)
+        try:
+            relied_on = interface(digests, read)
+        except ArrowInvalid as error:
+            raise UserError(f"{kind} {repo_id} has a Parquet file at {commit} that is none: {error}") from None
         card = ""
         if digests.pop(CARD, None):
             with read(CARD) as file:
@@ -124,7 +130,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     from huggingface_hub.errors import HfHubHTTPError
 
     api, kind, repo_id = _api(), place.kind, place.repo_id
-    with told(str(place)):
+    with told(str(place), _NO_TAG):
         api.create_repo(repo_id, repo_type=kind, private=True if private else None, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=kind).private:
             raise UserError(
@@ -139,13 +145,29 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
                     raise
                 continue  # somebody else has committed in the meantime
             there = _digests(api, kind, repo_id, commit)
-            expected = {**digests, CARD: hub.digests(folder / CARD)}
+            here = [path for path in folder.rglob("*") if path.is_file()]
+            names = {path.relative_to(folder).as_posix(): path for path in here}
+            expected = {name: digests.get(name) or hub.digests(path) for name, path in names.items()}
             if there.keys() == expected.keys() and all(there[name] <= expected[name] for name in there):
                 api.create_tag(repo_id, tag=place.revision, revision=commit, repo_type=kind)
                 return commit
     raise UserError(
-        f"{place}: somebody else has changed the repository {_TRIES} times meanwhile; {_AGAIN}, best in a quiet moment"
+        f"{place}: somebody else has changed the repository {_TRIES} times meanwhile; {_NO_TAG}, best in a quiet moment"
     )
+
+
+def collect(title: str, places: Sequence[Place], private: bool) -> str:
+    """Put repositories into the collection of a title in the namespace of the first, and return its address.
+
+    Raises:
+        UserError: The Hub refuses, or does not answer.
+    """
+    api, namespace = _api(), places[0].repo_id.partition("/")[0]
+    with told(f"collection {title!r} of {namespace}"):
+        made = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
+        for place in places:
+            api.add_collection_item(made.slug, place.repo_id, place.kind, exists_ok=True)
+    return made.url
 
 
 def _commit(api: HfApi, place: Place, folder: Path) -> str:
@@ -157,14 +179,19 @@ def _commit(api: HfApi, place: Place, folder: Path) -> str:
     assert head is not None
     there = _digests(api, kind, repo_id, head)
     if CARD in there:
-        card: bytes = _files().cat_file(f"{_prefix(kind)}{repo_id}@{head}/{CARD}")
-        replace_card(folder, merge(card.decode(), (folder / CARD).read_text(encoding="utf-8")))
-    files = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        files, root = _files(), f"{_prefix(kind)}{repo_id}@{head}"
+        card: bytes = files.cat_file(f"{root}/{CARD}")
+        merged = merge(card.decode(), (folder / CARD).read_text(encoding="utf-8"))
+        replace_card(folder, merged)
+        for name in shown_files(merged):
+            if name in there and not (folder / name).exists():
+                _replace(folder, name, files.cat_file(f"{root}/{name}"))
+    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     made = api.create_commit(
         repo_id,
         [
-            *(CommitOperationAdd(name, path) for name, path in files.items()),
-            *(CommitOperationDelete(name) for name in sorted(there.keys() - files.keys())),
+            *(CommitOperationAdd(name, path) for name, path in names.items()),
+            *(CommitOperationDelete(name) for name in sorted(there.keys() - names.keys())),
         ],
         commit_message=place.revision,
         repo_type=kind,
@@ -210,6 +237,7 @@ def _replace(folder: Path, name: str, content: bytes) -> None:
     if not file.exists() or file.read_bytes() != content:
         staging = folder.with_name(f".{folder.name}-{file.name}")  # outside of what is published
         staging.write_bytes(content)
+        file.parent.mkdir(parents=True, exist_ok=True)
         staging.replace(file)
 
 
@@ -241,8 +269,12 @@ def _prefix(kind: hub.Kind) -> str:
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
+def told(what: str, then: str = _AGAIN) -> Iterator[None]:
     """Say what a failure of the Hub means, and what to do.
+
+    Args:
+        what: What it was about.
+        then: What to do about one that passes.
 
     Raises:
         UserError: For whatever the Hub refused, or where it does not answer.
@@ -252,13 +284,13 @@ def told(what: str) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:  # of an upload in a thread the client says only that it failed
-            if meaning := _meaning(cause):
+            if meaning := _meaning(cause, then):
                 raise UserError(f"{what}: {meaning}") from None
             cause = cause.__cause__
         raise
 
 
-def _meaning(error: BaseException) -> str | None:
+def _meaning(error: BaseException, then: str) -> str | None:
     """Return what a failure means, None for one that is not the Hub's."""
     import httpx2
     from huggingface_hub import constants
@@ -267,19 +299,19 @@ def _meaning(error: BaseException) -> str | None:
     where = constants.ENDPOINT
     if isinstance(error, HfHubHTTPError):
         said = _first_line(error.server_message or error)
-        return f"{where} {_refusal(error.response.status_code, said)}"
+        return f"{where} {_refusal(error.response.status_code, said, then)}"
     if isinstance(error, OfflineModeIsEnabled):
-        return f"HF_HUB_OFFLINE is set, and publishing asks {where}; unset it"
+        return f"HF_HUB_OFFLINE is set, and this asks {where}; unset it"
     if isinstance(error, LocalTokenNotFoundError):
         return f"nobody is logged in to {where}: `hf auth login`, or set HF_TOKEN"
     if isinstance(error, httpx2.TransportError | ConnectionError):
-        return f"{where} cannot be reached ({_first_line(error)}); {_AGAIN}"
+        return f"{where} cannot be reached ({_first_line(error)}); {then}"
     if isinstance(error, ValueError) and "Invalid metadata" in str(error):
         return f"{where} refuses the card: {error}"
     return None
 
 
-def _refusal(status: int, said: str) -> str:
+def _refusal(status: int, said: str, then: str) -> str:
     if status == 401:
         return f"does not know the token ({said}): `hf auth login` with a valid one, or set HF_TOKEN to it"
     if status == 403:
@@ -288,10 +320,10 @@ def _refusal(status: int, said: str) -> str:
             "namespace of your own with --to"
         )
     if status == 409:
-        return f"has it already ({said}), as somebody else is publishing it; {_AGAIN}"
+        return f"has it already ({said}), as somebody else is publishing it; {then}"
     if status == 429:
-        return f"has had too many requests ({said}); {_AGAIN}, later"
-    return f"answers {status} ({said}); {_AGAIN}"
+        return f"has had too many requests ({said}); {then}, later"
+    return f"answers {status} ({said}); {then}"
 
 
 def _first_line(error: object) -> str:

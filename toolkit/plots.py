@@ -55,6 +55,7 @@ def plot_losses(logs: Mapping[str, Sequence[Mapping[str, Any]]], path: Path) -> 
                 panel.grid(alpha=0.3)
                 _without_frame(panel)
             panels[-1].set_xlabel("optimizer step")
+            panels[-1].xaxis.get_major_locator().set_params(integer=True)
 
 
 def plot_accuracy(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], own: str, path: Path) -> None:

@@ -41,25 +41,24 @@ class Part:
     content: Content
 
 
-def names_under(recipe: Recipe, organisation: str) -> list[str]:
-    """Return the overrides that put all that a recipe publishes under an organisation, or a user."""
-    names = []
+def published_names(recipe: Recipe) -> dict[str, str]:
+    """Return the names that a recipe publishes under by their keys."""
+    names = {}
     if recipe.dataset.builder is not None:
-        names.append(f"dataset.repo_id={organisation}/{recipe.dataset.repo_id.rpartition('/')[2]}")
+        names["dataset.repo_id"] = recipe.dataset.repo_id
     if recipe.publish is not None:
-        names.append(f"publish.repo_id={organisation}/{recipe.publish.repo_id.rpartition('/')[2]}")
+        names["publish.repo_id"] = recipe.publish.repo_id
     return names
 
 
-def has_bare_names(recipe: Recipe) -> bool:
-    """Whether a name that a recipe publishes under has no organisation: on the Hub it is its publisher's."""
-    published = [recipe.dataset.repo_id] if recipe.dataset.builder is not None else []
-    published += [recipe.publish.repo_id] if recipe.publish is not None else []
-    return any("/" not in name for name in published)
-
-
 def publish(
-    recipe: Recipe, kinds: Collection[hub.Kind], *, private: bool = False, dry_run: bool = False, yes: bool = False
+    recipe: Recipe,
+    kinds: Collection[hub.Kind],
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    collection: str | None = None,
 ) -> None:
     """Publish a recipe's dataset, its student, or both.
 
@@ -69,6 +68,7 @@ def publish(
         private: Make repositories that are not there yet private ones.
         dry_run: Do everything but send: folders are made here, and the Hub is read.
         yes: Do not ask before sending.
+        collection: Title of a collection on the Hub that gets what is published, made where it is missing.
 
     Raises:
         UserError: Anything that stands in the way; what to do about it.
@@ -82,27 +82,30 @@ def publish(
     parts = [_part(recipe, kind) for kind in chosen]
     for part in parts:
         print(_listing(part))
-    commits = {part.place: _published_already(part) for part in parts}
-    waiting = [part for part in parts if commits[part.place] is None]
+    if chosen == ["model"]:
+        _check_its_dataset(recipe)
+    waiting = [part for part in parts if not _is_published(part)]
     for part in waiting:
         check_secrets(recipe, part.folder)
         if part.place.kind == "model":
             check_generation(recipe, part.folder)
-    if dry_run or not waiting:
+    if dry_run:
         for part in parts:
             print(f"{'would publish' if part in waiting else 'nothing to do, published already:'} {part.place.url}")
         return
-    if not yes and not _agreed(waiting, private):
+    if waiting and not yes and not _agreed(waiting, private):
         print("nothing was sent")
         return
     for part in parts:
-        if commits[part.place] is None:
-            if part.place.kind == "model":
-                _link(recipe, part.folder)
-            commits[part.place] = hub_remote.upload(part.place, part.folder, part.content.files, private)
-            print(f"published {part.place.url}\n          commit {commits[part.place]}")
-        else:
+        if part not in waiting:
             print(f"nothing to do, published already: {part.place.url}")
+            continue
+        if part.place.kind == "model":
+            _link(recipe, part.folder)
+        commit = hub_remote.upload(part.place, part.folder, part.content.files, private)
+        print(f"published {part.place.url}\n          commit {commit}")
+    if collection is not None:
+        print(f"in        {hub_remote.collect(collection, [part.place for part in parts], private)}")
     print(f"next      {_next(parts[-1].place)}")
 
 
@@ -226,8 +229,8 @@ def _part(recipe: Recipe, kind: hub.Kind) -> Part:
     return Part(place, folder, hub.content(folder))
 
 
-def _published_already(part: Part) -> str | None:
-    """Return the commit of a part that is on the Hub as it is here, None for one that may be uploaded.
+def _is_published(part: Part) -> bool:
+    """Whether a part is on the Hub as it is here; if not, it may be uploaded.
 
     Raises:
         UserError: It may not: other content has its tag, or its version is too close to an earlier one.
@@ -241,7 +244,7 @@ def _published_already(part: Part) -> str | None:
         if found := change(theirs, mine):
             refuse(what, key, place.revision, filter(is_version, commits), found)
         hub_remote.take(place, commit, part.folder, theirs.files)
-        return commit
+        return True
     known = [tag for tag in commits if is_version(tag)]
     check_rise(
         what,
@@ -255,7 +258,22 @@ def _published_already(part: Part) -> str | None:
             f"{what} has a revision {max(higher, key=version)} already, whose place {place.revision} would take for "
             f"all who name no revision; set a higher {key}"
         )
-    return None
+    return False
+
+
+def _check_its_dataset(recipe: Recipe) -> None:
+    """See to it that a student that is published alone names a dataset of the Hub only if that is its own.
+
+    Raises:
+        UserError: Another one has its name and version.
+    """
+    dataset = recipe.dataset
+    if dataset.builder is None:
+        return  # loaded from where it is
+    if dataset.revision in hub_remote.tags("dataset", dataset.repo_id):
+        _is_published(_part(recipe, "dataset"))
+    else:
+        print(f"note: its dataset, {dataset.repo_id} {dataset.revision}, is not on the Hub; --dataset publishes it")
 
 
 def _link(recipe: Recipe, folder: Path) -> None:

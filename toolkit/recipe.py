@@ -94,18 +94,13 @@ class Recipe(Section):
         """The recipe's file and the overrides but those of folders: what trains it again on any machine."""
         file, *overrides = self._words
         folders = ("output_dir=", "hub_dir=")
-        return shlex.join([os.path.normpath(file), *(word for word in overrides if not word.startswith(folders))])
+        return shlex.join([_public(file), *(word for word in overrides if not word.startswith(folders))])
 
     @property
     def dataset_words(self) -> str:
-        """The recipe's file and those overrides that concern its dataset: what builds it again.
-
-        Published with the dataset, so a file outside the working directory goes by its name alone.
-        """
+        """The recipe's file and those overrides that concern its dataset: what builds it again."""
         file, *overrides = self._words
-        shown = os.path.relpath(file)
-        shown = os.path.basename(file) if shown.startswith(os.pardir) else shown
-        return shlex.join([shown, *(word for word in overrides if word.startswith("dataset."))])
+        return shlex.join([_public(file), *(word for word in overrides if word.startswith("dataset."))])
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
@@ -234,6 +229,12 @@ def _is_set(config: Any, setting: str) -> bool:
     for part in setting.split("."):
         config = config.get(part) if isinstance(config, Mapping) else None
     return bool(config)
+
+
+def _public(file: str) -> str:
+    """Return how a card names a recipe's file: outside the working directory by its name alone."""
+    shown = os.path.relpath(file)
+    return os.path.basename(file) if shown.startswith(os.pardir) else shown
 
 
 def _views_in_order(value: Any) -> Any:

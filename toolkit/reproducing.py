@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub, hub_remote
 from toolkit.errors import UserError, nearest
-from toolkit.hub_revisions import commit_of, pinned_arguments
+from toolkit.hub_revisions import base_commit, commit_of
 from toolkit.installed import ENVIRONMENT, OWN, differences, versions
 from toolkit.recipe_dataset import built_from, dataset_folder, store_path
 from toolkit.version_rules import change, is_version, version
@@ -134,8 +134,8 @@ def find(repo_id: str, revision: str | None, hub_dir: Path, whole: bool) -> Orig
         listed = "; ".join(f"{where} has {', '.join(names)}" for where, names in known.items())
         every = [name for names in known.values() for name in names]
         raise UserError(f"{repo_id} has no revision {revision}{nearest(str(revision), every)}: {listed}")
-    on_hub = "and on the Hub" if "/" in repo_id else "; a name on the Hub has an owner, `owner/name`"
-    raise UserError(f"no student and no dataset {repo_id!r} in {hub_dir} {on_hub}")
+    on_hub = " and on the Hub" if "/" in repo_id else "; a name on the Hub has an owner, `owner/name`"
+    raise UserError(f"no student and no dataset {repo_id!r} in {hub_dir}{on_hub}")
 
 
 def _downloaded(kind: hub.Kind, repo_id: str, revision: str, whole: bool) -> Path:
@@ -226,7 +226,8 @@ def _dataset(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[st
     other = change(hub.content(original.folder), hub.content(built))
     if other is None:
         return [], ["rows      the same"]
-    changed = [f"settings, prompts or code of the builder: digest {then}, now {now}"] if then != now else []
+    why = "questions, a teacher's answers or libraries: rows are others under the same settings, prompts and code"
+    changed = [f"settings, prompts or code of the builder: digest {then}, now {now}" if then != now else why]
     return changed, [f"DIFFERS   {other.what}", *_rows_apart(original.folder, built)]
 
 
@@ -296,7 +297,7 @@ def _changed(original: Original, recipe: Recipe, made_from: Mapping[str, Any]) -
     environment = (original.folder / ENVIRONMENT).read_text(encoding="utf-8")
     yield from (line for line in differences(environment) if line.startswith(f"{OWN} "))
     if recipe.student and made_from["base_commit"]:
-        base = pinned_arguments(recipe.student).get("model_revision")
+        base = base_commit(recipe.student)
         if base != made_from["base_commit"]:
             name = recipe.student.model_name_or_path
             yield f"base model {name}: commit {made_from['base_commit']}, now {base or 'one from a folder'}"

@@ -30,7 +30,7 @@ _REVISION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 _UNTOLD = re.compile(r"<!-- generated:(rebuild|links) -->.*?<!-- /generated:\1 -->", re.DOTALL)
 # Likewise: a recipe that shares its dataset with others, and pictures, in which other versions of libraries differ, of
 # figures that the card states.
-_UNTOLD_FILES = ("*.png", "recipe.yaml", "environment.txt")
+_UNTOLD_FILES = ("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.webp", "recipe.yaml", "environment.txt")
 _WITH_THE_CARD = (".eval_results/*", "*.jsonl", "run.json")
 # Of a student's configuration: what says how it is kept and who made it, not what it is.
 _NO_ARCHITECTURE = {

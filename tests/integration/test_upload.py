@@ -117,6 +117,19 @@ def test_a_card_that_is_edited_meanwhile_is_merged_with(remote: LoopbackHub, tmp
     assert uploaded(remote, "v1.1.0") == files(folder)
 
 
+def test_a_picture_that_people_show_in_the_card_stays_and_comes_back(remote: LoopbackHub, tmp_path: Path) -> None:
+    upload(folder_of(tmp_path, "v1.0.0", 1))
+    shown = remote.files(REPO)["README.md"] + b"\n![Ours](pictures/ours.jpg)\n"
+    remote.edit(REPO, {"README.md": shown, "pictures/ours.jpg": b"a picture", "other.jpg": b"shown nowhere"})
+    folder = folder_of(tmp_path, "v1.0.1", 1, what="other text")
+
+    upload(folder)
+
+    assert uploaded(remote, "v1.0.1")["pictures/ours.jpg"] == b"a picture"
+    assert "other.jpg" not in uploaded(remote, "v1.0.1")
+    assert uploaded(remote, "v1.0.1") == files(folder)
+
+
 def test_a_repository_that_never_rests_is_given_up(remote: LoopbackHub, tmp_path: Path) -> None:
     remote.fail("commit", 412, times=100)
 
@@ -152,7 +165,7 @@ def test_after_a_fault_nothing_is_under_a_tag_and_the_same_again_completes_it(
     folder = folder_of(tmp_path, "v1.0.0", 1, 2)
     remote.fail(name, status, **more)
 
-    with pytest.raises(UserError, match="the same command goes on from here"):
+    with pytest.raises(UserError, match="it has no tag yet; the same command goes on from here"):
         upload(folder)
     left = {tag for repository in remote.repositories.values() for tag in repository.tags}
     remote._faults.clear()
@@ -249,6 +262,12 @@ def test_a_private_repository_is_made_private_and_a_public_one_is_not_taken_for_
 def test_a_server_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(UserError, match=r"http://127.0.0.1:9 cannot be reached"):
+        hub_remote.tags("dataset", "org/numbers")
+
+
+def test_offline_mode_is_named(remote: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="HF_HUB_OFFLINE is set"):
         hub_remote.tags("dataset", "org/numbers")
 
 

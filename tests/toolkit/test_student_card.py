@@ -363,7 +363,7 @@ def test_the_loss_on_held_out_records_is_drawn_beside_that_of_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     figures: list[Any] = []
-    monkeypatch.setattr("toolkit.plots._save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
     plot_losses({"imitate": with_held_out("imitate").stages[0].outcome["log"]}, tmp_path / "loss.png")
     (panel,) = figures[0].subfigs[0].axes
     _, held_out = panel.get_lines()
