@@ -12,6 +12,7 @@ from dataset_builders.settings import Attributor, KeyTokensSettings, PublishedCh
 from toolkit import hub
 from toolkit.attribution import Example, Unscorable, WordScorer, WordScores, require_captum
 from toolkit.errors import UserError, nearest
+from toolkit.hub_revisions import commit_of
 from toolkit.on_disk import DiskList
 from toolkit.problem import Problem
 from toolkit.recipe_dataset import configs, load_published
@@ -170,7 +171,7 @@ def _source(attributor: Attributor, hub_dir: Path) -> tuple[str, str | None]:
     if Path(model).is_dir():
         return model, None
     if "/" in model and not in_hub.exists():
-        return model, revision
+        return model, commit_of("model", model, revision)
     known = hub.revisions(hub_dir, "model", model)
     found = f"has the revisions {known}{nearest(revision or '', known)}" if known else "is not there"
     train = f"accelerate launch toolkit/train.py {attributor.recipe or 'RECIPE'}"

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dataset_builders.collecting import NoAnswers, Part, Usage, collect_parts, cost_of
 from toolkit.collect import CollectReport
 from toolkit.errors import UserError
-from toolkit.hub import Published, publish_dataset
+from toolkit.hub import OtherCard, Published, publish_dataset
 from toolkit.prices import prices_in
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import datasets
 
     from dataset_builders.asking import Asker, Outcome, Record, Step
-    from dataset_builders.card import Shares
+    from dataset_builders.card import Card, Shares
     from dataset_builders.published import CotsBuilder
 
 Engine = Literal["local", "ray"]
@@ -116,21 +116,40 @@ def _share_table(unit: str, shares: Mapping[str, Any]) -> list[str]:
     return [header, *rows]
 
 
-def build_dataset(
+@dataclass(frozen=True)
+class Draft:
+    """A dataset that is built and not published.
+
+    Attributes:
+        tables: Datasets by config and split.
+        card: Its card.
+        outcome: As of `BuildReport`, and so are the others.
+    """
+
+    tables: Mapping[str, Mapping[str, datasets.Dataset]]
+    card: Card
+    outcome: Outcome
+    collected: CollectReport
+    ledger: Ledger
+    cost: str
+    shares: Shares
+
+
+def draft_dataset(
     builder_name: str,
     settings: Any,
     store_path: str | Path,
     *,
     hub_dir: str | Path,
     repo_id: str,
-    revision: str,
     command: str,
+    recipe: str = "",
     cache_dir: str | Path | None = None,
     show_progress: bool = True,
-    accept_other_card: bool = False,
     engine: Engine = "local",
-) -> BuildReport:
-    """Build and publish a dataset, asking the teacher only for what the store lacks.
+    ask: bool = True,
+) -> Draft:
+    """Build a dataset, asking the teacher only for what the store lacks.
 
     Args:
         builder_name: One of `dataset_builders.BUILDERS`.
@@ -138,15 +157,15 @@ def build_dataset(
         store_path: Where completions are kept; made where it is missing and a teacher is asked.
         hub_dir: Root of the local hub.
         repo_id: The dataset's name there.
-        revision: Its version, e.g. `v1.0.0`.
         command: The command that was typed; stands in the card.
+        recipe: What of the recipe concerns the dataset, as YAML, to lie beside the card; empty for none.
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
         show_progress: Show a progress line while the teacher is asked.
-        accept_other_card: Do not mind that an existing revision with the same records has another card.
         engine: Where the teacher is asked and mathematics judged: in this process, or by the workers of a Ray cluster.
+        ask: Whether the teacher may be asked for what the store lacks.
 
     Raises:
-        UserError: Bad input, a teacher that fails too often, no record left, or a revision with other content.
+        UserError: Bad input, no record left, or a teacher that fails too often, or that may not be asked and must be.
     """
     from dataset_builders import load_builder
     from dataset_builders.asking import sorted_out
@@ -158,7 +177,7 @@ def build_dataset(
     with ExitStack() as opened:
         verdicts = opened.enter_context(verdicts_over_ray()) if engine == "ray" else None
         store = opened.enter_context(Store(store_path)) if settings.teacher else None
-        parts, collected, ledger = collect_parts(builder, settings, train, store, show_progress, verdicts)
+        parts, collected, ledger = collect_parts(builder, settings, train, store, show_progress, verdicts, ask)
         askers = [part.asker(store or NoAnswers()) for part in parts]
         usages = [Usage(part.price) for part in parts]
         for asker, usage in zip(askers, usages, strict=True):
@@ -177,12 +196,59 @@ def build_dataset(
     tokens = Counter[str]()
     for usage in usages:
         tokens.update(usage.tokens)
-    origin = Origin(repo_id, command, config[:12], rows[:12], labels, tokens, cost)
+    origin = Origin(repo_id, command, config[:12], rows[:12], labels, tokens, cost, recipe)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
-        published = publish_dataset(hub_dir, repo_id, revision, tables, card, accept_other_card=accept_other_card)
-    return BuildReport(published, outcome, collected, ledger, cost, shares)
+    return Draft(tables, card, outcome, collected, ledger, cost, shares)
+
+
+def build_dataset(
+    builder_name: str,
+    settings: Any,
+    store_path: str | Path,
+    *,
+    hub_dir: str | Path,
+    repo_id: str,
+    revision: str,
+    command: str,
+    recipe: str = "",
+    cache_dir: str | Path | None = None,
+    show_progress: bool = True,
+    other_card: OtherCard = "refuse",
+    engine: Engine = "local",
+    ask: bool = True,
+) -> BuildReport:
+    """Build a dataset as `draft_dataset` does, and publish it in the local hub.
+
+    Args:
+        builder_name, settings, store_path, hub_dir, repo_id: As of `draft_dataset`.
+        revision: Its version, e.g. `v1.0.0`.
+        command, recipe, cache_dir, show_progress: As of `draft_dataset`.
+        other_card: What to do about an existing revision with the same records and another card, as of `hub.publish`.
+        engine, ask: As of `draft_dataset`.
+
+    Raises:
+        UserError: As of `draft_dataset`, or a revision with other content.
+    """
+    draft = draft_dataset(
+        builder_name,
+        settings,
+        store_path,
+        hub_dir=hub_dir,
+        repo_id=repo_id,
+        command=command,
+        recipe=recipe,
+        cache_dir=cache_dir,
+        show_progress=show_progress,
+        engine=engine,
+        ask=ask,
+    )
+    card, tables = draft.card, draft.tables
+    published = publish_dataset(
+        hub_dir, repo_id, revision, tables, card.text, beside=card.write_beside, other_card=other_card
+    )
+    return BuildReport(published, draft.outcome, draft.collected, draft.ledger, draft.cost, draft.shares)
 
 
 def _records(

@@ -1,14 +1,17 @@
-"""The dataset card: figures over the published rows, put into `cards/dataset.md.jinja`."""
+"""The dataset card: figures over the published rows, put into `cards/dataset.md.jinja`, and pictures of some."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
+
+import yaml
 
 from dataset_builders import figures
 from dataset_builders.asking import Outcome
@@ -16,11 +19,14 @@ from dataset_builders.chains import whole
 from dataset_builders.columns import PROVENANCE, leaves
 from dataset_builders.settings import BuilderSettings, KeyTokensSettings
 from toolkit.cards import document, render
+from toolkit.installed import ENVIRONMENT, lock
+from toolkit.plots import plot_key_shares, plot_lengths, plot_yields
 from toolkit.problem import Problem
 
 if TYPE_CHECKING:
     from dataset_builders.published import CotsBuilder
 
+RECIPE = "recipe.yaml"
 _ASKED_FOR = {
     "cot": "a chain of thought for every question",
     "answer_hint": "the same with the gold answer as a hint, where the chain came out wrong",
@@ -53,6 +59,7 @@ class Origin:
         templates: Labels of the prompt templates that were used.
         usage: `completions` that were read, their `prompt_tokens` and `completion_tokens`.
         cost: What these cost; empty where nobody is paid.
+        recipe: The recipe that asks for the dataset, as YAML; empty where none does.
     """
 
     repo_id: str
@@ -62,6 +69,30 @@ class Origin:
     templates: Sequence[str]
     usage: Mapping[str, int]
     cost: str
+    recipe: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A dataset's card.
+
+    Attributes:
+        text: All of it, front matter included.
+        pictures: By the name under which the card shows it, what draws a picture into a file.
+        recipe: As of `Origin`.
+    """
+
+    text: str
+    pictures: Mapping[str, Callable[[Path], None]]
+    recipe: str
+
+    def write_beside(self, folder: Path) -> None:
+        """Write what the card shows and links into the folder it lies in."""
+        for name, draw in self.pictures.items():
+            draw(folder / name)
+        (folder / ENVIRONMENT).write_text(lock(), encoding="utf-8")
+        if self.recipe:
+            (folder / RECIPE).write_text(self.recipe, encoding="utf-8")
 
 
 def measure_key_shares(builder: type[CotsBuilder], settings: BuilderSettings, outcome: Outcome) -> Shares:
@@ -81,8 +112,8 @@ def dataset_card(
     evaluation_sets: Mapping[str, Sequence[Problem]],
     shares: Shares,
     origin: Origin,
-) -> str:
-    """Return the whole card, front matter included.
+) -> Card:
+    """Return the card with its pictures.
 
     Args:
         builder: The builder's class.
@@ -101,6 +132,8 @@ def dataset_card(
     sets = ({"evaluation / test": test} if test else {}) | dict(evaluation_sets)
     questions = (record["question"] for record in outcome.train)
     attribution = _attribution(settings, outcome)
+    lengths = _lengths(builder, outcome)
+    pictures = _pictures(outcome, lengths, shares)
     body = render(
         "dataset.md.jinja",
         title=title,
@@ -121,7 +154,7 @@ def dataset_card(
         example=_example(builder, outcome),
         templates=_templates(origin.templates),
         origins=_origins(outcome) if "wrong" in builder.CHAINS else [],
-        lengths=_lengths(builder, outcome),
+        lengths=lengths,
         has_spans="spans" in {column.type for _, column in leaves(builder.RECORD)},
         key_shares=shares,
         attribution=attribution,
@@ -138,6 +171,8 @@ def dataset_card(
         source_terms=settings.source_terms.strip(),
         builder=builder.__name__,
         builder_version=str(builder.VERSION),
+        changes=builder.CHANGES,
+        recipe=yaml.safe_load(origin.recipe)["recipe"] if origin.recipe else None,
         versions={name: version(name) for name in (*_LIBRARIES, *(_SCORING if attribution else ()))},
         origin=origin,
     )
@@ -154,7 +189,22 @@ def dataset_card(
         "size_categories": _size(len(outcome.train)),
         "tags": ["chain-of-thought", "reasoning", "distillation", "cot-distillery"],
     }
-    return document(metadata, body)
+    return Card(document(metadata, body), pictures, origin.recipe)
+
+
+def _pictures(
+    outcome: Outcome, lengths: Sequence[figures.Lengths], shares: Shares
+) -> dict[str, Callable[[Path], None]]:
+    pictures: dict[str, Callable[[Path], None]] = {
+        "yields.png": partial(
+            plot_yields, [(step.name, step.records, step.accepted) for step in outcome.steps], len(outcome.train)
+        ),
+        "lengths.png": partial(plot_lengths, {length.column: length.tally for length in lengths}),
+    }
+    if shares:
+        by_unit = {unit: tasks["all tasks"].by_share for unit, tasks in shares.items()}
+        pictures["key_shares.png"] = partial(plot_key_shares, by_unit)
+    return pictures
 
 
 def _load_lines(splits: Mapping[str, int]) -> list[str]:

@@ -108,17 +108,19 @@ def collect_parts(
     store: Store | None,
     show_progress: bool,
     verdicts: Verdicts | None,
+    ask: bool = True,
 ) -> tuple[list[Part], CollectReport, Ledger]:
     """Bring every answer of every teacher into the store, over Ray where there are verdicts.
 
     Teachers that nobody pays come first. Before any of several is asked, the servers among them are checked, so that
-    nothing is paid where another one has a bad key.
+    nothing is paid where another one has a bad key. Where nobody may be asked, the store has to have all answers.
 
     Returns:
         The parts of the build, what was asked, and what the run has spent.
 
     Raises:
-        UserError: As `toolkit.collect.collect_rounds`, and of `parts_of`; a cap without a price of every teacher.
+        UserError: As `toolkit.collect.collect_rounds`, and of `parts_of`; a cap without a price of every teacher; or
+            an answer is missing that may not be asked for.
     """
     if settings.recordings:
         (reader,) = (teacher for teacher in settings.teachers if teacher.kind == "recorded")
@@ -135,7 +137,10 @@ def collect_parts(
         return drawn if verdicts is None else verdicts.ahead_of(drawn, lambda: rehearse(part))
 
     report = CollectReport()
-    if store is not None:
+    if store is not None and not ask:
+        for part in parts:
+            _require_answers(rounds(part), store)
+    elif store is not None:
         if len(parts) > 1:
             asyncio.run(_check([part for part in parts if part.kind == "openai" and _is_open(part, rounds, store)]))
         for part, ledger in sorted(zip(parts, ledgers, strict=True), key=lambda pair: pair[0].price is not FREE):
@@ -166,6 +171,21 @@ def _is_open(part: Part, rounds: Callable[[Part], Iterator[Iterable[Request]]], 
     """Whether a teacher has to be asked for anything."""
     settled = settled_standings(part.settings.collect)
     return any(store.standing(request) not in settled for requests in rounds(part) for request in requests)
+
+
+def _require_answers(rounds: Iterable[Iterable[Request]], store: Store) -> None:
+    """See to it that a build has all its answers.
+
+    Raises:
+        UserError: A request of a round, behind which there may be more, was never sent.
+    """
+    for requests in rounds:
+        standings = Counter(map(store.standing, requests))
+        if missing := standings[None]:
+            raise UserError(
+                f"{store.path} lacks the answers to {missing} of {standings.total()} requests; `distill build` with "
+                "this recipe asks for them"
+            )
 
 
 def settled_standings(collect: CollectSettings) -> set[Standing | None]:

@@ -78,6 +78,7 @@ class KeyShare:
         median_right: Median over pairs of a right rationale's key share.
         median_wrong: The same of the wrong ones.
         median_spans: Median number of runs of key units in a right rationale.
+        by_share: By side (`right`, `wrong`), the number of pairs by key share.
     """
 
     pairs: int
@@ -86,6 +87,7 @@ class KeyShare:
     median_right: float
     median_wrong: float
     median_spans: float
+    by_share: Mapping[str, Mapping[float, int]]
 
 
 @dataclass
@@ -116,16 +118,21 @@ class _KeyCounts:
             key, units = (sum(numbers[part] * pairs for numbers, pairs in side.items()) for part in (0, 1))
             return key / max(1, units)
 
-        def middle(side: Counter[tuple[int, int]]) -> float:
-            return median(key / max(1, units) for key, units in side.elements())
+        def by_share(side: Counter[tuple[int, int]]) -> Counter[float]:
+            shares = Counter[float]()
+            for (key, units), pairs in side.items():
+                shares[key / max(1, units)] += pairs
+            return shares
 
+        right, wrong = by_share(self.right), by_share(self.wrong)
         return KeyShare(
             self.runs.total(),
             micro(self.right),
             micro(self.wrong),
-            middle(self.right),
-            middle(self.wrong),
+            median(right.elements()),
+            median(wrong.elements()),
             median(self.runs.elements()),
+            {"right": right, "wrong": wrong},
         )
 
 
@@ -158,13 +165,14 @@ def key_shares(records: Iterable[Record], splits: Mapping[str, Split]) -> dict[s
 
 @dataclass(frozen=True)
 class Lengths:
-    """Length statistics of one text column, in words."""
+    """Length statistics of one text column, in words, and the number of records by length."""
 
     column: str
     mean: float
     median: float
     p95: int
     longest: int
+    tally: Mapping[int, int]
 
 
 def lengths(texts: Iterable[Mapping[str, str]], split: Split = split_words) -> list[Lengths]:
@@ -177,7 +185,7 @@ def lengths(texts: Iterable[Mapping[str, str]], split: Split = split_words) -> l
     for column, tally in tallies.items():
         counts = sorted(tally.elements())
         p95 = counts[int(0.95 * (len(counts) - 1))]
-        measured.append(Lengths(column, fmean(counts), median(counts), p95, counts[-1]))
+        measured.append(Lengths(column, fmean(counts), median(counts), p95, counts[-1], tally))
     return measured
 
 

@@ -7,7 +7,7 @@ nothing in such a module touches files.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -61,6 +61,8 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     """
 
     VERSION = datasets.Version("1.0.0")
+    # What each version of the builder changed about its records, the newest first; a version of one's own has an entry.
+    CHANGES: ClassVar[Mapping[str, str]] = {"1.0.0": "The first version."}
     BUILDER_CONFIG_CLASS = CotsConfig
     SETTINGS: ClassVar[type[BuilderSettings]]
     WHAT: ClassVar[str]

@@ -64,6 +64,8 @@ def test_a_shown_command_names_what_exists(words: list[str], monkeypatch: pytest
     elif program == "accelerate":
         rest = rest[rest.index("toolkit/train.py") + 1 :]
         open_recipe(rest[0], rest[1:])
+    elif program == "hf":
+        assert rest[0] in ("auth", "download")
     else:
         assert program == "distill"
         args = _parsed(rest)

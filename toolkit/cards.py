@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import jinja2
 
 _BLOCK = re.compile(r"<!-- generated:(?P<name>[\w-]+) -->\n.*?<!-- /generated:(?P=name) -->\n?", re.DOTALL)
+_PICTURE = re.compile(r"!\[[^\]]*\]\(\s*<?([^\s>)]+)|<img\b[^>]*?\bsrc=[\"']([^\"']+)")
 _FRONT_MATTER = re.compile(r"\A---\n(?P<yaml>.*?\n)---\n", re.DOTALL)
 
 
@@ -69,6 +70,19 @@ def merge(existing: str, generated: str) -> str:
         after = name
     body = re.sub(r"\0([\w-]+)\0", lambda match: new_blocks[match.group(1)], pieces)
     return document({**new_data, **{key: old_data[key] for key in old_data if key not in new_data}}, body)
+
+
+def with_block(card: str, block: str) -> str:
+    """Put a generated block in the place of the card's block of the same name; a card without one stays as it is."""
+    match = _BLOCK.fullmatch(block)
+    assert match is not None
+    return _BLOCK.sub(lambda old: block if old["name"] == match["name"] else old.group(), card)
+
+
+def shown_files(card: str) -> set[str]:
+    """Return the files beside a card that it shows as pictures, whoever wrote the reference to them."""
+    shown = {name for found in _PICTURE.findall(card) for name in found if name}
+    return {name for name in shown if ":" not in name and not name.startswith("/") and ".." not in name.split("/")}
 
 
 def _split(card: str) -> tuple[dict[str, Any], str]:

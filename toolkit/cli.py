@@ -92,6 +92,34 @@ def _evaluate(args: argparse.Namespace) -> None:
     evaluate(recipe)
 
 
+def _card(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
+    from toolkit.card_drafts import render_cards
+
+    render_cards(recipe, args.output)
+
+
+def _reproduce(args: argparse.Namespace) -> int:
+    from toolkit.reproducing import reproduce
+
+    return reproduce(args.repo_id, args.revision, args.hub_dir, args.output, args.run_it, open_recipe)
+
+
+def _publish(args: argparse.Namespace) -> None:
+    recipe = _one_recipe(args)
+    from toolkit.hub_remote import user
+    from toolkit.publishing import publish, published_names
+
+    # On the Hub a name without an organisation is its publisher's own.
+    names = {key: name for key, name in published_names(recipe).items() if args.to or "/" not in name}
+    if names:
+        owner = args.to or user()
+        args.words += [f"{key}={owner}/{name.rpartition('/')[2]}" for key, name in names.items()]
+        recipe = _one_recipe(args)
+    options = {"private": args.private, "dry_run": args.dry_run, "yes": args.yes, "collection": args.collection}
+    publish(recipe, args.kinds, **options)
+
+
 def _compare(args: argparse.Namespace) -> None:
     recipes, overrides = _told_apart(args.words)
     from toolkit.compare import Order, compare
@@ -159,6 +187,20 @@ def parser() -> argparse.ArgumentParser:
     )
     command("train", _train, "train the student, resuming an interrupted run; `accelerate launch toolkit/train.py` too")
     command("evaluate", _evaluate, "score a trained student")
+    card = command("card", _card, "render the cards of the dataset and the trained student, and publish nothing")
+    card.add_argument("--output", type=Path, metavar="FOLDER", help="where they go (default: beside the recipe's runs)")
+    publish = command("publish", _publish, "upload the dataset and the trained student to the Hub, and tag them")
+    only = publish.add_mutually_exclusive_group()
+    only.add_argument("--dataset", dest="kinds", action="store_const", const=["dataset"], help="only the dataset")
+    only.add_argument("--student", dest="kinds", action="store_const", const=["model"], help="only the student")
+    publish.set_defaults(kinds=[])
+    publish.add_argument("--to", metavar="ORG", help="organisation or user (default: the recipe's, or else your own)")
+    publish.add_argument("--collection", metavar="TITLE", help="also put both into this collection of the same owner")
+    publish.add_argument("--private", action="store_true", help="make new repositories private ones")
+    publish.add_argument(
+        "--dry-run", action="store_true", help="make the folders, read the Hub, check, and send nothing"
+    )
+    publish.add_argument("--yes", action="store_true", help="do not ask before sending")
     compare = command(
         "compare", _compare, "train and score several recipes with several seeds, and show them on one page"
     )
@@ -166,6 +208,14 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--seeds", nargs="+", type=_seed_or_word, default=[0], metavar="SEED", help="default: 0")
     compare.add_argument("--tokens", type=_positive, metavar="N", help="have every recipe train on so many tokens")
     compare.add_argument("--output", type=Path, metavar="FOLDER", help="where the page goes")
+    about = "say what makes a published student or dataset again, or do it and compare"
+    again = commands.add_parser("reproduce", help=about, description=about[0].upper() + about[1:] + ".")
+    again.add_argument("repo_id", metavar="REPO_ID", help="name in the local hub, or else on the Hub")
+    again.add_argument("--revision", metavar="TAG", help="version (default: the newest)")
+    again.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="FOLDER", help="local hub (default: hub)")
+    again.add_argument("--run", dest="run_it", action="store_true", help="build, train and compare, in a new folder")
+    again.add_argument("--output", type=Path, metavar="FOLDER", help="that folder (default: reproduced/NAME-TAG)")
+    again.set_defaults(run=_reproduce)
     store_commands.declare(commands)
     return distill
 
@@ -176,7 +226,7 @@ def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
     args, rest = distill.parse_known_args(argv)
     if unknown := [word for word in rest if word.startswith("-")]:
         distill.error(f"unrecognized arguments: {' '.join(unknown)}")
-    if args.command == "store":
+    if args.command in ("store", "reproduce"):
         if rest:
             distill.error(f"unrecognized arguments: {' '.join(rest)}")
         args.words = []
@@ -198,8 +248,11 @@ def check_words(argv: Sequence[str]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return 0, 1 where `store` found damage, 2 after a user's mistake or where the disk refuses, or 130
-    after an interruption.
+    """Run a command.
+
+    Returns:
+        0; 1 where `store` found damage or `reproduce` a difference; 2 after a user's mistake or where the disk refuses;
+        130 after an interruption.
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error

@@ -321,6 +321,7 @@ def _found(
 ) -> dict[str, Any]:
     """Return everything that the pages show, ready for JSON."""
     from toolkit.comparison import arms_compared
+    from toolkit.installed import lock
     from toolkit.scores import extractor
     from toolkit.student_card import describe_hardware, library_versions
 
@@ -334,7 +335,7 @@ def _found(
         "sets": {on: {"n": len(asked), "ids": sorted(p.id for p in asked)} for on, asked in first.problems.items()},
         "recipes": {name: _about(arms[name], done) | compared[name] for name, done in runs.items()},
         "failed": dict(failed),
-        "versions": library_versions() | {"extractor": extractor()},
+        "versions": library_versions(lock()) | {"extractor": extractor()},
         "hardware": describe_hardware(next(iter(runs.values()))[0].stages[-1]["device"]),
     }
 

@@ -6,9 +6,11 @@ it appears whole or not at all, and never changes afterwards.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
+import os
 import pickle
 import re
 import shutil
@@ -16,27 +18,25 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-from toolkit.cards import merge
+from toolkit.cards import merge, shown_files
 from toolkit.errors import UserError, nearest
+from toolkit.version_rules import CARD, Content, change, check_rise, interface, is_version, refuse, version
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow
 
 Kind = Literal["dataset", "model"]
-Change = Literal["schema", "content", "card"]
+OtherCard = Literal["refuse", "keep", "take"]
 
-CARD = "README.md"
-_REVISION = re.compile(r"(v?)(\d+)\.(\d+)\.(\d+)")
+KEYS: dict[Kind, str] = {"dataset": "dataset.revision", "model": "publish.revision"}
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 _SHARD_BYTES = 500_000_000
 # Uncompressed; `datasets` aims at 100 MB, half as much again as a build takes of memory without.
 _ROW_GROUP_BYTES = 32_000_000
 _COUNTED_ROWS = 10_000
-# How a revision came to be: the same data rebuilt from another folder or under newer libraries is no other revision.
-_REBUILD = re.compile(r"<!-- generated:rebuild -->.*?<!-- /generated:rebuild -->", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def folder(root: str | Path, kind: Kind, repo_id: str, revision: str) -> Path:
     """
     if not _REPO_ID.fullmatch(repo_id):
         raise UserError(f"repo_id {repo_id!r} must be `name` or `owner/name` of letters, digits, '-', '_' and '.'")
-    if not _REVISION.fullmatch(revision):
+    if not is_version(revision):
         raise UserError(f"revision {revision!r} must be a version like v1.0.0")
     return Path(root) / f"{kind}s" / repo_id / revision
 
@@ -70,8 +70,8 @@ def folder(root: str | Path, kind: Kind, repo_id: str, revision: str) -> Path:
 def revisions(root: str | Path, kind: Kind, repo_id: str) -> list[str]:
     """Return the revisions of a repository, oldest version first; none where there is no such repository."""
     repository = folder(root, kind, repo_id, "v0.0.0").parent
-    names = [path.name for path in repository.glob("*") if path.is_dir() and _REVISION.fullmatch(path.name)]
-    return sorted(names, key=_version)
+    names = [path.name for path in repository.glob("*") if path.is_dir() and is_version(path.name)]
+    return sorted(names, key=version)
 
 
 def find(root: str | Path, kind: Kind, repo_id: str, revision: str) -> Path:
@@ -95,7 +95,7 @@ def publish(
     revision: str,
     write: Callable[[Path], None],
     *,
-    accept_other_card: bool = False,
+    other_card: OtherCard = "refuse",
 ) -> Published:
     """Write a revision, whole or not at all.
 
@@ -106,10 +106,12 @@ def publish(
         revision: Version, e.g. `v1.0.0`.
         write: Fills the empty folder it is given. A card among the files is merged with what people wrote into the
             card of this revision, or else of the newest one.
-        accept_other_card: Leave a revision that differs in its card alone as it is, instead of refusing.
+        other_card: What to do about a revision that differs in its card alone: refuse, keep it as it is, or take the
+            new card.
 
     Raises:
-        UserError: The revision exists with other content; names the next free version.
+        UserError: The revision exists with other content, or is too close to the newest lower one, with the versions
+            that would do; or the disk is full.
     """
     target = folder(root, kind, repo_id, revision)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -117,22 +119,37 @@ def publish(
     staging = Path(tempfile.mkdtemp(prefix=f".{revision}-", dir=target.parent))
     try:
         write(staging)
-        _keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
-        files = _digests(staging)
-        if not target.exists():
+        keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
+        for path in [staging, *staging.rglob("*")]:
             # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
-            for path in [staging, *staging.rglob("*")]:
-                path.chmod(0o755 if path.is_dir() else 0o644)
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        files = tuple(sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()))
+        new, what, known = content(staging), f"{kind} {repo_id!r}", revisions(root, kind, repo_id)
+        if not target.exists():
+            check_rise(what, KEYS[kind], revision, known, lambda name: change(content(target.with_name(name)), new))
             try:
                 staging.rename(target)
-                return Published(target, tuple(files), is_new=True)
+                return Published(target, files, is_new=True)
             except OSError:
                 if not target.exists():
                     raise  # else somebody published it in this very moment: compare
-        change = _change(target, staging)
-        if change is not None and not (change == "card" and accept_other_card):
-            _refuse(root, kind, repo_id, revision, change)
-        return Published(target, tuple(files), is_new=False)
+        found = change(content(target), new)
+        if found is not None and (found.level != "patch" or other_card == "refuse"):
+            refuse(what, KEYS[kind], revision, known, found)
+        if found is not None and other_card == "take":
+            for gone in {path for path in target.rglob("*") if path.is_file()} - {target / name for name in files}:
+                gone.unlink()
+            for name in files:
+                (target / name).parent.mkdir(exist_ok=True)
+                (staging / name).replace(target / name)
+        return Published(target, files, is_new=False)
+    except OSError as error:
+        if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):  # copytree lists what it met
+            raise
+        raise UserError(
+            f"{target}: no space is left on its disk; nothing of the revision was kept. Free some, and the same "
+            "command goes on from here"
+        ) from None
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -144,7 +161,8 @@ def publish_dataset(
     tables: Mapping[str, Mapping[str, datasets.Dataset]],
     card: str,
     *,
-    accept_other_card: bool = False,
+    beside: Callable[[Path], None] = lambda folder: None,
+    other_card: OtherCard = "refuse",
 ) -> Published:
     """Publish a dataset as Parquet files and a card, readable by `load_dataset(folder, config)` alone.
 
@@ -154,7 +172,8 @@ def publish_dataset(
         revision: Version, e.g. `v1.0.0`.
         tables: Datasets by config and split, none of them empty.
         card: Card with front matter; `configs` and `dataset_info` are added to it.
-        accept_other_card: See `publish`.
+        beside: Writes what the card shows and links into the folder it is given.
+        other_card: See `publish`.
 
     Raises:
         UserError: The revision exists with other content; names the next free version.
@@ -166,8 +185,9 @@ def publish_dataset(
             for split, dataset in splits.items():
                 _write_parquet(dataset, staging / config, split)
         (staging / CARD).write_text(_with_configs(card, tables), encoding="utf-8")
+        beside(staging)
 
-    return publish(root, "dataset", repo_id, revision, write, accept_other_card=accept_other_card)
+    return publish(root, "dataset", repo_id, revision, write, other_card=other_card)
 
 
 def _write_parquet(dataset: datasets.Dataset, into: Path, split: str) -> None:
@@ -230,7 +250,21 @@ def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]
     return str(parsed)
 
 
-def _keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
+def write_dataset_card(
+    path: Path,
+    root: str | Path,
+    repo_id: str,
+    revision: str,
+    tables: Mapping[str, Mapping[str, datasets.Dataset]],
+    card: str,
+) -> None:
+    """Write a dataset's card as `publish_dataset` would, into a file of one's own."""
+    path.write_text(_with_configs(card, tables), encoding="utf-8")
+    keep_what_people_wrote(path, root, "dataset", repo_id, revision)
+
+
+def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
+    """Bring a new card, and the pictures shown in it, into the one of this revision, or else of the newest there is."""
     known = revisions(root, kind, repo_id)
     if not known or not card.exists():
         return
@@ -238,73 +272,44 @@ def _keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: s
     if previous.exists():
         merged = merge(previous.read_text(encoding="utf-8"), card.read_text(encoding="utf-8"))
         card.write_text(merged, encoding="utf-8")
+        for name in shown_files(merged):
+            if (previous.parent / name).is_file() and not (card.parent / name).exists():
+                (card.parent / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(previous.parent / name, card.parent / name)
 
 
-def _digests(path: Path) -> dict[str, str]:
-    """Return the SHA-256 of every file below a folder by its relative name."""
-    digests = {}
-    for file in sorted(path.rglob("*")):
-        if file.is_file():
-            with file.open("rb") as content:
-                digests[file.relative_to(path).as_posix()] = hashlib.file_digest(content, "sha256").hexdigest()
-    return digests
+def content(path: Path) -> Content:
+    """Return what a revision's folder holds.
+
+    Raises:
+        UserError: A Parquet file of it is damaged.
+    """
+    from pyarrow import ArrowInvalid
+
+    files = {file.relative_to(path).as_posix(): file for file in sorted(path.rglob("*")) if file.is_file()}
+
+    def read(name: str) -> IO[bytes]:
+        opened.append(name)
+        return files[name].open("rb")
+
+    opened: list[str] = []
+    try:
+        relied_on = interface(files, read)
+    except ArrowInvalid as error:
+        raise UserError(
+            f"{files[opened[-1]]}: published, but no Parquet file any more ({error}); remove the folder of its "
+            "revision, and the same command publishes it again"
+        ) from None
+    card = files.pop(CARD, None)
+    found = {name: digests(file) for name, file in files.items()}
+    return Content(found, relied_on, card.read_text(encoding="utf-8") if card else "")
 
 
-def _change(old: Path, new: Path) -> Change | None:
-    """Return what tells two folders apart, the weightiest difference first; None where they are the same."""
-    before, after = _digests(old), _digests(new)
-    if before == after:
-        return None
-    columns_before, columns_after = _schemas(old), _schemas(new)
-    if any(columns_before[table] != columns_after[table] for table in columns_before.keys() & columns_after.keys()):
-        return "schema"
-    before.pop(CARD, None)
-    after.pop(CARD, None)
-    if before != after:
-        return "content"
-    return None if _told(old / CARD) == _told(new / CARD) else "card"
-
-
-def _told(card: Path) -> str | None:
-    return _REBUILD.sub("", card.read_text(encoding="utf-8")) if card.exists() else None
-
-
-def _schemas(path: Path) -> dict[str, Any]:
-    """Return the Parquet schema of every config and split below a folder."""
-    files = sorted(path.rglob("*.parquet"))
-    if not files:
-        return {}
-    from pyarrow import ArrowInvalid, parquet
-
-    schemas = {}
-    for file in files:
-        try:
-            schema = parquet.read_schema(file)
-        except ArrowInvalid as error:
-            raise UserError(
-                f"{file}: published, but no Parquet file any more ({error}); remove the folder of its revision, and "
-                "the same command publishes it again"
-            ) from None
-        schemas[file.relative_to(path).as_posix().partition("-0")[0]] = schema.remove_metadata()
-    return schemas
-
-
-def _refuse(root: str | Path, kind: Kind, repo_id: str, revision: str, change: Change) -> None:
-    part = {"schema": 0, "content": 1, "card": 2}[change]
-    what = {"schema": "other columns", "content": "other content", "card": "another card"}[change]
-    level = ("major", "minor", "patch")[part]
-    known = {_version(name) for name in revisions(root, kind, repo_id)}
-    free = list(_version(revision))
-    while tuple(free) in known:
-        free[part:] = [free[part] + 1, *[0] * (2 - part)]
-    name = f"{revision[0] if revision[0] == 'v' else ''}{'.'.join(map(str, free))}"
-    raise UserError(
-        f"{kind} {repo_id!r} has a revision {revision} already, with {what}; a published revision never changes. "
-        f"The next free {level} version is {name}: set revision: {name}"
-    )
-
-
-def _version(revision: str) -> tuple[int, int, int]:
-    match = _REVISION.fullmatch(revision)
-    assert match is not None
-    return int(match.group(2)), int(match.group(3)), int(match.group(4))
+def digests(file: Path) -> frozenset[str]:
+    """Return a file's SHA-256 and its name in git, of which the Hub tells one or the other."""
+    whole, in_git = hashlib.sha256(), hashlib.sha1(f"blob {file.stat().st_size}\0".encode())
+    with file.open("rb") as opened:
+        while block := opened.read(1 << 20):
+            whole.update(block)
+            in_git.update(block)
+    return frozenset((whole.hexdigest(), in_git.hexdigest()))

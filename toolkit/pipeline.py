@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit import hub
 from toolkit.errors import UserError
+from toolkit.hub_revisions import base_commit, pinned_arguments
 from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
 from toolkit.reporting import check_free, check_padding, check_questions
 from toolkit.results import conclude, evaluation_sets
@@ -23,18 +25,26 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from dataset_builders.building import Engine
+    from toolkit.hub import OtherCard
     from toolkit.recipe import Recipe, Student
     from toolkit.runs import TrainedStage
 
 
-def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accept_other_card: bool = False) -> None:
+def build(
+    recipe: Recipe,
+    dry_run: bool = False,
+    engine: Engine = "local",
+    other_card: OtherCard = "refuse",
+    ask: bool = True,
+) -> None:
     """Ask the teacher for what is missing and publish the dataset.
 
     Args:
         recipe: The recipe.
         dry_run: Say what would be asked and written, and do neither.
         engine: Where the teacher is asked and mathematics judged.
-        accept_other_card: Do not mind that the revision exists with the same records and another card.
+        other_card: What to do where the revision exists with the same records and another card, as of `hub.publish`.
+        ask: Whether the teacher may be asked for what the store lacks.
 
     Raises:
         UserError: The recipe names no builder, the input is bad, or the teacher fails.
@@ -59,10 +69,14 @@ def build(recipe: Recipe, dry_run: bool = False, engine: Engine = "local", accep
         repo_id=dataset.repo_id,
         revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
-        accept_other_card=accept_other_card,
+        recipe=recipe.to_yaml("recipe", "dataset"),
+        other_card=other_card,
         engine=engine,
+        ask=ask,
     )
-    built_from(recipe).write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
+    mark = built_from(recipe)
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
     print(report.summary())
 
 
@@ -77,8 +91,8 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     """
     process = _this_process()
     if recipe.dataset.builder is not None:
-        if process.is_main_process and not _is_built(recipe):
-            build(recipe, accept_other_card=True)
+        if process.is_main_process and not is_built(recipe):
+            build(recipe, other_card="keep")
         process.wait_for_everyone()
     return list(load_split(recipe, "default", "train"))
 
@@ -97,7 +111,8 @@ def _this_process() -> PartialState:
     return PartialState(cpu=os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true"))
 
 
-def _is_built(recipe: Recipe) -> bool:
+def is_built(recipe: Recipe) -> bool:
+    """Whether the recipe's dataset lies in the local hub as these settings and this code build it."""
     from dataset_builders.building import settings_digest
 
     assert recipe.dataset.builder is not None
@@ -117,7 +132,7 @@ def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrai
 
     student = _student(recipe)
     if student.model_name_or_path:
-        tokenizer = load_tokenizer(student.model_name_or_path, student.model_arguments().get("model_revision"))
+        tokenizer = load_tokenizer(student.model_name_or_path, pinned_arguments(student).get("model_revision"))
         add_tokens(tokenizer, student.special_tokens)
     else:
         vocab_size = student.tokenizer.vocab_size if student.tokenizer else 1024
@@ -166,11 +181,13 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
         tokenizer = student_tokenizer(recipe, rows)
         if student.model_name_or_path:
             model = student_with_tokenizer(
-                student.model_name_or_path, student.model_arguments(), tokenizer, student.seed
+                student.model_name_or_path, pinned_arguments(student), tokenizer, student.seed
             )
         else:
             model = student_from_config(student.from_config or {}, tokenizer, student.seed)
-        save_atomically(run.start, model, tokenizer, {"stage": "start", "log": []})
+        save_atomically(
+            run.start, model, tokenizer, {"stage": "start", "start_commit": base_commit(student), "log": []}
+        )
     process.wait_for_everyone()
     return str(run.start)
 
@@ -254,7 +271,7 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
     from toolkit.stages import train_stage
 
     student = _student(recipe)
-    arguments = student.model_arguments()
+    arguments = pinned_arguments(student)
     if link.start != student.model_name_or_path:
         arguments.pop("model_revision", None)  # of the model the first stage starts from, not of what came of it
     say = print if PartialState().is_main_process else (lambda *_: None)
@@ -270,6 +287,21 @@ def _train_link(recipe: Recipe, name: str, link: TrainedStage, rows: Sequence[di
             + (f", {apart['records']} held out ({len(apart['dropped'])} of them left out)" if apart else "")
         )
     return facts
+
+
+def published_student(recipe: Recipe) -> Path:
+    """Return the folder of the recipe's student in the local hub, put there now where it is trained and not there yet.
+
+    Raises:
+        UserError: A student is not trained yet, is not fit to be published, or its revision is taken.
+    """
+    if recipe.publish is None or recipe.evaluation is None:
+        raise UserError("publish or evaluation: missing; a student is published with its scores")
+    folder = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
+    if not folder.exists():
+        evaluate(recipe)
+    check_free(recipe, Run(recipe, rows_digest(training_rows(recipe))))
+    return folder
 
 
 def evaluate(recipe: Recipe) -> None:

@@ -20,6 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from toolkit import bank
 from toolkit.bank.chain import Pen
 from toolkit.errors import UserError, nearest
+from toolkit.hub_revisions import commit_of, is_on_hub, load_rows
 from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
@@ -169,7 +170,7 @@ class DatasetProblems(Rows):
     Attributes:
         path: Name on the Hub, local folder, or format (`parquet`, `json`, ...) with `data_files`.
         name: Configuration of the data set.
-        revision: Tag or commit.
+        revision: Tag, branch or commit.
         data_files: Files to read, as `load_dataset` takes them.
         split_names: What the splits are called there. Where both names are the same, `split` says how to cut.
     """
@@ -185,6 +186,17 @@ class DatasetProblems(Rows):
 ProblemsConfig = Annotated[
     ProceduralProblems | JsonlProblems | DatasetProblems | ReasoningGymProblems, Field(discriminator="source")
 ]
+
+
+def source_commit(config: ProblemsConfig) -> str | None:
+    """Return the commit at which problems are read from a dataset of the Hub; None for any other source.
+
+    Raises:
+        UserError: There is no such dataset or revision.
+    """
+    if isinstance(config, DatasetProblems) and "/" in config.path and is_on_hub(config.path):
+        return commit_of("dataset", config.path, config.revision)
+    return None
 
 
 def load_problems(config: ProblemsConfig, split: str) -> list[Problem]:
@@ -349,9 +361,14 @@ def _dataset_rows(config: DatasetProblems, split_name: str) -> Iterator[Row]:
     from datasets import load_dataset
 
     try:
-        rows = load_dataset(
-            config.path, config.name, split=split_name, revision=config.revision, data_files=config.data_files
-        )
+        if source_commit(config):
+            rows = load_rows(config.path, config.revision, config.name, split_name, config.data_files)
+        else:
+            rows = load_dataset(
+                config.path, config.name, split=split_name, revision=config.revision, data_files=config.data_files
+            )
+    except UserError:
+        raise
     except Exception as error:  # `datasets` raises a dozen types of its own and of its readers for one wrong word
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise UserError(f"dataset {config.path!r} (name {config.name!r}, split {split_name!r}): {reason}") from error

@@ -95,22 +95,28 @@ class Recipe(Section):
         """The recipe's file and the overrides but those of folders: what trains it again on any machine."""
         file, *overrides = self._words
         folders = ("output_dir=", "hub_dir=")
-        return shlex.join([os.path.normpath(file), *(word for word in overrides if not word.startswith(folders))])
+        return shlex.join([_public(file), *(word for word in overrides if not word.startswith(folders))])
 
     @property
     def dataset_words(self) -> str:
-        """The recipe's file and those overrides that concern its dataset: what builds it again.
-
-        Published with the dataset, so a file outside the working directory goes by its name alone.
-        """
+        """The recipe's file and those overrides that concern its dataset: what builds it again."""
         file, *overrides = self._words
-        shown = os.path.relpath(file)
-        shown = os.path.basename(file) if shown.startswith(os.pardir) else shown
-        return shlex.join([shown, *(word for word in overrides if word.startswith("dataset."))])
+        return shlex.join([_public(file), *(word for word in overrides if word.startswith("dataset."))])
 
     def resolved(self) -> dict[str, Any]:
         """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
         return self.model_dump(mode="json")
+
+    def to_yaml(self, *sections: str) -> str:
+        """Return `resolved()` as YAML, or some sections of it; without the folders, which belong to a machine."""
+        import yaml
+
+        told = {
+            key: value
+            for key, value in self.resolved().items()
+            if key not in ("output_dir", "hub_dir") and (key in sections or not sections)
+        }
+        return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))
 
     def summary(self) -> str:
         """Return one line that says what the recipe comes to."""
@@ -129,13 +135,16 @@ class Recipe(Section):
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 (hex) of everything that can change a result: `resolved()` without the folders and without money.
+        """SHA-256 (hex) of everything that can change a result: `resolved()` without folders, money and public names.
 
-        The order of views counts (the first of two is the right one), that of other keys does not.
+        A dataset without a builder is known by its name alone, which therefore counts. The order of views counts (the
+        first of two is the right one), that of other keys does not.
         """
         prices = prices_in(getattr(self.dataset.config, "teacher", None))
-        money = {"teacher": prices, "collect": {"max_cost_usd"}}
-        left_out: Any = {"output_dir": True, "hub_dir": True, "dataset": {"config": money}}
+        dataset: dict[str, Any] = {"config": {"teacher": prices, "collect": {"max_cost_usd"}}}
+        if self.dataset.builder is not None:
+            dataset["repo_id"] = True
+        left_out: Any = {"output_dir": True, "hub_dir": True, "publish": True, "dataset": dataset}
         content = self.model_dump(mode="json", exclude=left_out)
         return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
 
@@ -221,6 +230,12 @@ def _is_set(config: Any, setting: str) -> bool:
     for part in setting.split("."):
         config = config.get(part) if isinstance(config, Mapping) else None
     return bool(config)
+
+
+def _public(file: str) -> str:
+    """Return how a card names a recipe's file: outside the working directory by its name alone."""
+    shown = os.path.relpath(file)
+    return os.path.basename(file) if shown.startswith(os.pardir) else shown
 
 
 def _views_in_order(value: Any) -> Any:

@@ -39,6 +39,7 @@ def meaning_faults(data: Mapping[str, Any], builders: Collection[str], columns: 
     views = _views_by_name(data.get("stages"))
     yield from _stages(("stages",), data.get("stages"), columns)
     yield from _decode(("decode",), data.get("decode"), views, columns)
+    yield from _publish(data)
     if data.get("evaluation") is not None and data.get("decode") is None:
         yield ("decode",), "missing: `evaluation` needs to know how answers are got, at least decode.view"
     for name, reference in _mapping(data.get("references")).items():
@@ -120,6 +121,23 @@ def _configuration(config: Mapping[str, Any]) -> Found:
         yield (*path, "model_type"), f"found {kind!r}, allowed a causal language model of transformers{hint}"
     elif model := configuration_model(kind):
         yield from shape_faults(model, config, path)
+
+
+def _publish(data: Mapping[str, Any]) -> Found:
+    """Refuse to publish an adapter of what nobody else has: a base with tokens of its own, or an earlier stage."""
+    student, stages = _mapping(data.get("student")), data.get("stages")
+    if _mapping(data.get("publish")).get("form") != "adapter" or not student:
+        return
+    own_tokens = [name for name in ("special_tokens", "eos_token", "pad_token", "chat_template") if student.get(name)]
+    if student.get("use_peft") is not True:
+        why = "student.use_peft is not set, so there is no adapter"
+    elif own_tokens:
+        why = f"student.{own_tokens[0]} makes another base of the student's, which is published nowhere"
+    elif isinstance(stages, list) and len(stages) > 1:
+        why = f"the adapter of stage {len(stages)} fits the merged student of the stage before, published nowhere"
+    else:
+        return
+    yield ("publish", "form"), f"found 'adapter', allowed 'full': {why}"
 
 
 # --- stages

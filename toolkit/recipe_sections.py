@@ -362,8 +362,10 @@ class Publish(Section):
         repo_id: `organisation/name` on the Hub, a folder in the local hub.
         revision: Version tag.
         license: Licence identifier of the Hub, for the card; a student inherits terms from its base and its data.
+        form: All weights, those of an adapter merged into their base; or the adapter alone.
     """
 
     repo_id: RepoId
     revision: Annotated[str, AfterValidator(_version)] = "v1.0.0"
     license: str | None = None
+    form: Literal["full", "adapter"] = "full"

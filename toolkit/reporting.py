@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from toolkit.scores import Row
 
 Scores = dict[str, dict[str, dict[str, Any]]]
-_RUN = "run.json"
+RUN = "run.json"
 _WRAPPED = "white-space:pre-wrap;overflow-wrap:anywhere"
 
 
@@ -34,14 +34,16 @@ def check_free(recipe: Recipe, run: Run) -> None:
     """See to it, before anything is trained, that the student can be published when it is.
 
     Raises:
-        UserError: The revision exists and came from another run; names the next free one.
+        UserError: The revision exists and came from another run, or has the student in another form; says what to set.
     """
+    from toolkit.students import ADAPTER_CONFIG
+
     if recipe.publish is None:
         return
     target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
     if not target.exists():
         return
-    made_by = json.loads((target / _RUN).read_text())["run"] if (target / _RUN).exists() else "somebody else"
+    made_by = json.loads((target / RUN).read_text())["run"] if (target / RUN).exists() else "somebody else"
     if made_by != run.folder.name:
         taken = hub.revisions(recipe.hub_dir, "model", recipe.publish.repo_id)
         major, minor, _ = (int(part) for part in taken[-1].removeprefix("v").split("."))
@@ -49,6 +51,11 @@ def check_free(recipe: Recipe, run: Run) -> None:
             f"publish.revision: {recipe.publish.repo_id} has a revision {recipe.publish.revision} already, from the "
             f"run {made_by}, and a published revision never changes; this run is {run.folder.name}. "
             f"Set publish.revision=v{major}.{minor + 1}.0 for a new version, or publish=null to publish nothing"
+        )
+    if (recipe.publish.form == "adapter") != (target / ADAPTER_CONFIG).exists():
+        raise UserError(
+            f"publish.form: found {recipe.publish.form}, but {target} holds the student in the other form, and a "
+            "published revision never changes; give this form another publish.repo_id"
         )
 
 
@@ -178,13 +185,13 @@ def check_questions(
             raise UserError(f"evaluation.sets.{set_name}: there are no problems to score on")
         for name in names:
             procedure, settings = procedure_of(recipe, name), decoding_of(recipe, name)
-            texts = [_first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
+            texts = [first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
             encoded = tokenizer(texts, add_special_tokens=settings.add_special_tokens)["input_ids"]
             # Options are compared as they stand there, nothing is written behind them.
             require_room(config, encoded, settings.max_new_tokens if procedure.turns[0].option is None else 0)
 
 
-def _first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:
+def first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:
     """Return what a student is given first for a problem; with options to compare, the longest of them behind it."""
     from toolkit.decode_procedures import Ask, converse
     from toolkit.encoding import prompt_text
@@ -215,12 +222,20 @@ def decode_of(recipe: Recipe, name: str) -> Decode:
     return decode
 
 
-def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable[[Path], None]) -> hub.Published | None:
-    """Publish a student's folder with its card; None where the recipe publishes nothing.
+def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[Path], None]) -> hub.Published | None:
+    """Publish a student's folder; None where the recipe publishes nothing.
+
+    Args:
+        recipe: The recipe.
+        run: The run that the student comes from.
+        source: The student's folder.
+        complete: Writes card and `run.json` into a copy of it, and what else goes with a student.
 
     Raises:
-        UserError: The revision is taken by another run.
+        UserError: The revision is taken by another run, or the student cannot be published in the form asked for.
     """
+    from toolkit.students import leave_adapter
+
     if recipe.publish is None:
         return None
     target = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
@@ -230,8 +245,9 @@ def publish_student(recipe: Recipe, run: Run, source: Path, write_card: Callable
 
     def write(staging: Path) -> None:
         shutil.copytree(source, staging, dirs_exist_ok=True)
-        write_card(staging)
-        (staging / _RUN).write_text(json.dumps({"run": run.folder.name, "recipe": recipe.digest}) + "\n")
+        if recipe.publish and recipe.publish.form == "adapter":
+            leave_adapter(staging, source.parent / "adapter")
+        complete(staging)
 
     return hub.publish(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision, write)
 

@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import reporting
+from toolkit.hub_revisions import base_commit
+from toolkit.installed import ENVIRONMENT
 from toolkit.problem import Problem
-from toolkit.recipe_dataset import dataset_folder, load_split
-from toolkit.student_card import DatasetFacts, SetFacts, StageFacts, StudentFacts
+from toolkit.recipe_dataset import dataset_commit, dataset_folder, load_split
+from toolkit.runs import code_digest
+from toolkit.student_card import (
+    DatasetFacts,
+    SetFacts,
+    StageFacts,
+    StudentFacts,
+    describe_hardware,
+    library_versions,
+    write_student_card,
+)
 
 if TYPE_CHECKING:
     from toolkit import hub
@@ -18,6 +32,8 @@ if TYPE_CHECKING:
     from toolkit.reporting import Scores
     from toolkit.runs import Run, TrainedStage
     from toolkit.scores import Row
+
+RECIPE = "recipe.yaml"
 
 
 def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str, SetFacts]]:
@@ -52,8 +68,48 @@ def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str,
 
 
 def _describe(source: Any) -> str:
+    from toolkit.problem_sources import source_commit
+
     told = source.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    if commit := source_commit(source):
+        told["commit"] = commit
     return f"{source.source}: " + ", ".join(f"{key} {json.dumps(value)}" for key, value in told.items())
+
+
+@dataclass(frozen=True)
+class Told:
+    """What there is to tell of a recipe's own student.
+
+    Attributes:
+        student: Its folder.
+        facts: What its card says.
+        scores: Summaries by student and set.
+        samples: Judged completions by student and set.
+        model: The student, loaded.
+        tokenizer: Its tokenizer.
+    """
+
+    student: Path
+    facts: StudentFacts
+    scores: Scores
+    samples: Mapping[str, Mapping[str, Sequence[Row]]]
+    model: Any
+    tokenizer: Any
+
+
+def tell(recipe: Recipe, run: Run, students: Mapping[str, Sequence[TrainedStage]], start: str) -> Told:
+    """Score the students, as far as that has not been done, and put together what is told of the last one.
+
+    Raises:
+        UserError: A set cannot be loaded.
+    """
+    own = list(students)[-1]
+    student = students[own][-1].student
+    problems, origins = evaluation_sets(recipe)
+    scores, samples = score(recipe, run, students, start, problems)
+    model, tokenizer = _load(student)
+    facts = student_facts(recipe, run, students[own], scores, own, origins, samples, model)
+    return Told(student, facts, scores, samples, model, tokenizer)
 
 
 def conclude(
@@ -78,7 +134,6 @@ def conclude(
     from toolkit.explain import as_html, shown_views
     from toolkit.readiness import check_student
     from toolkit.scores import format_scores_table
-    from toolkit.student_card import write_student_card
 
     own = list(students)[-1]
     student = students[own][-1].student
@@ -86,28 +141,21 @@ def conclude(
         print(f"student: {student}\nnothing is scored or published: the recipe has no section `evaluation`")
         return
     assert recipe.student is not None
-    problems, origins = evaluation_sets(recipe)
-    scores, samples = score(recipe, run, students, start, problems)
-    model, tokenizer = _load(student)
-    facts = student_facts(recipe, students[own], scores, own, origins, samples, run.rows, model)
+    told = tell(recipe, run, students, start)
     plain = recipe.student.prompt_format == "plain"
     decode = reporting.decode_of(recipe, own)
     notes = check_student(
-        model, tokenizer, facts.prompt, max_new_tokens=decode.max_new_tokens, add_special_tokens=plain
+        told.model, told.tokenizer, told.facts.prompt, max_new_tokens=decode.max_new_tokens, add_special_tokens=plain
     )
     pictures = run.folder / "pictures"
     pictures.mkdir(exist_ok=True)
-    write_student_card(pictures, facts)
-
-    def write_card(folder: Path) -> None:
-        write_student_card(folder, facts)
-
-    published = reporting.publish_student(recipe, run, student, write_card)
-    table = format_scores_table(scores)
-    shown = list(shown_views(tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
+    write_student_card(pictures, told.facts)
+    published = reporting.publish_student(recipe, run, student, partial(complete, recipe, run, told))
+    table = format_scores_table(told.scores)
+    shown = list(shown_views(told.tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
-    report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(samples))
+    report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(told.samples))
     (run.folder / "report.html").write_text(report, encoding="utf-8")
     for note in notes:
         print(f"note: {note}")
@@ -124,7 +172,7 @@ def score(
 ) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
     """Score students into a run's folder, beside the recipe; arguments and result as of `reporting.score_students`."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / "recipe.yaml").write_text(_yaml(recipe), encoding="utf-8")
+    (run.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     return reporting.score_students(recipe, run, students, start, problems)
 
 
@@ -138,22 +186,20 @@ def _load(student: Path) -> tuple[Any, Any]:
 
 def student_facts(
     recipe: Recipe,
+    run: Run,
     chain: Sequence[TrainedStage],
     scores: Scores,
     own: str,
     origins: Mapping[str, SetFacts],
     samples: Mapping[str, Mapping[str, Sequence[Row]]],
-    rows_digest: str,
     model: Any,
 ) -> StudentFacts:
     """Put together what a student's card tells, from what its run has written."""
-    from toolkit.student_card import describe_hardware, library_versions
-
     assert recipe.student is not None
     outcomes = [json.loads((link.student / "stage.json").read_text()) for link in chain]
     shown = next(iter(samples[own].values()))[0]
     first = shown["turns"][0] if shown["turns"] else shown
-    settings = recipe.dataset.config
+    settings, base = recipe.dataset.config, recipe.student.model_name_or_path
     teachers = settings.teachers if settings else ()
     publish = recipe.publish
     return StudentFacts(
@@ -161,18 +207,18 @@ def student_facts(
         revision=publish.revision if publish else "unpublished",
         architecture=type(model).__name__,
         parameters=model.num_parameters(),
-        base_model=recipe.student.model_name_or_path,
-        base_revision=recipe.student.model_arguments().get("model_revision"),
+        base_model=base and (Path(base).name if Path(base).exists() else base),
+        base_commit=base_commit(recipe.student),
         license=publish.license if publish else None,
         recipe=recipe.recipe.model_dump(),
-        recipe_yaml=_yaml(recipe),
         command=f"accelerate launch toolkit/train.py {recipe.public_words}",
         dataset=DatasetFacts(
             recipe.dataset.repo_id,
             recipe.dataset.revision,
-            rows_digest,
+            run.rows,
             " and ".join(dict.fromkeys(teacher.kind for teacher in teachers)),
             ", ".join(model for teacher in teachers if (model := getattr(teacher, "model", None))),
+            dataset_commit(recipe),
         ),
         stages=[
             StageFacts(
@@ -194,16 +240,31 @@ def student_facts(
         completion=first["completion"],
         add_special_tokens=recipe.student.prompt_format == "plain",
         hardware=describe_hardware(outcomes[-1]["device"]),
-        versions=library_versions(),
+        versions=library_versions((chain[-1].student / ENVIRONMENT).read_text()),
     )
 
 
-def _yaml(recipe: Recipe) -> str:
-    import yaml
-
-    # Without the folders: they belong to a machine, not to the method.
-    content = {key: value for key, value in recipe.resolved().items() if key not in ("output_dir", "hub_dir")}
-    return str(yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
+def complete(recipe: Recipe, run: Run, told: Told, folder: Path) -> None:
+    """Write into a student's folder what is published with it: card, recipe, libraries, logs and origins."""
+    facts = told.facts
+    write_student_card(folder, facts)
+    (folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    shutil.copyfile(told.student / ENVIRONMENT, folder / ENVIRONMENT)
+    (folder / "training").mkdir(exist_ok=True)
+    for stage in facts.stages:
+        log = "".join(json.dumps(entry, sort_keys=True) + "\n" for entry in stage.outcome["log"])
+        (folder / "training" / f"{stage.name}.jsonl").write_text(log, encoding="utf-8")
+    (folder / "stage.json").unlink(missing_ok=True)  # of the last stage alone; run.json has those of all
+    made_from = {
+        "run": run.folder.name,
+        "recipe": recipe.digest,
+        "rows": run.rows,
+        "code": code_digest(),
+        "base_commit": facts.base_commit,
+        "dataset_commit": facts.dataset.commit,
+        "stages": [{key: stage.outcome[key] for key in stage.outcome if key != "log"} for stage in facts.stages],
+    }
+    (folder / reporting.RUN).write_text(json.dumps(made_from, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _where(recipe: Recipe, run: Run, student: Path, published: hub.Published | None) -> str:

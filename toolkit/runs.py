@@ -20,6 +20,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.hub_revisions import base_commit, pinned_arguments
+
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe, Stage
     from toolkit.recipe_sections import Student
@@ -113,7 +115,9 @@ class Run:
     @property
     def folder(self) -> Path:
         """Folder of this run's scores, samples and report."""
-        return self.root / digest_of(self.recipe.digest, self.rows)[:12]
+        student = self.recipe.student
+        commit = base_commit(student) if student else None
+        return self.root / digest_of(self.recipe.digest, self.rows, *([commit] if commit else []))[:12]
 
     @property
     def makes_its_start(self) -> bool:
@@ -129,7 +133,7 @@ class Run:
         tokenizer = student.tokenizer.vocab_size if student.tokenizer else None
         made_of: list[Any] = [student.from_config, tokenizer, *_own_tokens(student), student.seed]
         if student.model_name_or_path:
-            made_of += [student.model_name_or_path, student.model_arguments()]
+            made_of += [student.model_name_or_path, pinned_arguments(student)]
         elif self.recipe.dataset.builder is None:  # the tokenizer is trained on what the views show
             shown = {"prompt", "target", "select", "each", "before"}
             made_of += [
@@ -145,7 +149,7 @@ class Run:
         """Return where each of some stages lies, trained one after the other from the recipe's student."""
         student = self.recipe.student
         assert student is not None
-        arguments = student.model_arguments()
+        arguments = pinned_arguments(student)
         start = str(self.start) if self.makes_its_start else str(student.model_name_or_path)
         identity = digest_of(
             self.start.name if self.makes_its_start else start,

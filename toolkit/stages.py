@@ -157,6 +157,7 @@ def train_stage(
     facts = {
         "stage": stage.name,
         "start": _name_of(start),
+        "start_commit": None if Path(start).exists() else model_fields.get("model_revision"),
         "seconds": round(time.monotonic() - began, 1),
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,

@@ -9,11 +9,11 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from toolkit.cards import document, render
+from toolkit.installed import OWN, versions
 from toolkit.scores import format_scores_table
 
 CARD = "README.md"
@@ -28,11 +28,12 @@ class DatasetFacts:
 
     Attributes:
         repo_id: Dataset's name.
-        revision: Its version or, better, full commit.
+        revision: Its version, or a full commit.
         digest: Of the records that were trained on.
         teacher: Who wrote the chains: `procedural`, `openai`, `recorded`, or several as `openai and recorded`; empty
             where nobody was asked for them.
         teacher_model: Model that was asked, or all of them.
+        commit: Full commit on the Hub; None for a dataset that is not known to be there.
     """
 
     repo_id: str
@@ -40,6 +41,7 @@ class DatasetFacts:
     digest: str
     teacher: str
     teacher_model: str = ""
+    commit: str | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,10 @@ class StudentFacts:
         revision: Version that it is published as.
         architecture: Model class, e.g. `LlamaForCausalLM`.
         parameters: Number of parameters.
-        base_model: Model of the Hub that training started from; None for random weights.
-        base_revision: Its revision.
+        base_model: Model that training started from: its name on the Hub, or its folder's; None for random weights.
+        base_commit: Full commit that it was loaded at; None for a model that is not from the Hub.
         license: Licence identifier of the Hub; None where the recipe states none.
         recipe: `name`, `version`, `paper` (arXiv id or None), `title` (or None).
-        recipe_yaml: The resolved recipe.
         command: What reproduces the student.
         dataset: What it was trained on.
         stages: In order.
@@ -114,10 +115,9 @@ class StudentFacts:
     architecture: str
     parameters: int
     base_model: str | None
-    base_revision: str | None
+    base_commit: str | None
     license: str | None
     recipe: Mapping[str, Any]
-    recipe_yaml: str
     command: str
     dataset: DatasetFacts
     stages: Sequence[StageFacts]
@@ -154,6 +154,8 @@ def write_student_card(folder: Path, facts: StudentFacts) -> list[Path]:
 
 def build_student_card(facts: StudentFacts) -> str:
     """The card's text: front matter as the Hub reads it, with the scores as a `model-index`, above the README."""
+    from huggingface_hub import constants
+
     own = facts.scores[facts.own]
     body = render(
         "student.md.jinja",
@@ -172,8 +174,24 @@ def build_student_card(facts: StudentFacts) -> str:
         procedural=facts.dataset.teacher == "procedural",
         loss_plot=LOSS_PLOT if _logs(facts) else None,
         accuracy_plot=ACCURACY_PLOT,
+        endpoint=constants.ENDPOINT,
+        links=links(facts.dataset.repo_id, facts.dataset.revision, facts.dataset.commit),
     )
     return document(_metadata(facts), body)
+
+
+def links(repo_id: str, revision: str, commit: str | None) -> str:
+    """The card's block that says where the student's dataset lies; made again when the dataset has come to the Hub.
+
+    Args:
+        repo_id: The dataset's name.
+        revision: Version, or full commit.
+        commit: Full commit of that version on the Hub; None where it is not known to be there.
+    """
+    from huggingface_hub import constants
+
+    url = f"{constants.ENDPOINT}/datasets/{repo_id}"
+    return render("links.md.jinja", repo_id=repo_id, revision=revision, commit=commit, url=url)
 
 
 def eval_results(facts: StudentFacts) -> str:
@@ -198,9 +216,10 @@ def eval_results(facts: StudentFacts) -> str:
     return yaml_dump(eval_result_entries_to_yaml(entries), sort_keys=False) if entries else ""
 
 
-def library_versions() -> dict[str, str]:
-    """Versions of the libraries that a student's weights and scores come from."""
-    return {name: version(name) for name in ("cot-distillery", *_LIBRARIES)}
+def library_versions(environment: str) -> dict[str, str]:
+    """Those of a lock's versions (`toolkit.installed`) that a student's weights and scores owe most to."""
+    known = versions(environment)
+    return {name: known[name] for name in (OWN, *_LIBRARIES)}
 
 
 def describe_hardware(device: str) -> str:
@@ -220,7 +239,8 @@ def _metadata(facts: StudentFacts) -> dict[str, Any]:
         license=facts.license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        base_model=facts.base_model,
+        # A folder is no model of the Hub, whose page of the student would link to nothing.
+        base_model=facts.base_model if facts.base_commit else None,
         datasets=[facts.dataset.repo_id],
         metrics=["accuracy"],
         tags=["chain-of-thought", "reasoning", "distillation", "cot-distillery", facts.recipe["name"]],

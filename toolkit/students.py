@@ -12,10 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.installed import ENVIRONMENT, lock
 from toolkit.vocabulary import END, PAD, train_vocabulary
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 def train_tokenizer(
@@ -199,7 +203,10 @@ def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
 def save_atomically(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any]
 ) -> None:
-    """Write a student's folder; it is there whole, with its facts in `stage.json`, or not at all."""
+    """Write a student's folder; it is there whole, or not at all.
+
+    With it go its facts in `stage.json`, and the libraries that it comes from: they may be others when it is published.
+    """
     import shutil
 
     staging = folder.with_name(folder.name + ".partial")
@@ -207,8 +214,24 @@ def save_atomically(
     model.save_pretrained(staging)
     tokenizer.save_pretrained(staging)
     (staging / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    (staging / ENVIRONMENT).write_text(lock())
     shutil.rmtree(folder, ignore_errors=True)
     staging.rename(folder)
+
+
+def leave_adapter(folder: Path, adapter: Path) -> None:
+    """Put an adapter in the place of the weights that it was merged into; tokenizer and generation settings stay.
+
+    Args:
+        folder: A student's, as of `save_atomically`.
+        adapter: The adapter that it was trained as.
+    """
+    for path in [*folder.glob("model*.safetensors*"), folder / "config.json"]:
+        path.unlink()
+    (folder / _ADAPTER_WEIGHTS).write_bytes((adapter / _ADAPTER_WEIGHTS).read_bytes())
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    config["revision"] = json.loads((folder / "stage.json").read_text())["start_commit"]
+    (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def merge_adapter(base: str, adapter: Path, model_fields: Mapping[str, Any]) -> PreTrainedModel:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from datasets import Version
 
 from dataset_builders import BUILDERS, load_builder
 from dataset_builders.asking import sorted_out
@@ -41,3 +42,13 @@ def test_dual_records_offer_both_chains_to_views() -> None:
 def test_two_records_of_one_name_are_an_error() -> None:
     with pytest.raises(UserError, match="two records are called 'a'"):
         sorted_out([{"id": "a", "reason": None}, {"id": "b", "reason": None}, {"id": "a", "reason": "wrong"}], [])
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_the_newest_change_of_a_builder_is_that_of_its_version(name: str) -> None:
+    builder = load_builder(name)
+
+    versions = [Version(version) for version in builder.CHANGES]
+    assert versions[0] == builder.VERSION
+    assert versions == sorted(versions, reverse=True)
+    assert all(builder.CHANGES.values())

@@ -15,6 +15,7 @@ from dataset_builders.asking import Outcome
 from dataset_builders.building import BuildReport, build_dataset
 from dataset_builders.columns import leaves
 from toolkit import bank
+from toolkit.cards import shown_files
 from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request
@@ -25,7 +26,9 @@ PROCEDURAL = {
 }
 
 
-def build(folder: Path, revision: str = "v1.0.0", builder: str = "dual_cots", **config: Any) -> BuildReport:
+def build(
+    folder: Path, revision: str = "v1.0.0", builder: str = "dual_cots", recipe: str = "", **config: Any
+) -> BuildReport:
     settings = load_builder(builder).SETTINGS.model_validate({**PROCEDURAL, **config})
     return build_dataset(
         builder,
@@ -35,6 +38,7 @@ def build(folder: Path, revision: str = "v1.0.0", builder: str = "dual_cots", **
         repo_id="org/numbers",
         revision=revision,
         command="distill build recipe.yaml",
+        recipe=recipe,
         cache_dir=folder / "cache",
         show_progress=False,
     )
@@ -268,6 +272,57 @@ def test_the_card_names_command_terms_and_the_embedded_teacher(tmp_path: Path) -
 
     for part in ("distill build recipe.yaml", "`mit`", "Ask | <me>.", "# Sums", "embedded, procedural teacher"):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("builder", "pictures"),
+    [("dual_cots", {"yields.png", "lengths.png", "key_shares.png"}), ("teacher_cots", {"yields.png", "lengths.png"})],
+)
+def test_the_pictures_of_a_card_are_beside_it(tmp_path: Path, builder: str, pictures: set[str]) -> None:
+    report = build(tmp_path, builder=builder)
+
+    assert shown_files(read_card(report)) == pictures
+    for name in pictures:
+        assert (report.published.folder / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_people_have_put_into_a_card_goes_with_the_next_version(tmp_path: Path) -> None:
+    first = build(tmp_path).published.folder
+    (first / "ours.jpg").write_bytes(b"a photograph")
+    (first / "README.md").write_text((first / "README.md").read_text() + "\n![ours](ours.jpg)\n")
+
+    again = build(tmp_path)
+    second = build(tmp_path, "v1.1.0", problems={**PROCEDURAL["problems"], "n": 40}).published.folder
+
+    assert not again.published.is_new
+    assert (second / "ours.jpg").read_bytes() == b"a photograph"
+    assert "![ours](ours.jpg)" in (second / "README.md").read_text()
+
+
+def test_the_card_names_the_recipe_that_lies_beside_it(tmp_path: Path) -> None:
+    recipe = "recipe:\n  name: sums\n  version: 3\n  paper: null\n"
+    folder = build(tmp_path, recipe=recipe).published.folder
+
+    assert "version 3 of the recipe `sums`" in (folder / "README.md").read_text()
+    assert (folder / "recipe.yaml").read_text() == recipe
+
+
+def test_another_recipe_for_the_same_dataset_finds_it_published(tmp_path: Path) -> None:
+    first = build(tmp_path, recipe="recipe:\n  name: sums\n  version: 3\n  paper: null\n")
+    second = build(tmp_path, recipe="recipe:\n  name: other\n  version: 1\n  paper: null\n")
+
+    assert not second.published.is_new
+    assert digests(second) == digests(first)
+
+
+def test_the_card_tells_what_the_builder_s_versions_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    builder = load_builder("dual_cots")
+    monkeypatch.setattr(builder, "VERSION", datasets.Version("1.1.0"))
+    monkeypatch.setattr(builder, "CHANGES", {"1.1.0": "Fewer rows.", "1.0.0": "The first version."})
+
+    card = read_card(build(tmp_path))
+
+    assert "this dataset was built by 1.1.0.\n\n- 1.1.0: Fewer rows.\n- 1.0.0: The first version.\n" in card
 
 
 def test_the_card_names_no_path_of_this_machine(built: BuildReport, card: str) -> None:

@@ -7,6 +7,7 @@ import re
 import statistics
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from pyarrow import parquet
 from tests.tiny_recipe import EDIT, distill, environment, written
 from toolkit import evaluation, pipeline, stages
 from toolkit.answers import matches
-from toolkit.cli import open_recipe
+from toolkit.cli import main, open_recipe
 from toolkit.errors import UserError
 
 STUDENTS = ["untrained", "answer_only", "imitate", "key_steps"]
@@ -224,3 +225,52 @@ def test_another_dataset_under_a_published_revision_is_refused_with_the_next_fre
 def test_the_published_dataset_is_used_again_after_a_refusal(ran: Ran) -> None:
     rows = pipeline.training_rows(ran.recipe())
     assert len(rows) > 50
+
+
+# --- what is published with a student
+
+
+def test_a_published_student_says_all_that_it_comes_from(ran: Ran) -> None:
+    facts = json.loads((ran.student / "run.json").read_text())
+    assert [stage["stage"] for stage in facts["stages"]] == ["imitate", "key_steps"]
+    assert facts["recipe"] == ran.recipe().digest == open_recipe(str(ran.student / "recipe.yaml")).digest
+    for stage in facts["stages"]:
+        log = [json.loads(line) for line in (ran.student / "training" / f"{stage['stage']}.jsonl").open()]
+        trained = ran.folder.glob(f"outputs/tiny/stages/{stage['stage']}-*/student/stage.json")
+        assert {**stage, "log": log} in [json.loads(file.read_text()) for file in trained]
+    pinned = (ran.student / "environment.txt").read_text()
+    assert f"\ntransformers=={metadata.version('transformers')}\n" in pinned
+    assert not (ran.student / "stage.json").exists()
+
+
+def test_a_student_published_again_by_the_same_run_is_the_same_files(ran: Ran, tmp_path: Path) -> None:
+    first = ran.student.rename(tmp_path / "first")
+    pipeline.evaluate(ran.recipe())
+    files = [{path.relative_to(root) for path in root.rglob("*") if path.is_file()} for root in (first, ran.student)]
+    assert files[0] == files[1]
+    for name in files[0]:
+        assert (first / name).read_bytes() == (ran.student / name).read_bytes(), name
+
+
+def test_cards_are_rendered_as_they_were_published(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(stages, "make_trainer", None)
+    monkeypatch.setattr(evaluation, "generate_batches", None)
+    assert main(["card", str(ran.file), "--output", str(tmp_path)]) == 0
+    assert f"student   {tmp_path / 'student' / 'README.md'}" in capsys.readouterr().out
+    dataset = ran.folder / "hub" / "datasets" / "tiny-cots" / "v1.0.0"
+    for folder, published in ((tmp_path / "student", ran.student), (tmp_path / "dataset", dataset)):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert {"README.md", "recipe.yaml", "environment.txt"} < {path.name for path in files}
+        for path in files:
+            assert path.read_bytes() == (published / path.relative_to(folder)).read_bytes(), path
+
+
+def test_a_student_is_made_again_bit_for_bit(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["reproduce", "tiny-student", "--hub-dir", str(ran.folder / "hub"), "--run"]) == 0
+    told = capsys.readouterr().out
+    assert "weights   the same, all 21 tensors\nscores    the same, all 4\n" in told

@@ -5,7 +5,7 @@ import pytest
 import yaml
 from huggingface_hub import DatasetCard
 
-from toolkit.cards import document, merge, render
+from toolkit.cards import document, merge, render, shown_files, with_block
 from toolkit.errors import UserError
 
 
@@ -73,3 +73,18 @@ def test_backslashes_and_braces_in_generated_text_survive_merging() -> None:
 def test_front_matter_that_is_no_mapping_is_refused() -> None:
     with pytest.raises(UserError, match="front matter"):
         merge("---\n- a\n---\n", card("x"))
+
+
+def test_pictures_beside_a_card_are_told_from_those_elsewhere() -> None:
+    text = "![a](own.png) ![b](<with/folder.jpg>) <img width=3 src='tag.svg'> [link](no.png) ![c](https://x.org/y.png)"
+    assert shown_files(text + " ![d](/etc/passwd) ![e](../up.png) ![f](data:image/png;base64,AA==)") == {
+        "own.png",
+        "with/folder.jpg",
+        "tag.svg",
+    }
+
+
+def test_one_block_is_replaced_and_the_others_stay() -> None:
+    old = card(f"Mine.\n{block('a', '1')}Between.\n{block('b', '2')}")
+    assert with_block(old, block("b", r"new \1")) == old.replace("2", r"new \1")
+    assert with_block(old, block("c", "none")) == old

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -121,6 +124,49 @@ def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
 
     assert hub.revisions(tmp_path, "model", "student") == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_full_disk_leaves_nothing_behind_and_is_told(tmp_path: Path, wrapped: bool) -> None:
+    def write(folder: Path) -> None:
+        (folder / "half").write_text("x")
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise shutil.Error([("from", "to", str(full))]) if wrapped else full
+
+    with pytest.raises(UserError, match=r"v1.0.0: no space is left on its disk; nothing of the revision was kept"):
+        hub.publish(tmp_path, "model", "student", "v1.0.0", write)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+    assert hub.publish(tmp_path, "model", "student", "v1.0.0", lambda folder: None).is_new
+
+
+def test_a_version_that_rises_less_than_its_content_changed_is_refused(tmp_path: Path) -> None:
+    publish(tmp_path, "v1.0.0", 1)
+
+    with pytest.raises(UserError, match=r"v1.0.1 is a patch version after v1.0.0, but default.* the next major"):
+        publish(tmp_path, "v1.0.1", 1, 2)
+    with pytest.raises(UserError, match=r"v1.1.0 is a minor version after v1.0.0, but column n of .* is gone"):
+        publish(tmp_path, "v1.1.0", 1, column="m")
+
+    assert hub.revisions(tmp_path, "dataset", "org/numbers") == ["v1.0.0"]
+    assert publish(tmp_path, "v1.0.1", 1, card=CARD.replace("text", "other text")).is_new
+
+
+@pytest.mark.parametrize(("other_card", "told"), [("keep", "text"), ("take", "other text")])
+def test_another_card_may_be_kept_out_or_taken(tmp_path: Path, other_card: hub.OtherCard, told: str) -> None:
+    folder = publish(tmp_path, "v1.0.0", 1).folder
+    (folder / "README.md").write_text((folder / "README.md").read_text() + "\nMy note.\n")
+    (folder / "old.png").write_bytes(b"a picture")
+
+    card = CARD.replace("text", "other text")
+    hub.publish_dataset(tmp_path, "org/numbers", "v1.0.0", rows(1), card, other_card=other_card)
+
+    written = (folder / "README.md").read_text()
+    assert f"-->\n{told}\n<!--" in written
+    assert "My note." in written
+    assert (folder / "old.png").exists() == (other_card == "keep")
+    with pytest.raises(UserError, match="has other content"):
+        hub.publish_dataset(tmp_path, "org/numbers", "v1.0.0", rows(2), card, other_card=other_card)
 
 
 def test_of_several_that_publish_the_same_at_once_one_writes(tmp_path: Path) -> None:

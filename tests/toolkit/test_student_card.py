@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import constants
 
 from toolkit.plots import loss_terms, plot_losses
 from toolkit.student_card import (
@@ -17,6 +18,7 @@ from toolkit.student_card import (
     build_student_card,
     describe_hardware,
     eval_results,
+    links,
     write_student_card,
 )
 
@@ -102,7 +104,7 @@ def facts(**changed: Any) -> StudentFacts:
             architecture="LlamaForCausalLM",
             parameters=885888,
             base_model=None,
-            base_revision=None,
+            base_commit=None,
             license="apache-2.0",
             recipe={
                 "name": "edit",
@@ -110,7 +112,6 @@ def facts(**changed: Any) -> StudentFacts:
                 "paper": "2405.19737",
                 "title": "EDIT: key reasoning steps from dual chains of thought",
             },
-            recipe_yaml="recipe:\n  name: edit\n  version: 1\nstudent:\n  from_config: {model_type: llama}\n",
             command="accelerate launch toolkit/train.py recipes/edit.yaml",
             dataset=DatasetFacts("dual-cots-procedural", "v1.0.0", "9f" * 32, "procedural", "procedural-v1"),
             stages=[first, dataclasses.replace(second, reduction={"by": "example", "over": "all"})],
@@ -146,7 +147,7 @@ def loaded(card: str, folder: Path) -> Any:
 
 
 def test_the_hub_client_reads_the_front_matter(tmp_path: Path) -> None:
-    data = loaded(build_student_card(facts(base_model="Qwen/Qwen3-0.6B")), tmp_path).data
+    data = loaded(build_student_card(facts(base_model="Qwen/Qwen3-0.6B", base_commit="c1" * 20)), tmp_path).data
     assert data.base_model == "Qwen/Qwen3-0.6B"
     assert data.datasets == ["dual-cots-procedural"]
     assert (data.library_name, data.pipeline_tag, data.license) == ("transformers", "text-generation", "apache-2.0")
@@ -191,6 +192,29 @@ def test_a_student_from_random_weights_claims_no_base_model(tmp_path: Path) -> N
     card = build_student_card(facts())
     assert "trained from random weights" in card
     assert loaded(card, tmp_path).data.base_model is None
+
+
+def test_a_base_model_is_linked_at_the_commit_that_was_loaded(tmp_path: Path) -> None:
+    card = build_student_card(facts(base_model="Qwen/Qwen3-0.6B", base_commit="c1" * 20))
+    assert f"[Qwen/Qwen3-0.6B]({constants.ENDPOINT}/Qwen/Qwen3-0.6B/tree/{'c1' * 20})" in card
+    of_a_folder = build_student_card(facts(base_model="my-model"))
+    assert "trained from the model `my-model`" in of_a_folder
+    assert loaded(of_a_folder, tmp_path).data.base_model is None
+
+
+def test_the_dataset_is_linked_at_its_commit_once_that_is_known() -> None:
+    from toolkit.cards import with_block
+
+    card = build_student_card(facts())
+    assert "/datasets/" not in card
+    commit = "ab" * 20
+    linked = with_block(card, links("org/dual-cots", "v1.0.0", commit))
+    data = DatasetFacts("org/dual-cots", "v1.0.0", "9f" * 32, "procedural", commit=commit)
+    made_so = build_student_card(facts(dataset=data))
+    for text in (linked, made_so):
+        assert f"{constants.ENDPOINT}/datasets/org/dual-cots/tree/v1.0.0)" in text
+        assert f"{constants.ENDPOINT}/datasets/org/dual-cots/tree/{commit})" in text
+    assert with_block(linked, links("dual-cots-procedural", "v1.0.0", None)) == card
 
 
 def test_a_procedural_teacher_is_told_apart() -> None:
@@ -339,7 +363,7 @@ def test_the_loss_on_held_out_records_is_drawn_beside_that_of_training(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     figures: list[Any] = []
-    monkeypatch.setattr("toolkit.plots._save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda figure, *_, **__: figures.append(figure))
     plot_losses({"imitate": with_held_out("imitate").stages[0].outcome["log"]}, tmp_path / "loss.png")
     (panel,) = figures[0].subfigs[0].axes
     _, held_out = panel.get_lines()

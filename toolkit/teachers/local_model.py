@@ -18,6 +18,7 @@ from pydantic import Field
 from toolkit.contrastive_decoding import decode_contrastively
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
 from toolkit.errors import UserError
+from toolkit.hub_revisions import commit_of, is_on_hub
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import measure_logprobs
 from toolkit.teachers.openai_compatible import split_thinking
@@ -235,12 +236,11 @@ class LocalModelTeacher:
                 accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
                 device = str(accelerator or "cpu")
             try:
-                tokenizer = AutoTokenizer.from_pretrained(config.model, revision=config.revision)
-                model: Any = AutoModelForCausalLM.from_pretrained(
-                    config.model, revision=config.revision, dtype=config.dtype
-                )
+                revision = commit_of("model", config.model, config.revision) if is_on_hub(config.model) else None
+                tokenizer = AutoTokenizer.from_pretrained(config.model, revision=revision)
+                model: Any = AutoModelForCausalLM.from_pretrained(config.model, revision=revision, dtype=config.dtype)
                 self._loaded = model.to(device).eval(), tokenizer
-            except (OSError, ValueError, RuntimeError, AssertionError) as error:
+            except (OSError, ValueError, RuntimeError, AssertionError, UserError) as error:
                 reason = f"`teacher.model` {self.model!r} cannot be loaded: {error}"
                 if config.recipe and not Path(config.model).exists():
                     reason = (

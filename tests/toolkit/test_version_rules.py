@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.records import saved_student
+from toolkit import hub
+from toolkit.errors import UserError
+from toolkit.version_rules import Change, Content, Level, change, check_rise, interface, refuse, version
+
+datasets.disable_progress_bars()
+CARD = "# Title\n"
+
+
+def dataset(root: Path, card: str = CARD, **columns: list[Any]) -> Content:
+    (root / "default").mkdir(parents=True)
+    datasets.Dataset.from_dict(columns).to_parquet(root / "default" / "train-00000-of-00001.parquet")
+    (root / "README.md").write_text(card)
+    return hub.content(root)
+
+
+OLD: dict[str, list[Any]] = {"question": ["a", "b"], "chain": [{"text": "x", "spans": [{"start": 1}]}] * 2}
+NESTED = [{"text": "x", "spans": [{"start": 1, "end": 2}]}] * 2
+
+
+@pytest.mark.parametrize(
+    ("columns", "level", "what"),
+    [
+        ({"chain": OLD["chain"]}, "major", "column question of default/train is gone"),
+        ({**OLD, "question": [1, 2]}, "major", "column question of default/train is int64 and was string"),
+        ({**OLD, "chain": [{"text": "x"}] * 2}, "major", "column chain.spans[].start of default/train is gone"),
+        ({**OLD, "extra": [1, 2]}, "minor", "column extra of default/train is new"),
+        ({**OLD, "chain": NESTED}, "minor", "column chain.spans[].end of default/train is new"),
+        ({**OLD, "question": ["a", "c"]}, "minor", "default/train-00000-of-00001.parquet has other content"),
+    ],
+)
+def test_what_a_change_of_a_dataset_asks_for(
+    tmp_path: Path, columns: dict[str, list[Any]], level: Level, what: str
+) -> None:
+    before, after = dataset(tmp_path / "old", **OLD), dataset(tmp_path / "new", **columns)
+    assert change(before, after) == Change(level, what)
+
+
+@pytest.mark.parametrize(
+    ("file", "is_told"),
+    [
+        (".eval_results/edit.yaml", True),
+        ("training/imitate.jsonl", True),
+        ("lengths.png", False),
+        ("recipe.yaml", False),
+        ("environment.txt", False),
+    ],
+)
+def test_what_goes_with_a_card_is_a_patch_at_most(tmp_path: Path, file: str, is_told: bool) -> None:
+    before = dataset(tmp_path / "old", **OLD)
+    dataset(tmp_path / "new", **OLD)
+    (tmp_path / "new" / file).parent.mkdir(exist_ok=True)
+    (tmp_path / "new" / file).write_text("x")
+    expected = Change("patch", f"{file} is another one") if is_told else None
+    assert change(before, hub.content(tmp_path / "new")) == expected
+
+
+@pytest.mark.parametrize(
+    ("card", "expected"),
+    [
+        (CARD, None),
+        (CARD + "<!-- generated:rebuild -->\nanywhere\n<!-- /generated:rebuild -->", None),
+        (CARD + "<!-- generated:links -->\na commit\n<!-- /generated:links -->", None),
+        ("# Another title\n", Change("patch", "the card is another one")),
+    ],
+)
+def test_how_it_was_made_and_where_else_it_lies_is_no_change(
+    tmp_path: Path, card: str, expected: Change | None
+) -> None:
+    assert change(dataset(tmp_path / "old", **OLD), dataset(tmp_path / "new", card, **OLD)) == expected
+
+
+def test_what_a_change_of_a_student_asks_for(tmp_path: Path) -> None:
+    folder = Path(saved_student(tmp_path / "student"))
+    before = hub.content(folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1] + b"\x01")
+    assert change(before, hub.content(folder)) == Change("minor", "model.safetensors has other content")
+
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"transformers_version": "6", "dtype": "bfloat16"}))
+    assert change(before, hub.content(folder)) == Change("minor", "config.json has other content")
+
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 9}))
+    found = change(before, hub.content(folder))
+    assert found == Change("major", f"config.json: num_hidden_layers is 9 and was {config['num_hidden_layers']}")
+
+
+def test_another_vocabulary_is_another_major_version() -> None:
+    def read(vocab: dict[str, int], **more: Any) -> dict[str, str]:
+        text = json.dumps({"model": {"vocab": vocab, "merges": []}, "added_tokens": [], **more})
+        return interface(["tokenizer.json"], lambda name: io.BytesIO(text.encode()))
+
+    one = Content({}, read({"a": 0, "b": 1}), "")
+    other = Content({}, read({"a": 0, "c": 1}), "")
+    cut_shorter = Content({}, read({"a": 0, "b": 1}, truncation={"max_length": 9}), "")
+
+    found = change(one, other)
+    assert found is not None
+    assert (found.level, found.what.partition(" is ")[0]) == ("major", "the vocabulary")
+    assert change(one, cut_shorter) is None
+
+
+@pytest.mark.parametrize(
+    ("level", "revision", "known", "allowed"),
+    [
+        ("patch", "v1.0.1", ["v1.0.0"], None),
+        ("minor", "v1.1.0", ["v1.0.0"], None),
+        ("minor", "v2.0.0", ["v1.0.0"], None),
+        ("major", "v1.0.0", [], None),
+        ("major", "v1.0.0", ["v1.1.0"], None),
+        ("minor", "v1.0.1", ["v1.0.0"], ["v1.1.0", "v2.0.0"]),
+        ("minor", "v1.0.2", ["v1.0.1", "v1.1.0", "v2.0.0"], ["v1.2.0", "v3.0.0"]),
+        ("major", "v1.10.0", ["v1.9.0", "v1.2.0"], ["v2.0.0"]),
+    ],
+)
+def test_a_rise_smaller_than_the_change_is_refused_with_the_versions_that_would_do(
+    level: Level, revision: str, known: list[str], allowed: list[str] | None
+) -> None:
+    def check() -> None:
+        check_rise("dataset 'x'", "dataset.revision", revision, known, lambda _: Change(level, "it changed"))
+
+    if allowed is None:
+        check()
+        return
+    with pytest.raises(UserError, match=f"the {level} version must rise") as error:
+        check()
+    said = str(error.value).partition("must rise")[2]
+    assert list(dict.fromkeys(re.findall(r"v\d+\.\d+\.\d+", said))) == allowed
+    assert said.endswith(f"set dataset.revision={allowed[0]}")
+
+
+def test_it_is_compared_with_the_newest_lower_version_alone() -> None:
+    asked = []
+    check_rise("x", "k", "v1.3.0", ["v1.2.0", "v1.10.0", "v0.9.0"], lambda name: asked.append(name) or None)
+    assert asked == ["v1.2.0"]
+
+
+VERSIONS = st.lists(st.tuples(*[st.integers(0, 3)] * 3).map(lambda v: "v{}.{}.{}".format(*v)), min_size=1, unique=True)
+
+
+@given(known=VERSIONS, level=st.sampled_from(["major", "minor", "patch"]), data=st.data())
+def test_every_version_that_is_offered_is_free_and_far_enough(
+    known: list[str], level: Level, data: st.DataObject
+) -> None:
+    taken = data.draw(st.sampled_from(known))
+    with pytest.raises(UserError) as error:
+        refuse("x", "k", taken, known, Change(level, "it changed"))
+    offered = set(re.findall(r"v\d+\.\d+\.\d+", str(error.value).partition("The next free")[2]))
+    for name in offered:
+        assert name not in known
+        assert version(name) > version(taken)
+        check_rise("x", "k", name, [taken], lambda _: Change(level, "it changed"))
