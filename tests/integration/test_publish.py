@@ -341,7 +341,7 @@ def test_a_student_alone_names_no_dataset_that_is_another(remote: LoopbackHub, a
     built(other)
     publish(other)
 
-    with pytest.raises(UserError, match="dataset org/tiny-cots on the Hub has a revision v1.0.0 already"):
+    with pytest.raises(UserError, match=r"dataset org/tiny-cots on the Hub has a revision v1.0.0 already"):
         publishing.publish(open_recipe(str(adapted)), ["model"], yes=True)
 
     assert "org/tiny-adapter" not in remote.repositories
