@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import hub, hub_remote
-from toolkit.cards import merge, with_block
+from toolkit.cards import document, merge, split, with_block
 from toolkit.errors import UserError
 from toolkit.hub_remote import Place
 from toolkit.recipe_dataset import dataset_folder
@@ -33,7 +33,7 @@ class Part:
     Attributes:
         place: Where it goes.
         folder: Where it lies here.
-        content: What is in it.
+        content: What is in it, or will be when it is sent.
     """
 
     place: Place
@@ -101,7 +101,7 @@ def publish(
             print(f"nothing to do, published already: {part.place.url}")
             continue
         if part.place.kind == "model":
-            _link(recipe, part.folder)
+            _complete_card(recipe, part)
         commit = hub_remote.upload(part.place, part.folder, part.content.files, private)
         print(f"published {part.place.url}\n          commit {commit}")
     if collection is not None:
@@ -221,6 +221,8 @@ def _part(recipe: Recipe, kind: hub.Kind) -> Part:
         assert recipe.publish is not None
         place = Place(kind, recipe.publish.repo_id, recipe.publish.revision)
         folder = published_student(recipe)
+        content = hub.content(folder)
+        return Part(place, folder, replace(content, card=_licensed(content.card, recipe.publish.license)))
     return Part(place, folder, hub.content(folder))
 
 
@@ -271,17 +273,21 @@ def _check_its_dataset(recipe: Recipe) -> None:
         print(f"note: its dataset, {dataset.repo_id} {dataset.revision}, is not on the Hub; --dataset publishes it")
 
 
-def _link(recipe: Recipe, folder: Path) -> None:
-    """Have a student's card say at which commit of the Hub its dataset lies, if it is there."""
+def _complete_card(recipe: Recipe, part: Part) -> None:
+    """Have a student's card say what is known now: its licence, and at which commit of the Hub its dataset lies."""
     from toolkit.student_card import links
 
-    dataset = recipe.dataset
-    commit: str | None = None
-    if "/" in dataset.repo_id:
-        commits = hub_remote.tags("dataset", dataset.repo_id)
-        commit = commits.get(dataset.revision) or (None if is_version(dataset.revision) else dataset.revision)
-    card = (folder / CARD).read_text(encoding="utf-8")
-    hub_remote.replace_card(folder, with_block(card, links(dataset.repo_id, dataset.revision, commit)))
+    card, dataset = part.content.card, recipe.dataset
+    if dataset.builder is not None:  # else it names the commit that the dataset was loaded at
+        commit = hub_remote.tags("dataset", dataset.repo_id).get(dataset.revision)
+        card = with_block(card, links(dataset.repo_id, dataset.revision, commit))
+    hub_remote.replace_card(part.folder, card)
+
+
+def _licensed(card: str, license: str | None) -> str:
+    """Return a card with a licence, which a recipe may have got after the card was made."""
+    data, body = split(card)
+    return card if data.get("license") == license else document({**data, "license": license}, body)
 
 
 def _listing(part: Part) -> str:

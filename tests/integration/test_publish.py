@@ -323,6 +323,30 @@ def test_an_adapter_is_published_alone_and_answers(
     assert model.peft_config["default"].r == 2
 
 
+def test_a_licence_that_is_stated_later_reaches_the_students_card(remote: LoopbackHub, adapted: Path) -> None:
+    named = ["publish.repo_id=org/unlicensed"]
+    folder = pipeline.published_student(open_recipe(str(adapted), [*named, "publish.license=null"]))
+    assert "license:" not in (folder / "README.md").read_text()
+
+    publishing.publish(open_recipe(str(adapted), [*named, "publish.license=mit"]), ["model"], yes=True)
+
+    assert b"\nlicense: mit\n" in remote.files("org/unlicensed", "v1.0.0")["README.md"]
+    assert (folder / "README.md").read_bytes() == remote.files("org/unlicensed", "v1.0.0")["README.md"]
+    with pytest.raises(UserError, match="the card is another one; a published revision never changes"):
+        publishing.publish(open_recipe(str(adapted), [*named, "publish.license=apache-2.0"]), ["model"], yes=True)
+
+
+def test_a_student_alone_names_no_dataset_that_is_another(remote: LoopbackHub, adapted: Path, tmp_path: Path) -> None:
+    other = data_alone(tmp_path)
+    built(other)
+    publish(other)
+
+    with pytest.raises(UserError, match=r"dataset org/tiny-cots on the Hub has a revision v1.0.0 already"):
+        publishing.publish(open_recipe(str(adapted)), ["model"], yes=True)
+
+    assert "org/tiny-adapter" not in remote.repositories
+
+
 def test_another_form_under_the_same_version_is_refused(adapted: Path) -> None:
     with pytest.raises(UserError, match=r"publish.form: found full, but .* holds the student in the other form"):
         pipeline.published_student(open_recipe(str(adapted), ["publish.form=full"]))
