@@ -127,8 +127,9 @@ class LoopbackHub:
 
     def be_the_hub(self, patch: pytest.MonkeyPatch, token: str | None = None) -> None:
         """Let `huggingface_hub` in this process use this Hub; whatever read the environment before does not."""
-        from huggingface_hub import constants
+        from huggingface_hub import constants, hf_api
 
+        patch.setattr(hf_api.api, "endpoint", self.url)
         patch.setattr(constants, "ENDPOINT", self.url)
         patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", self.url + "/{repo_id}/resolve/{revision}/{filename}")
         for name, place in self.environment().items():

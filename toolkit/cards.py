@@ -55,8 +55,8 @@ def merge(existing: str, generated: str) -> str:
     """
     if not existing.strip():
         return generated
-    old_data, old_body = _split(existing)
-    new_data, new_body = _split(generated)
+    old_data, old_body = split(existing)
+    new_data, new_body = split(generated)
     new_blocks = {match["name"]: match.group() for match in _BLOCK.finditer(new_body)}
     kept = [match["name"] for match in _BLOCK.finditer(old_body) if match["name"] in new_blocks]
     pieces = _BLOCK.sub(lambda match: f"\0{match['name']}\0" if match["name"] in new_blocks else "", old_body)
@@ -85,7 +85,12 @@ def shown_files(card: str) -> set[str]:
     return {name for name in shown if ":" not in name and not name.startswith("/") and ".." not in name.split("/")}
 
 
-def _split(card: str) -> tuple[dict[str, Any], str]:
+def split(card: str) -> tuple[dict[str, Any], str]:
+    """Return a card's front matter and its body; as of `document`, turned around.
+
+    Raises:
+        UserError: The front matter is not a YAML mapping.
+    """
     import yaml
 
     card = card.replace("\r\n", "\n")

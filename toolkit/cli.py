@@ -107,16 +107,17 @@ def _reproduce(args: argparse.Namespace) -> int:
 
 def _publish(args: argparse.Namespace) -> None:
     recipe = _one_recipe(args)
-    from toolkit.publishing import has_bare_names, names_under, publish
+    from toolkit.hub_remote import user
+    from toolkit.publishing import publish, published_names
 
-    if args.to is None and has_bare_names(recipe):
-        from toolkit.hub_remote import user
-
-        args.to = user()
-    if args.to is not None:
-        args.words += names_under(recipe, args.to)
+    # On the Hub a name without an organisation is its publisher's own.
+    names = {key: name for key, name in published_names(recipe).items() if args.to or "/" not in name}
+    if names:
+        owner = args.to or user()
+        args.words += [f"{key}={owner}/{name.rpartition('/')[2]}" for key, name in names.items()]
         recipe = _one_recipe(args)
-    publish(recipe, args.kinds, private=args.private, dry_run=args.dry_run, yes=args.yes)
+    options = {"private": args.private, "dry_run": args.dry_run, "yes": args.yes, "collection": args.collection}
+    publish(recipe, args.kinds, **options)
 
 
 def _compare(args: argparse.Namespace) -> None:
@@ -194,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     only.add_argument("--student", dest="kinds", action="store_const", const=["model"], help="only the student")
     publish.set_defaults(kinds=[])
     publish.add_argument("--to", metavar="ORG", help="organisation or user (default: the recipe's, or else your own)")
+    publish.add_argument("--collection", metavar="TITLE", help="also put both into this collection of the same owner")
     publish.add_argument("--private", action="store_true", help="make new repositories private ones")
     publish.add_argument(
         "--dry-run", action="store_true", help="make the folders, read the Hub, check, and send nothing"

@@ -6,7 +6,7 @@ leaves nothing under a tag, and the same again goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,8 +86,10 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
     """Return what a commit holds; of Parquet files only the ends are fetched.
 
     Raises:
-        UserError: The Hub does not answer.
+        UserError: The Hub does not answer, or a Parquet file is damaged.
     """
+    from pyarrow import ArrowInvalid
+
     files = _files()
 
     def read(name: str) -> IO[bytes]:
@@ -96,7 +98,10 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
 
     with told(f"{kind} {repo_id}"):
         digests = _digests(_api(), kind, repo_id, commit)
-        relied_on = interface(digests, read)
+        try:
+            relied_on = interface(digests, read)
+        except ArrowInvalid as error:
+            raise UserError(f"{kind} {repo_id} has a Parquet file at {commit} that is none: {error}") from None
         card = ""
         if digests.pop(CARD, None):
             with read(CARD) as file:
@@ -149,6 +154,20 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     raise UserError(
         f"{place}: somebody else has changed the repository {_TRIES} times meanwhile; {_NO_TAG}, best in a quiet moment"
     )
+
+
+def collect(title: str, places: Sequence[Place], private: bool) -> str:
+    """Put repositories into the collection of a title in the namespace of the first, and return its address.
+
+    Raises:
+        UserError: The Hub refuses, or does not answer.
+    """
+    api, namespace = _api(), places[0].repo_id.partition("/")[0]
+    with told(f"collection {title!r} of {namespace}"):
+        made = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
+        for place in places:
+            api.add_collection_item(made.slug, place.repo_id, place.kind, exists_ok=True)
+    return made.url
 
 
 def _commit(api: HfApi, place: Place, folder: Path) -> str:

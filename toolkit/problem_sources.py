@@ -20,7 +20,7 @@ from pydantic import Field, field_validator, model_validator
 from toolkit import bank
 from toolkit.bank.chain import Pen
 from toolkit.errors import UserError, nearest
-from toolkit.hub_revisions import is_on_hub, load_rows
+from toolkit.hub_revisions import commit_of, is_on_hub, load_rows
 from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
@@ -188,6 +188,17 @@ ProblemsConfig = Annotated[
 ]
 
 
+def source_commit(config: ProblemsConfig) -> str | None:
+    """Return the commit at which problems are read from a dataset of the Hub; None for any other source.
+
+    Raises:
+        UserError: There is no such dataset or revision.
+    """
+    if isinstance(config, DatasetProblems) and "/" in config.path and is_on_hub(config.path):
+        return commit_of("dataset", config.path, config.revision)
+    return None
+
+
 def load_problems(config: ProblemsConfig, split: str) -> list[Problem]:
     """Return the problems of one split as a list; see `open_problems`."""
     return list(open_problems(config, split))
@@ -350,7 +361,7 @@ def _dataset_rows(config: DatasetProblems, split_name: str) -> Iterator[Row]:
     from datasets import load_dataset
 
     try:
-        if "/" in config.path and is_on_hub(config.path):
+        if source_commit(config):
             rows = load_rows(config.path, config.revision, config.name, split_name, config.data_files)
         else:
             rows = load_dataset(

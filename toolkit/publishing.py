@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import hub, hub_remote
-from toolkit.cards import merge, with_block
+from toolkit.cards import document, merge, split, with_block
 from toolkit.errors import UserError
 from toolkit.hub_remote import Place
 from toolkit.recipe_dataset import dataset_folder
@@ -33,7 +33,7 @@ class Part:
     Attributes:
         place: Where it goes.
         folder: Where it lies here.
-        content: What is in it.
+        content: What is in it, or will be when it is sent.
     """
 
     place: Place
@@ -41,25 +41,24 @@ class Part:
     content: Content
 
 
-def names_under(recipe: Recipe, organisation: str) -> list[str]:
-    """Return the overrides that put all that a recipe publishes under an organisation, or a user."""
-    names = []
+def published_names(recipe: Recipe) -> dict[str, str]:
+    """Return the names that a recipe publishes under by their keys."""
+    names = {}
     if recipe.dataset.builder is not None:
-        names.append(f"dataset.repo_id={organisation}/{recipe.dataset.repo_id.rpartition('/')[2]}")
+        names["dataset.repo_id"] = recipe.dataset.repo_id
     if recipe.publish is not None:
-        names.append(f"publish.repo_id={organisation}/{recipe.publish.repo_id.rpartition('/')[2]}")
+        names["publish.repo_id"] = recipe.publish.repo_id
     return names
 
 
-def has_bare_names(recipe: Recipe) -> bool:
-    """Whether a name that a recipe publishes under has no organisation: on the Hub it is its publisher's."""
-    published = [recipe.dataset.repo_id] if recipe.dataset.builder is not None else []
-    published += [recipe.publish.repo_id] if recipe.publish is not None else []
-    return any("/" not in name for name in published)
-
-
 def publish(
-    recipe: Recipe, kinds: Collection[hub.Kind], *, private: bool = False, dry_run: bool = False, yes: bool = False
+    recipe: Recipe,
+    kinds: Collection[hub.Kind],
+    *,
+    private: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    collection: str | None = None,
 ) -> None:
     """Publish a recipe's dataset, its student, or both.
 
@@ -69,6 +68,7 @@ def publish(
         private: Make repositories that are not there yet private ones.
         dry_run: Do everything but send: folders are made here, and the Hub is read.
         yes: Do not ask before sending.
+        collection: Title of a collection on the Hub that gets what is published, made where it is missing.
 
     Raises:
         UserError: Anything that stands in the way; what to do about it.
@@ -84,27 +84,28 @@ def publish(
         print(_listing(part))
     if chosen == ["model"]:
         _check_its_dataset(recipe)
-    commits = {part.place: _published_already(part) for part in parts}
-    waiting = [part for part in parts if commits[part.place] is None]
+    waiting = [part for part in parts if not _is_published(part)]
     for part in waiting:
         check_secrets(recipe, part.folder)
         if part.place.kind == "model":
             check_generation(recipe, part.folder)
-    if dry_run or not waiting:
+    if dry_run:
         for part in parts:
             print(f"{'would publish' if part in waiting else 'nothing to do, published already:'} {part.place.url}")
         return
-    if not yes and not _agreed(waiting, private):
+    if waiting and not yes and not _agreed(waiting, private):
         print("nothing was sent")
         return
     for part in parts:
-        if commits[part.place] is None:
-            if part.place.kind == "model":
-                _link(recipe, part.folder)
-            commits[part.place] = hub_remote.upload(part.place, part.folder, part.content.files, private)
-            print(f"published {part.place.url}\n          commit {commits[part.place]}")
-        else:
+        if part not in waiting:
             print(f"nothing to do, published already: {part.place.url}")
+            continue
+        if part.place.kind == "model":
+            _complete_card(recipe, part)
+        commit = hub_remote.upload(part.place, part.folder, part.content.files, private)
+        print(f"published {part.place.url}\n          commit {commit}")
+    if collection is not None:
+        print(f"in        {hub_remote.collect(collection, [part.place for part in parts], private)}")
     print(f"next      {_next(parts[-1].place)}")
 
 
@@ -225,11 +226,13 @@ def _part(recipe: Recipe, kind: hub.Kind) -> Part:
         assert recipe.publish is not None
         place = Place(kind, recipe.publish.repo_id, recipe.publish.revision)
         folder = published_student(recipe)
+        content = hub.content(folder)
+        return Part(place, folder, replace(content, card=_licensed(content.card, recipe.publish.license)))
     return Part(place, folder, hub.content(folder))
 
 
-def _published_already(part: Part) -> str | None:
-    """Return the commit of a part that is on the Hub as it is here, None for one that may be uploaded.
+def _is_published(part: Part) -> bool:
+    """Whether a part is on the Hub as it is here; if not, it may be uploaded.
 
     Raises:
         UserError: It may not: other content has its tag, or its version is too close to an earlier one.
@@ -243,7 +246,7 @@ def _published_already(part: Part) -> str | None:
         if found := change(theirs, mine):
             refuse(what, key, place.revision, filter(is_version, commits), found)
         hub_remote.take(place, commit, part.folder, theirs.files)
-        return commit
+        return True
     known = [tag for tag in commits if is_version(tag)]
     check_rise(
         what,
@@ -257,7 +260,7 @@ def _published_already(part: Part) -> str | None:
             f"{what} has a revision {max(higher, key=version)} already, whose place {place.revision} would take for "
             f"all who name no revision; set a higher {key}"
         )
-    return None
+    return False
 
 
 def _check_its_dataset(recipe: Recipe) -> None:
@@ -270,22 +273,26 @@ def _check_its_dataset(recipe: Recipe) -> None:
     if dataset.builder is None:
         return  # loaded from where it is
     if dataset.revision in hub_remote.tags("dataset", dataset.repo_id):
-        _published_already(_part(recipe, "dataset"))
+        _is_published(_part(recipe, "dataset"))
     else:
         print(f"note: its dataset, {dataset.repo_id} {dataset.revision}, is not on the Hub; --dataset publishes it")
 
 
-def _link(recipe: Recipe, folder: Path) -> None:
-    """Have a student's card say at which commit of the Hub its dataset lies, if it is there."""
+def _complete_card(recipe: Recipe, part: Part) -> None:
+    """Have a student's card say what is known now: its licence, and at which commit of the Hub its dataset lies."""
     from toolkit.student_card import links
 
-    dataset = recipe.dataset
-    commit: str | None = None
-    if "/" in dataset.repo_id:
-        commits = hub_remote.tags("dataset", dataset.repo_id)
-        commit = commits.get(dataset.revision) or (None if is_version(dataset.revision) else dataset.revision)
-    card = (folder / CARD).read_text(encoding="utf-8")
-    hub_remote.replace_card(folder, with_block(card, links(dataset.repo_id, dataset.revision, commit)))
+    card, dataset = part.content.card, recipe.dataset
+    if dataset.builder is not None:  # else it names the commit that the dataset was loaded at
+        commit = hub_remote.tags("dataset", dataset.repo_id).get(dataset.revision)
+        card = with_block(card, links(dataset.repo_id, dataset.revision, commit))
+    hub_remote.replace_card(part.folder, card)
+
+
+def _licensed(card: str, license: str | None) -> str:
+    """Return a card with a licence, which a recipe may have got after the card was made."""
+    data, body = split(card)
+    return card if data.get("license") == license else document({**data, "license": license}, body)
 
 
 def _listing(part: Part) -> str:

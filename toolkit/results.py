@@ -68,7 +68,11 @@ def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str,
 
 
 def _describe(source: Any) -> str:
+    from toolkit.problem_sources import source_commit
+
     told = source.model_dump(mode="json", exclude_defaults=True, exclude={"source"})
+    if commit := source_commit(source):
+        told["commit"] = commit
     return f"{source.source}: " + ", ".join(f"{key} {json.dumps(value)}" for key, value in told.items())
 
 

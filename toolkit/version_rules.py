@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from hashlib import sha256
 from typing import IO, TYPE_CHECKING, Any, Literal
 
+from toolkit.cards import split
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -89,12 +90,13 @@ def change(before: Content, after: Content) -> Change | None:
             return Change("minor", f"{name} has other content")
     if differing:
         return Change("patch", f"{differing[0]} is another one")
-    return None if told(before.card) == told(after.card) else Change("patch", "the card is another one")
+    return None if _told(before.card) == _told(after.card) else Change("patch", "the card is another one")
 
 
-def told(card: str) -> str:
-    """Return a card without the blocks that make no other revision of it."""
-    return _UNTOLD.sub("", card)
+def _told(card: str) -> tuple[dict[str, Any], str]:
+    """Return a card's front matter, whose order says nothing, and its body without what makes no other revision."""
+    data, body = split(card)
+    return data, _UNTOLD.sub("", body)
 
 
 def check_rise(what: str, key: str, revision: str, known: Sequence[str], since: Callable[[str], Change | None]) -> None:

@@ -234,7 +234,7 @@ def test_a_store_that_is_none_is_told_and_left_alone(told: Told) -> None:
 def test_a_revision_built_from_other_settings_is_refused_and_stays(told: Told) -> None:
     assert main(["build", write()]) == 0
     before = {path: path.read_bytes() for path in Path("hub/datasets").rglob("*") if path.is_file()}
-    assert "set revision: v1.1.0" in told("build", "recipe.yaml", "dataset.config.problems.n=70")
+    assert "set dataset.revision=v1.1.0" in told("build", "recipe.yaml", "dataset.config.problems.n=70")
     assert before == {path: path.read_bytes() for path in Path("hub/datasets").rglob("*") if path.is_file()}
 
 

@@ -11,7 +11,15 @@ from typing import Any
 
 import httpx2
 import pytest
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetCard, HfApi, constants, errors
+from huggingface_hub import (
+    CommitOperationAdd,
+    CommitOperationDelete,
+    DatasetCard,
+    HfApi,
+    constants,
+    errors,
+    metadata_update,
+)
 from huggingface_hub.utils import _http
 
 from tests.loopback_hub import LoopbackHub
@@ -213,7 +221,7 @@ def test_ranges_are_parts_of_the_file(
     assert httpx2.get(url, headers={"Range": "bytes=9999-"}, follow_redirects=True).status_code == 416
 
 
-def test_metadata_of_cards_is_checked(hub: LoopbackHub, api: HfApi) -> None:
+def test_metadata_of_cards_is_checked(hub: LoopbackHub, api: HfApi, monkeypatch: pytest.MonkeyPatch) -> None:
     for front, message in (
         ("license: nobodys", "license"),
         ("license: [mit", "YAML Metadata Error"),
@@ -223,14 +231,21 @@ def test_metadata_of_cards_is_checked(hub: LoopbackHub, api: HfApi) -> None:
         with pytest.raises(ValueError, match=message):
             upload(api, {"README.md": f"---\n{front}\n---\n".encode()})
     assert not hub.named("commit")
-    constants_endpoint = DatasetCard(CARD.decode())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(constants, "ENDPOINT", hub.url)
-        constants_endpoint.validate()
-        with pytest.raises(ValueError, match="license"):
-            DatasetCard("---\nlicense: nobodys\n---\n").validate()
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    DatasetCard(CARD.decode()).validate()
+    with pytest.raises(ValueError, match="license"):
+        DatasetCard("---\nlicense: nobodys\n---\n").validate()
     with pytest.warns(UserWarning, match="empty or missing yaml metadata"):
         upload(api, {"README.md": b"no front matter"})
+
+
+def test_metadata_of_a_card_on_the_hub_is_updated(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.be_the_hub(monkeypatch, hub.token)
+    hub.create("datasets/org/cots")
+    hub.edit("datasets/org/cots", {"README.md": CARD})
+    metadata_update("org/cots", {"tags": ["chain-of-thought"]}, repo_type="dataset")
+    card = DatasetCard(hub.files("datasets/org/cots")["README.md"].decode())
+    assert (card.data.license, card.data.tags, card.text.strip()) == ("mit", ["chain-of-thought"], "What it is.")
 
 
 # --- who may do what

@@ -254,6 +254,18 @@ def test_a_name_without_an_organisation_is_the_publishers_own(
     assert remote.repository(repository).private
 
 
+def test_a_collection_gets_what_was_published_once(remote: LoopbackHub, tmp_path: Path) -> None:
+    file = data_alone(tmp_path)
+    built(file)
+    words = ["publish", str(file), "--yes", "--collection", "Tiny, release 1"]
+
+    assert [cli.main(words), cli.main(words)] == [0, 0]
+
+    (made,) = remote.collections.values()
+    assert (made.owner, made.title) == ("org", "Tiny, release 1")
+    assert [item["id"] for item in made.items] == ["org/tiny-cots"]
+
+
 def test_a_mistake_ends_with_2_and_one_message(
     remote: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,6 +321,30 @@ def test_an_adapter_is_published_alone_and_answers(
     assert "note: the student" in capsys.readouterr().out
     model = AutoPeftModelForCausalLM.from_pretrained(adapted.parent / "hub/models/org/tiny-adapter/v1.0.0")
     assert model.peft_config["default"].r == 2
+
+
+def test_a_licence_that_is_stated_later_reaches_the_students_card(remote: LoopbackHub, adapted: Path) -> None:
+    named = ["publish.repo_id=org/unlicensed"]
+    folder = pipeline.published_student(open_recipe(str(adapted), [*named, "publish.license=null"]))
+    assert "license:" not in (folder / "README.md").read_text()
+
+    publishing.publish(open_recipe(str(adapted), [*named, "publish.license=mit"]), ["model"], yes=True)
+
+    assert b"\nlicense: mit\n" in remote.files("org/unlicensed", "v1.0.0")["README.md"]
+    assert (folder / "README.md").read_bytes() == remote.files("org/unlicensed", "v1.0.0")["README.md"]
+    with pytest.raises(UserError, match="the card is another one; a published revision never changes"):
+        publishing.publish(open_recipe(str(adapted), [*named, "publish.license=apache-2.0"]), ["model"], yes=True)
+
+
+def test_a_student_alone_names_no_dataset_that_is_another(remote: LoopbackHub, adapted: Path, tmp_path: Path) -> None:
+    other = data_alone(tmp_path)
+    built(other)
+    publish(other)
+
+    with pytest.raises(UserError, match=r"dataset org/tiny-cots on the Hub has a revision v1.0.0 already"):
+        publishing.publish(open_recipe(str(adapted)), ["model"], yes=True)
+
+    assert "org/tiny-adapter" not in remote.repositories
 
 
 def test_another_form_under_the_same_version_is_refused(adapted: Path) -> None:

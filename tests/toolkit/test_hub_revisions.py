@@ -2,16 +2,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, constants
 
+from dataset_builders import attributions
+from dataset_builders.settings import Attributor
 from tests.loopback_hub import LoopbackHub
 from tests.tiny_recipe import EDIT, written
 from toolkit import runs
 from toolkit.cli import open_recipe
 from toolkit.errors import UserError
-from toolkit.hub_revisions import commit_of, is_on_hub, pinned_arguments
+from toolkit.hub_revisions import commit_of, is_on_hub, load_rows, pinned_arguments
+from toolkit.problem_sources import DatasetProblems, ProceduralProblems, source_commit
 from toolkit.runs import Run
 
 
@@ -161,6 +166,34 @@ def test_another_base_is_another_run(hub: LoopbackHub, tmp_path: Path, monkeypat
         places.append((run.folder, run.chain(recipe.stages)[0].folder))
     assert places[0][0] != places[1][0]
     assert places[0][1] != places[1][1]
+
+
+def test_problems_and_an_attributor_are_read_at_their_commits(hub: LoopbackHub, tmp_path: Path) -> None:
+    problems = DatasetProblems(source="dataset", path="org/cots", revision="v1.0.0")
+    assert source_commit(problems) == hub.tags("datasets/org/cots")["v1.0.0"]
+    assert source_commit(ProceduralProblems(source="procedural", tasks=["dates"], n=1)) is None
+    assert source_commit(DatasetProblems(source="dataset", path="json", data_files="x.json")) is None
+    wide = hub.repository("org/student").branches["wide"]
+    assert attributions._source(Attributor(model="org/student", revision="wide"), tmp_path) == ("org/student", wide)
+
+
+def test_rows_of_another_commit_are_refused(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_dataset` gives what it prepared last, with a warning, where the Hub fails while it loads."""
+    import datasets
+
+    wanted, other = (hub.tags("datasets/org/cots")[tag] for tag in ("v1.0.0", "v1.1.0"))
+    asked: list[Any] = []
+
+    def load_dataset(path: str, config: str, revision: str, **_: Any) -> Any:
+        asked.append((path, revision))
+        return SimpleNamespace(cache_files=[{"filename": f"/cache/org___cots/{config}/0.0.0/{wanted}/train.arrow"}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    load_rows("org/cots", "v1.0.0", "default", "train")
+    assert asked == [("org/cots", wanted)]
+    with pytest.raises(UserError, match=r"dataset org/cots at v1\.1\.0: the Hub did not answer"):
+        load_rows("org/cots", "v1.1.0", "default", "train")
+    assert asked[1:] == [("org/cots", other)]
 
 
 def test_resolving_leaves_the_repository_alone(hub: LoopbackHub) -> None:

@@ -147,7 +147,18 @@ def test_the_resolved_recipe_is_the_same_recipe(tmp_path: Path) -> None:
 # --- digest and origins
 
 
-@pytest.mark.parametrize("override", ["output_dir=elsewhere", "hub_dir=elsewhere", "stages.0.max_dropped=0.05"])
+@pytest.mark.parametrize(
+    "override",
+    [
+        "output_dir=elsewhere",
+        "hub_dir=elsewhere",
+        "stages.0.max_dropped=0.05",
+        "dataset.repo_id=org/other",
+        "publish.repo_id=org/other",
+        "publish.revision=v3.2.1",
+        "publish=null",
+    ],
+)
 def test_what_changes_no_result_keeps_the_digest(tmp_path: Path, override: str) -> None:
     assert load(tmp_path, GOOD, override).digest == load(tmp_path, GOOD).digest
 
@@ -300,6 +311,7 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
             "student={model_name_or_path: a, from_config: {model_type: llama}, tokenizer: null}",
             "student.from_config: found",
         ),
+        ("publish.form=adapter", "publish.form: found 'adapter', allowed 'full': student.use_peft is not set"),
         ("student=null", "student: missing: there are stages, but no student to train"),
         ("stages.0.training.learning_rate=.nan", "stages.0.training.learning_rate: found nan, allowed a finite number"),
         ("stages.0.training.learning_rate=fast", "stages.0.training.learning_rate: found 'fast', allowed a number"),
@@ -399,6 +411,21 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
 )
 def test_one_mistake_is_one_fault_that_says_what_is_allowed(tmp_path: Path, override: str, fault: str) -> None:
     assert only_fault(tmp_path, override).startswith(fault)
+
+
+ADAPTED = "student=!replace {model_name_or_path: m, use_peft: true%s}"
+
+
+@pytest.mark.parametrize(
+    ("student", "why"),
+    [
+        (ADAPTED % ", eos_token: <e>", "student.eos_token makes another base of the student's"),
+        (ADAPTED % "", "the adapter of stage 2 fits the merged student of the stage before"),
+    ],
+)
+def test_an_adapter_of_what_nobody_else_has_is_not_published(tmp_path: Path, student: str, why: str) -> None:
+    fault = only_fault(tmp_path, student, "publish.form=adapter")
+    assert fault.startswith(f"publish.form: found 'adapter', allowed 'full': {why}")
 
 
 @pytest.mark.parametrize(

@@ -74,6 +74,7 @@ def test_what_goes_with_a_card_is_a_patch_at_most(tmp_path: Path, file: str, is_
         (CARD, None),
         (CARD + "<!-- generated:rebuild -->\nanywhere\n<!-- /generated:rebuild -->", None),
         (CARD + "<!-- generated:links -->\na commit\n<!-- /generated:links -->", None),
+        ("---\nb: 2\na: 1\n---\n" + CARD, Change("patch", "the card is another one")),
         ("# Another title\n", Change("patch", "the card is another one")),
     ],
 )
@@ -81,6 +82,11 @@ def test_how_it_was_made_and_where_else_it_lies_is_no_change(
     tmp_path: Path, card: str, expected: Change | None
 ) -> None:
     assert change(dataset(tmp_path / "old", **OLD), dataset(tmp_path / "new", card, **OLD)) == expected
+
+
+def test_the_order_of_front_matter_is_no_change() -> None:
+    one, other = (Content({}, {}, f"---\n{data}---\n{CARD}") for data in ("a: 1\nb: 2\n", "b: 2\na: 1\n"))
+    assert change(one, other) is None
 
 
 def test_what_a_change_of_a_student_asks_for(tmp_path: Path) -> None:
