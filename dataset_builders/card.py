@@ -197,7 +197,7 @@ def _pictures(
 ) -> dict[str, Callable[[Path], None]]:
     pictures: dict[str, Callable[[Path], None]] = {
         "yields.png": partial(
-            plot_yields, [(step.name, step.records, step.accepted) for step in outcome.steps], len(outcome.train)
+            plot_yields, [(step.title, step.records, step.accepted) for step in outcome.steps], len(outcome.train)
         ),
         "lengths.png": partial(plot_lengths, {length.column: length.tally for length in lengths}),
     }
