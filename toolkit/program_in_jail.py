@@ -1,7 +1,7 @@
 """What runs inside the jail: one program from stdin, one line of JSON back. Executed by path, never imported.
 
-By now nothing protects this process from the program, nor needs to: whoever started the jail trusts no byte of the reply.
-What is done here serves repeatability (a frozen clock, fixed seeds) and the limits that the process sets for itself.
+Nothing protects this process from the program, nor needs to: whoever started the jail trusts no byte of the reply. What
+is done here serves repeatability (a frozen clock, fixed seeds) and the limits that the process sets for itself.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import numbers
 import os
 import random
 import resource
+import secrets
 import sys
 import time
 
-CLOCK = 1_704_067_200  # 2024-01-01 00:00:00 UTC, as in the interpreter
+CLOCK = datetime.datetime(2024, 1, 1, tzinfo=datetime.UTC)  # as in the interpreter
 SEED = 0
 
 
@@ -39,39 +40,51 @@ class Sink:
         """Do nothing: nothing is kept."""
 
 
+class Frozen(type):
+    """Calls what it makes an instance of its base, and makes instances of that: a date is a date, whoever made it."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return isinstance(instance, cls.__mro__[1])
+
+    def __subclasscheck__(cls, other: type) -> bool:
+        return issubclass(other, cls.__mro__[1])
+
+    def __call__(cls, *args: object, **kwargs: object) -> object:
+        return cls.__mro__[1](*args, **kwargs)
+
+
+class FrozenDate(datetime.date, metaclass=Frozen):
+    """`datetime.date` on the day when the clock stands."""
+
+    @classmethod
+    def today(cls) -> datetime.date:
+        """Return that day."""
+        return CLOCK.date()
+
+
+class FrozenDatetime(datetime.datetime, metaclass=Frozen):
+    """`datetime.datetime` at the moment when the clock stands."""
+
+    @classmethod
+    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+        """Return that moment, in UTC or in the zone asked for."""
+        return CLOCK.replace(tzinfo=None) if tz is None else CLOCK.astimezone(tz)
+
+    today = utcnow = now
+
+
 def freeze() -> None:
     """Stop the clock, make a sleep return at once and fix what is drawn."""
-    for name, value in {"time": CLOCK, "monotonic": 0.0, "perf_counter": 0.0, "process_time": 0.0}.items():
-        setattr(time, name, lambda value=float(value): value)
-        setattr(time, f"{name}_ns", lambda value=value: int(value * 10**9))
-    time.sleep = lambda seconds: None
-    real_date, real_datetime = datetime.date, datetime.datetime
-
-    class Frozen(type):
-        """Calls what it makes an instance of its base: a date is a date, whoever made it."""
-
-        def __instancecheck__(cls, instance: object) -> bool:
-            return isinstance(instance, cls.__mro__[1])
-
-        def __subclasscheck__(cls, other: type) -> bool:
-            return issubclass(other, cls.__mro__[1])
-
-        def __call__(cls, *args: object, **kwargs: object) -> object:
-            return cls.__mro__[1](*args, **kwargs)
-
-    class FrozenDate(real_date, metaclass=Frozen):
-        @classmethod
-        def today(cls) -> datetime.date:
-            return real_datetime.fromtimestamp(CLOCK, datetime.UTC).date()
-
-    class FrozenDatetime(real_datetime, metaclass=Frozen):
-        @classmethod
-        def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
-            return real_datetime.fromtimestamp(CLOCK, tz or datetime.UTC).replace(tzinfo=tz)
-
-        today = utcnow = now
-
-    datetime.date, datetime.datetime = FrozenDate, FrozenDatetime
+    for name, value in {"time": CLOCK.timestamp(), "monotonic": 0.0, "perf_counter": 0.0, "process_time": 0.0}.items():
+        setattr(time, name, lambda value=value: value)
+        setattr(time, f"{name}_ns", lambda value=value: int(value * 1e9))
+    for module, name, replaced in (
+        (time, "sleep", lambda seconds: None),
+        (datetime, "date", FrozenDate),
+        (datetime, "datetime", FrozenDatetime),
+        (secrets, "randbits", lambda bits: SEED),  # where numpy's own generators get their first state from
+    ):
+        setattr(module, name, replaced)
     random.seed(SEED)
 
 
@@ -79,9 +92,6 @@ def prepare(source: str) -> None:
     """Import the large libraries that the program names, so that its limits are its own."""
     sys.path.append("/packages")
     if "numpy" in source:
-        import secrets
-
-        secrets.randbits = lambda bits: SEED  # where numpy's own generators get their first state from
         with contextlib.suppress(ImportError):
             import numpy
 
@@ -93,10 +103,16 @@ def prepare(source: str) -> None:
 
 
 def confine(seconds: float, memory: int, recursion: int) -> None:
-    """Set the limits of this process: for time and memory from what it has used by now."""
+    """Set the limits of this process.
+
+    Args:
+        seconds: Of processor time, since it started.
+        memory: In bytes, above what is mapped by now: the libraries do not count.
+        recursion: Nested calls.
+    """
     with open("/proc/self/statm") as file:
         mapped = int(file.read().split()[0]) * resource.getpagesize()
-    processor = math.ceil(time.process_time() + seconds)
+    processor = math.ceil(seconds)
     for kind, soft, hard in (
         (resource.RLIMIT_CPU, processor, processor + 1),
         (resource.RLIMIT_AS, mapped + memory, mapped + memory),
@@ -127,7 +143,7 @@ def scalar(found: object) -> object:
         return found
     if isinstance(found, numbers.Number | decimal.Decimal) or getattr(found, "is_number", False) is True:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
-            return float(found)
+            return float(found)  # type: ignore[arg-type]
     return None
 
 
@@ -157,9 +173,10 @@ def main() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)  # what is printed must not be taken for a reply
-    prepare(request["source"])
-    confine(request["seconds"], request["memory"], request["recursion"])
+    used = time.process_time  # before it stands still
     freeze()
+    prepare(request["source"])
+    confine(used() + request["seconds"], request["memory"], request["recursion"])
     os.write(replies, (request["nonce"] + "\n").encode())
     sys.stdout = sys.stderr = Sink(request["output"])
     status, value = outcome(request["source"], request["variable"])

@@ -1,9 +1,9 @@
 """Tier 2: programs in CPython, for numpy, sympy and what else the interpreter lacks, each in a jail of its own.
 
 The jail is bubblewrap: namespaces without network, an ordinary uid without rights, nothing of this machine but the
-system's libraries, the Python that runs us and a few packages, all read-only; no file system is writable, so nothing can
-be filled. rlimits bound time and memory, and a system call filter closes the memory that they do not count. The program
-is on stdin and `toolkit/program_in_jail.py` runs it. Where any of this cannot be had there is no tier 2 at all.
+system's libraries, the Python that runs us and a few packages, all read-only; no file system is writable, so nothing
+can be filled. rlimits bound time and memory, and a system call filter closes the memory that they do not count. The
+program is on stdin and `toolkit/program_in_jail.py` runs it. Where any of this cannot be had there is no tier 2 at all.
 """
 
 from __future__ import annotations
@@ -89,7 +89,8 @@ def run(program: Program, limits: Limits, errors: int | IO[bytes] = subprocess.D
     nonce = secrets.token_hex(16)
     request = {**limits._asdict(), **program._asdict(), "nonce": nonce}
     with _jailed(errors) as process:
-        assert process.stdin is not None and process.stdout is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(request).encode())
         reply = _Reply(process.stdout.fileno(), 10 * limits.output + 1000)
@@ -173,8 +174,8 @@ def _command(calls: int) -> list[str]:
         outer += [word for place, source in shown.items() for word in ("--ro-bind", source, place)]
         outer += ["--", shutil.which("setpriv") or "setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
         seen = dict(zip(seen, shown, strict=True))
-    flags = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session --clearenv --cap-drop ALL --hostname jail"
-    jail = [bwrap, *flags.split(), "--ro-bind", "/usr", "/usr"]
+    flags = "--unshare-all --unshare-user --disable-userns --die-with-parent --new-session --clearenv --cap-drop ALL"
+    jail = [bwrap, *flags.split(), "--hostname", "jail", "--ro-bind", "/usr", "/usr"]
     for place in ("/lib", "/lib64"):
         jail += ["--ro-bind-try", place, place]
     jail += [word for place, source in seen.items() for word in ("--ro-bind", source, place)]
