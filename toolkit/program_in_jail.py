@@ -50,6 +50,7 @@ class Frozen(type):
         return issubclass(other, cls.__mro__[1])
 
     def __call__(cls, *args: object, **kwargs: object) -> object:
+        """Make an instance of the base."""
         return cls.__mro__[1](*args, **kwargs)
 
 
@@ -57,7 +58,7 @@ class FrozenDate(datetime.date, metaclass=Frozen):
     """`datetime.date` on the day when the clock stands."""
 
     @classmethod
-    def today(cls) -> datetime.date:
+    def today(cls) -> datetime.date:  # type: ignore[override]
         """Return that day."""
         return CLOCK.date()
 
@@ -66,11 +67,11 @@ class FrozenDatetime(datetime.datetime, metaclass=Frozen):
     """`datetime.datetime` at the moment when the clock stands."""
 
     @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:
+    def now(cls, tz: datetime.tzinfo | None = None) -> datetime.datetime:  # type: ignore[override]
         """Return that moment, in UTC or in the zone asked for."""
         return CLOCK.replace(tzinfo=None) if tz is None else CLOCK.astimezone(tz)
 
-    today = utcnow = now
+    today = utcnow = now  # type: ignore[assignment]
 
 
 def freeze() -> None:
