@@ -181,7 +181,10 @@ def main() -> None:
     os.write(replies, (request["nonce"] + "\n").encode())
     sys.stdout = sys.stderr = Sink(request["output"])
     status, value = outcome(request["source"], request["variable"])
-    os.write(replies, (request["nonce"] + json.dumps({"status": status, "value": value}) + "\n").encode())
+    reply = json.dumps({"status": status, "value": value})
+    if len(reply) > 8 * request["output"]:  # not even escapes make an allowed value that long
+        reply = json.dumps({"status": "no_value", "value": None})
+    os.write(replies, f"{request['nonce']}{reply}\n".encode())
     os._exit(0)
 
 

@@ -10,6 +10,7 @@ import datetime
 import re
 from typing import TYPE_CHECKING, Any
 
+from toolkit.interpreted_modules import SOURCE
 from toolkit.program_outcome import Limits
 from toolkit.program_source import Program
 
@@ -28,7 +29,7 @@ def _scalar(found, isinstance=isinstance, type=type, scalars=(bool, int, float, 
 def _value_of(found, isinstance=isinstance, lists=(list, tuple)):
     return [_scalar(item) for item in found[:5000]] if isinstance(found, lists) else _scalar(found)
 """
-_MISSING = re.compile(r"module '[\w.]+' has no attribute|name '(\w+)' is not defined")
+_MISSING = re.compile(r"(?:module '[\w.]+'|'_relativedelta' object) has no attribute|name '(\w+)' is not defined")
 
 
 class Interpreter:
@@ -83,7 +84,10 @@ class Interpreter:
 
         with self._session(limits) as session:
             session.feed_run(_VALUE_OF, print_callback=count)
-            session.feed_run(f"{program.source}\n0", print_callback=count)
+            if program.interpreted:
+                session.feed_run(SOURCE, print_callback=count)
+            # The text ends in a value of ours: that of the program's last line may be anything.
+            session.feed_run(f"{program.interpreted or program.source}\n0", print_callback=count)
             try:
                 return "ok", session.feed_run(f"_value_of({program.variable})", print_callback=count)
             except MontyRuntimeError as error:

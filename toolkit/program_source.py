@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from toolkit.errors import UserError
+from toolkit.interpreted_modules import PROVIDED
 
 _STANDARD = """__future__ abc bisect calendar cmath collections copy dataclasses datetime decimal enum fractions
 functools heapq itertools json math numbers operator random re statistics string time typing unicodedata"""
@@ -29,10 +31,14 @@ class Rejected(Exception):
 
 
 class Program(NamedTuple):
-    """What a tier runs, and the name of the variable that it reads afterwards."""
+    """What a tier runs, and the name of the variable that it reads afterwards.
+
+    `interpreted` is the source for the interpreter where that differs: it names what `interpreted_modules` provides.
+    """
 
     source: str
     variable: str
+    interpreted: str = ""
 
 
 def prepared(source: str, variable: str, source_bytes: int) -> Program:
@@ -57,15 +63,19 @@ def prepared(source: str, variable: str, source_bytes: int) -> Program:
         if len(encoded) > source_bytes:
             raise Rejected("syntax")
         tree = ast.parse(encoded)
-        stripped = _without_unused_imports(tree, encoded)
+        stripped = _with_imports(tree, encoded, {})
+        interpreted = _with_imports(tree, encoded, PROVIDED)
     # A short source can nest deeper than the parser's stack: RecursionError or MemoryError, not SyntaxError.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Rejected("syntax") from None
-    return Program(stripped.decode(), variable)
+    return Program(stripped.decode(), variable, interpreted.decode() if interpreted != stripped else "")
 
 
-def _without_unused_imports(tree: ast.Module, source: bytes) -> bytes:
-    """Replace each import of names that nothing reads, by the positions that the parser gives, not by its text."""
+def _with_imports(tree: ast.Module, source: bytes, provided: Mapping[tuple[str, str], str]) -> bytes:
+    """Take out each import of names that nothing reads, by the positions that the parser gives, not by its text.
+
+    An import of names that are all `provided` becomes an assignment of what they are provided as.
+    """
     # A variable that is deleted or added to is read too: all but plain assignment counts.
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)}
     lines = source.splitlines(keepends=True)
@@ -77,13 +87,24 @@ def _without_unused_imports(tree: ast.Module, source: bytes) -> bytes:
             raise Rejected("import")
         if isinstance(node, ast.ImportFrom) and node.level:
             raise Rejected("import")
-        if names == node.names or (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             continue
-        node.names = names
-        kept = ast.unparse(node).encode() if names else b"pass"  # an empty block would be a syntax error
+        replaced = (
+            [provided.get((modules[0], alias.name)) for alias in names] if isinstance(node, ast.ImportFrom) else []
+        )
+        if names and replaced and None not in replaced:
+            kept = "; ".join(
+                f"{alias.asname or alias.name} = {name}" for alias, name in zip(names, replaced, strict=True)
+            )
+        elif names == node.names:
+            continue
+        elif isinstance(node, ast.ImportFrom):
+            kept = ast.unparse(ast.ImportFrom(node.module, names, 0)) if names else "pass"
+        else:
+            kept = ast.unparse(ast.Import(names)) if names else "pass"  # an empty block would be a syntax error
         first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
         after = lines[last][node.end_col_offset :]
-        lines[first : last + 1] = [lines[first][: node.col_offset] + kept + after] + [b""] * (last - first)
+        lines[first : last + 1] = [lines[first][: node.col_offset] + kept.encode() + after] + [b""] * (last - first)
     return b"".join(lines)
 
 

@@ -27,8 +27,8 @@ from toolkit.program_source import Program
 NAME = "COT_PROBED_SECRET"
 BRIEF = Limits(seconds=0.5, memory=64_000_000)
 
-# The process that calls the tiers, with a secret in its environment from the start. `rlimits` is what those do who trust
-# rlimits: it shows that a probe works.
+# The process that calls the tiers, with a secret in its environment from the start. `rlimits` is what those do who
+# trust rlimits: it shows that a probe works.
 CALLER = """
 import json, resource, subprocess, sys
 from toolkit import program_jail
