@@ -3,8 +3,8 @@
     python benchmarks/programs.py [--data ../shared/data] [--per-file 200] [--json]
 
 The programs are those that models wrote for Program of Thoughts and Faithful CoT (folders `program_of_thoughts` and
-`faithful_cot`). The reference starts one CPython process for each; since they are as untrusted as any, it does so inside
-a jail, and the jail's own start is not counted. Both take one program at a time, file by file in turns.
+`faithful_cot`). The reference starts one CPython process for each; since they are as untrusted as any, it does so
+inside a jail, and the jail's own start is not counted. Both take one program at a time, file by file in turns.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def files(data: Path) -> list[Path]:
         *(data / "program_of_thoughts" / "outputs").glob("*.jsonl.gz"),
         *(data / "faithful_cot" / "output_dir").glob("*/test/*/predictions.jsonl.gz"),
     ]
-    return sorted(path for path in found if not any(word in str(path) for word in ("_COT", "_cot", "gpt4_s0")))
+    chains = ("_COT", "_cot", "gpt4_s0")
+    return sorted(path for path in found if not any(word in f"{path.parent.name}/{path.name}" for word in chains))
 
 
 def by_cpython(programs: list[Task]) -> tuple[list[Value | None], float]:

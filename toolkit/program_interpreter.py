@@ -6,7 +6,10 @@ the next program in a fresh session, and replaced when a program used up its tim
 
 from __future__ import annotations
 
+import builtins
+import collections
 import datetime
+import decimal
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +32,9 @@ def _scalar(found, isinstance=isinstance, type=type, scalars=(bool, int, float, 
 def _value_of(found, isinstance=isinstance, lists=(list, tuple)):
     return [_scalar(item) for item in found[:5000]] if isinstance(found, lists) else _scalar(found)
 """
-_MISSING = re.compile(r"(?:module '[\w.]+'|'_relativedelta' object) has no attribute|name '(\w+)' is not defined")
+# What it says of a name or an attribute that there is not. Its types lack some that CPython's have.
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
+_NO_ATTRIBUTE = re.compile(r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'")
 
 
 class Interpreter:
@@ -125,13 +130,16 @@ def _status(error: MontyError) -> str:
         return "timeout"
     if isinstance(raised, MemoryError):
         return "memory"
-    missing = _MISSING.match(str(raised))
-    if isinstance(raised, NotImplementedError) or (missing and (not missing[1] or missing[1] in _builtin_names())):
+    if isinstance(raised, NotImplementedError) or _lacks(str(raised)):
         return "unsupported"
     return "runtime"
 
 
-def _builtin_names() -> frozenset[str]:
-    import builtins
-
-    return frozenset(dir(builtins))
+def _lacks(message: str) -> bool:
+    """Whether a name or an attribute was not found that CPython has."""
+    if found := _NO_NAME.match(message):
+        return hasattr(builtins, found[1])
+    if found := _NO_ATTRIBUTE.match(message):
+        owners = [getattr(module, found[1], None) for module in (builtins, collections, datetime, decimal)]
+        return found[1] == "_relativedelta" or any(hasattr(owner, found[2]) for owner in owners if owner is not None)
+    return message.startswith("module '")
