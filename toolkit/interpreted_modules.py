@@ -21,6 +21,8 @@ class _relativedelta:
     def _shift(self, moment, sign):
         if not isinstance(moment, _datetime.date):
             raise NotImplementedError("relativedelta with anything but a date")
+        if self._seconds % 86400 and not isinstance(moment, _datetime.datetime):
+            moment = _datetime.datetime(moment.year, moment.month, moment.day)
         year, month = divmod(12 * moment.year + moment.month - 1 + sign * self._months, 12)
         month += 1
         leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)
