@@ -106,7 +106,7 @@ BREAK = {
     ),
     "loop behind finally": ("try:\n    while True:\n        pass\nfinally:\n    while True:\n        pass", "timeout"),
     "power tower": ("ans = 9**9**9", "memory timeout"),
-    "growing list": ("x = []\nwhile True:\n    x.append([0] * 10000)", "memory"),
+    "growing list": ("x = []\nwhile True:\n    x.append([0] * 10000)", "memory timeout"),
     "growing list that catches everything": (
         "x = []\nwhile True:\n    try:\n        x.append([0] * 10000)\n    except MemoryError:\n        pass",
         "memory timeout",

@@ -11,6 +11,7 @@ import collections
 import datetime
 import decimal
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
 from toolkit.interpreted_modules import SOURCE
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds past the limit after which a worker that does not end the program itself is killed
 CLOCK = datetime.datetime(2024, 1, 1)  # what every program takes for now
 SEED = 0
+_STARTING = threading.Lock()  # where its programme is looked for, `sysconfig` is first used: two threads trip over it
 
 # What cannot be a value must not reach us as the text of an object, as the interpreter would send it. The names are
 # bound before the program runs: many programs call a variable `list` or `str`.
@@ -104,8 +106,10 @@ class Interpreter:
         from pydantic_monty import Monty
 
         if self._pool is None:
-            self._pool = Monty(max_processes=1, feed_duration_limit_grace=GRACE)
-            self._pool.__enter__()
+            with _STARTING:
+                pool = Monty(max_processes=1, feed_duration_limit_grace=GRACE)
+                pool.__enter__()
+            self._pool = pool
         return self._pool.checkout(
             limits={
                 "max_feed_duration_secs": limits.seconds,

@@ -175,7 +175,7 @@ def _command(script: Path, calls: int) -> list[str]:
         # Root's processes are not counted by RLIMIT_NPROC, so the jail belongs to an ordinary uid. Such a one may not
         # be able to reach what root can: it is shown it elsewhere, before the rights go.
         shown = {f"/tmp/{index}": source for index, source in enumerate(seen.values())}
-        outer = [bwrap, "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/tmp"]
+        outer = [bwrap, "--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/tmp"]
         outer += [word for place, source in shown.items() for word in ("--ro-bind", source, place)]
         outer += ["--", shutil.which("setpriv") or "setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
         seen = dict(zip(seen, shown, strict=True))

@@ -197,12 +197,9 @@ def test_importing_the_module_starts_and_loads_nothing() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
-WORDS = (
-    "ans = ( ) [ ] 1 0 ' import math os def f : for in lambda * - if else . { } class print yield try \\ # é".split()
-)
-SOURCES = st.one_of(
-    st.text(max_size=60), st.lists(st.sampled_from([*WORDS, " ", "\n", "\t", "    "]), max_size=25).map("".join)
-)
+WORDS = "ans = ( ) [ ] 1 0 ' import math os def f : for in lambda * - if else . { } class print yield try \\ # é"
+PIECES = st.sampled_from([*WORDS.split(), " ", "\n", "\t", "    "])
+SOURCES = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=25).map("".join))
 
 
 @settings(max_examples=100, deadline=None)
