@@ -71,7 +71,8 @@ class Interpreter:
             except MontyError as error:
                 status, found = _status(error), None
                 break
-            except ValueError:  # an integer of more digits than CPython converts
+            # What cannot be brought over to CPython, e.g. an integer of more digits than it converts.
+            except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError):
                 status, found = "no_value", None
                 break
         if status == "timeout":

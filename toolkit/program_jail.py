@@ -95,11 +95,15 @@ def run(program: Program, limits: Limits, errors: int | IO[bytes] = subprocess.D
             process.stdin.write(json.dumps(request).encode())
         reply = _Reply(process.stdout.fileno(), 10 * limits.output + 1000)
         if reply.line(nonce, START_SECONDS) is None:
-            return "runtime", None
+            return "unsupported", None  # the jail did not come to stand: nothing of the program ran
         answer = reply.line(nonce, PATIENCE * limits.seconds)
         if answer is None and not reply.ended:  # still running, or writing more than any reply has
             return ("runtime" if reply.full else "timeout"), None
-        returned = process.wait(START_SECONDS) if answer is None else 0
+        if answer is None:
+            try:
+                returned = process.wait(PATIENCE * limits.seconds)
+            except subprocess.TimeoutExpired:  # it closed what it would reply on, and runs
+                return "timeout", None
     if answer is None:
         # bubblewrap returns 128 + the signal. Only the processor time limit sends these two.
         return ("timeout", None) if returned - 128 in (signal.SIGXCPU, signal.SIGKILL) else ("runtime", None)
