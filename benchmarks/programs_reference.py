@@ -11,9 +11,12 @@ import time
 # The clock stands as it does for the programs that are compared with this.
 RUN = """
 import datetime, json, sys
-class Date(datetime.date):
+class Real(type):
+    def __instancecheck__(cls, moment):
+        return isinstance(moment, cls.__mro__[1])
+class Date(datetime.date, metaclass=Real):
     today = classmethod(lambda cls: cls(2024, 1, 1))
-class Datetime(datetime.datetime):
+class Datetime(datetime.datetime, metaclass=Real):
     today = now = classmethod(lambda cls, tz=None: cls(2024, 1, 1, tzinfo=tz))
 source, variable = json.load(sys.stdin)
 real, sys.stdout = sys.stdout, open("/dev/null", "w")

@@ -36,7 +36,7 @@ def _value_of(found, isinstance=isinstance, lists=(list, tuple)):
 """
 # What it says of a name or an attribute that there is not. Its types lack some that CPython's have.
 _NO_NAME = re.compile(r"name '(\w+)' is not defined")
-_NO_ATTRIBUTE = re.compile(r"(?:type object )?'(\w+)'(?: object)? has no attribute '(\w+)'")
+_NO_ATTRIBUTE = re.compile(r"(?:type object )?'(?:\w+\.)*(\w+)'(?: object)? has no attribute '(\w+)'")
 
 
 class Interpreter:

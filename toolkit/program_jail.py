@@ -120,6 +120,8 @@ class _Reply:
 
     def __init__(self, descriptor: int, most: int) -> None:
         self._descriptor, self._left, self._read = descriptor, most, b""
+        self._readable = select.poll()  # not select(2), which knows no descriptor above 1023
+        self._readable.register(descriptor, select.POLLIN)
         self.ended = False
 
     @property
@@ -138,7 +140,7 @@ class _Reply:
                     return head[len(nonce) :].decode(errors="replace")
                 continue
             remaining = deadline - time.monotonic()
-            if self.full or remaining <= 0 or not select.select([self._descriptor], [], [], remaining)[0]:
+            if self.full or remaining <= 0 or not self._readable.poll(1000 * remaining):
                 return None
             piece = os.read(self._descriptor, min(self._left, 65536))
             self._left -= len(piece)

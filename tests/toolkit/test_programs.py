@@ -86,6 +86,7 @@ def test_a_value_is_a_float_a_bool_a_string_or_a_short_list(runner: Runner, sour
         ("def f():\n    yield 1\nans = list(f())", "unsupported", 1),
         ("ans = input()", "unsupported", 1),
         ("d = {1: 2}\nans = max(d, key=d.get)", "unsupported", 1),
+        ("from datetime import date, datetime\nans = datetime.strftime(date(2020, 1, 2), '%d')", "unsupported", 1),
         ("from math import *\nans = sqrt(4)", "unsupported", 1),
     ],
 )
