@@ -26,13 +26,16 @@ CLOCK = datetime.datetime(2024, 1, 1)  # what every program takes for now
 SEED = 0
 _STARTING = threading.Lock()  # where its programme is looked for, `sysconfig` is first used: two threads trip over it
 
-# What cannot be a value must not reach us as the text of an object, as the interpreter would send it. The names are
-# bound before the program runs: many programs call a variable `list` or `str`.
+# What cannot be a value must not reach us as the text of an object, as the interpreter would send it, nor a long one at
+# all. The names are bound before the program runs: many programs call a variable `list` or `str`.
 _VALUE_OF = """
-def _scalar(found, isinstance=isinstance, type=type, scalars=(bool, int, float, str)):
-    return found if isinstance(found, scalars) or type(found).__name__ == "Decimal" else None
-def _value_of(found, isinstance=isinstance, lists=(list, tuple)):
-    return [_scalar(item) for item in found[:5000]] if isinstance(found, lists) else _scalar(found)
+def _scalar(found, isinstance=isinstance, type=type, len=len, text=str, scalars=(bool, int, float)):
+    short = isinstance(found, text) and len(found) <= {output}
+    return found if short or isinstance(found, scalars) or type(found).__name__ == "Decimal" else None
+def _value_of(found, isinstance=isinstance, len=len, lists=(list, tuple)):
+    if isinstance(found, lists):
+        return [_scalar(item) for item in found] if len(found) <= {output} else None
+    return _scalar(found)
 """
 # What it says of a name or an attribute that there is not. Its types lack some that CPython's have.
 _NO_NAME = re.compile(r"name '(\w+)' is not defined")
@@ -91,7 +94,7 @@ class Interpreter:
                 raise RuntimeError("too much output")
 
         with self._session(limits) as session:
-            session.feed_run(_VALUE_OF, print_callback=count)
+            session.feed_run(_VALUE_OF.format(output=limits.output), print_callback=count)
             if program.interpreted:
                 session.feed_run(SOURCE, print_callback=count)
             # The text ends in a value of ours: that of the program's last line may be anything.

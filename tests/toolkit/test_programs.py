@@ -20,7 +20,7 @@ from toolkit.errors import UserError
 from toolkit.program_source import Rejected, prepared
 from toolkit.programs import STATUSES, Limits, Outcome, Runner, run
 
-SHORT = Limits(seconds=0.3, memory=64_000_000)
+SHORT = Limits(seconds=1.0, memory=64_000_000)
 
 
 @pytest.fixture(scope="module")
