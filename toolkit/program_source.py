@@ -7,7 +7,7 @@ imports that they never use, which would send nearly every one of them to the sl
 from __future__ import annotations
 
 import ast
-import re
+import keyword
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -53,16 +53,17 @@ def prepared(source: str, variable: str, source_bytes: int) -> Program:
         Rejected: Too long, not Python, nested too deeply for the parser, or importing what is not `IMPORTABLE`.
         UserError: `variable` is no name.
     """
-    if not re.fullmatch(r"(?!\d)\w+(\(\))?", variable):
+    name = variable.removesuffix("()")
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise UserError(f"variable: found {variable!r}; allowed is a name, or a function's name with () behind it")
-    if variable.endswith("()"):
+    if variable != name:
         source, variable = f"{source}\n{RESULT} = {variable}\n", RESULT
         source_bytes += len(f"\n{RESULT} = {variable}\n")
     try:
         encoded = source.encode()
         if len(encoded) > source_bytes:
             raise Rejected("syntax")
-        tree = ast.parse(encoded)
+        tree = ast.parse(source)  # as text: a declared encoding has no say
         stripped = _with_imports(tree, encoded, {})
         interpreted = _with_imports(tree, encoded, PROVIDED)
     # A short source can nest deeper than the parser's stack: RecursionError or MemoryError, not SyntaxError.
@@ -76,7 +77,6 @@ def _with_imports(tree: ast.Module, source: bytes, provided: Mapping[tuple[str, 
 
     An import of names that are all `provided` becomes an assignment of what they are provided as.
     """
-    # A variable that is deleted or added to is read too: all but plain assignment counts.
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)}
     lines = source.splitlines(keepends=True)
     # Backwards, so that the positions of earlier statements stay right.
@@ -89,19 +89,16 @@ def _with_imports(tree: ast.Module, source: bytes, provided: Mapping[tuple[str, 
             raise Rejected("import")
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             continue
-        replaced = (
-            [provided.get((modules[0], alias.name)) for alias in names] if isinstance(node, ast.ImportFrom) else []
-        )
-        if names and replaced and None not in replaced:
-            kept = "; ".join(
-                f"{alias.asname or alias.name} = {name}" for alias, name in zip(names, replaced, strict=True)
-            )
+        if not names:
+            kept = "pass"  # an empty block would be a syntax error
+        elif isinstance(node, ast.ImportFrom) and all((node.module, alias.name) in provided for alias in names):
+            kept = "; ".join(f"{each.asname or each.name} = {provided[node.module or '', each.name]}" for each in names)
         elif names == node.names:
             continue
         elif isinstance(node, ast.ImportFrom):
-            kept = ast.unparse(ast.ImportFrom(node.module, names, 0)) if names else "pass"
+            kept = ast.unparse(ast.ImportFrom(node.module, names, 0))
         else:
-            kept = ast.unparse(ast.Import(names)) if names else "pass"  # an empty block would be a syntax error
+            kept = ast.unparse(ast.Import(names))
         first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
         after = lines[last][node.end_col_offset :]
         lines[first : last + 1] = [lines[first][: node.col_offset] + kept.encode() + after] + [b""] * (last - first)

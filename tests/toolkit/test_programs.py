@@ -103,6 +103,8 @@ def test_what_gives_no_value_says_why_and_who_decided(runner: Runner, source: st
         ("from math import (\n    pi,\n    tau,\n)\nans = pi", "from math import pi\nans = pi"),
         ("if True:\n    import os\nans = 1", "if True:\n    pass\nans = 1"),
         ("é = 1; import os; ans = é", "é = 1; pass; ans = é"),
+        ("# coding: latin-1\né = 1; import os; ans = é", "# coding: latin-1\né = 1; pass; ans = é"),
+        ("import os\rans = 1\r\nimport sys\nb = 2", "pass\rans = 1\r\npass\nb = 2"),
         ("import os.path\nans = 1", "pass\nans = 1"),
         ("ans = 'import os'", "ans = 'import os'"),
         ("import math as m\nm = 2", "pass\nm = 2"),
@@ -121,7 +123,7 @@ def test_the_result_may_be_that_of_a_function(runner: Runner) -> None:
     assert runner.run("answer = 5", "answer").value == 5.0
 
 
-@pytest.mark.parametrize("variable", ["", "a b", "1a", "a.b", "f(1)", "a\n"])
+@pytest.mark.parametrize("variable", ["", "a b", "1a", "a.b", "f(1)", "a\n", "class", "()"])
 def test_a_variable_is_a_name(runner: Runner, variable: str) -> None:
     with pytest.raises(UserError, match="variable: found"):
         runner.run("ans = 1", variable)
