@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from toolkit.errors import UserError, nearest
 
 if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
     from toolkit.hub import Kind
     from toolkit.recipe_sections import Student
 
@@ -39,24 +41,39 @@ def commit_of(kind: Kind, repo_id: str, revision: str | None) -> str:
         UserError: There is none, or it may not be read; what to do about it.
     """
     import httpx2
-    from huggingface_hub import HfApi, hf_hub_url, is_offline_mode
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RevisionResolutionError
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, RevisionResolutionError
 
     api = HfApi(library_name="cot-distillery")
     try:
         commit = api.resolve_revision(repo_id, repo_type=kind, revision=revision).resolved
-        if not is_offline_mode():
-            # What is gated can be seen by everybody, commits included, and read by some.
-            api.get_hf_file_metadata(url=hf_hub_url(repo_id, _CARD, repo_type=kind, revision=commit))
-    except EntryNotFoundError:
-        pass  # without a card, and readable
-    except RevisionResolutionError as error:
+        _must_be_readable(api, kind, repo_id, commit)
+    except (RevisionResolutionError, httpx2.ProxyError) as error:
         _refuse_unreachable(kind, repo_id, revision, error)
     except HfHubHTTPError as error:
         _refuse(kind, repo_id, revision, error)
-    except httpx2.TransportError:
-        pass  # the commit is known from before
     return commit
+
+
+def _must_be_readable(api: HfApi, kind: Kind, repo_id: str, commit: str) -> None:
+    """Ask for the head of a file: what is gated can be seen by everybody, commits included, and read by some.
+
+    Raises:
+        HfHubHTTPError: It may not be read, or there is no such commit.
+    """
+    import httpx2
+    from huggingface_hub import hf_hub_url, is_offline_mode
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError
+
+    if is_offline_mode():
+        return
+    try:
+        api.get_hf_file_metadata(url=hf_hub_url(repo_id, _CARD, repo_type=kind, revision=commit))
+    except (EntryNotFoundError, httpx2.TransportError):
+        pass  # readable and without a card, or only the cache can tell
+    except HfHubHTTPError as error:
+        if error.response.status_code < 500:
+            raise
 
 
 def base_commit(student: Student) -> str | None:

@@ -124,6 +124,7 @@ def test_without_the_hub_a_revision_is_what_it_was(hub: LoopbackHub, monkeypatch
         monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     elif way == "down":
         hub.fail("info", 500, times=9)
+        hub.fail("resolve", 503, times=9)
     else:
         monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert commit_of("dataset", "org/cots", "v1.0.0") == known
