@@ -12,6 +12,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,7 +136,7 @@ def find(repo_id: str, revision: str | None, hub_dir: Path, whole: bool) -> Orig
         every = [name for names in known.values() for name in names]
         raise UserError(f"{repo_id} has no revision {revision}{nearest(str(revision), every)}: {listed}")
     on_hub = " and on the Hub" if "/" in repo_id else "; a name on the Hub has an owner, `owner/name`"
-    raise UserError(f"no student and no dataset {repo_id!r} in {hub_dir}{on_hub}")
+    raise UserError(f"no student and no dataset {repo_id!r} with a version like v1.0.0 in {hub_dir}{on_hub}")
 
 
 def _downloaded(kind: hub.Kind, repo_id: str, revision: str, whole: bool) -> Path:
@@ -238,22 +239,21 @@ def _configuration(folder: Path) -> str:
 
 
 def _rows_apart(before: Path, after: Path) -> Iterator[str]:
-    """Say of each table of a dataset how many of its rows are others."""
+    """Say of each table of a dataset how many of its rows are others, compared place by place."""
+    for table in sorted({file.relative_to(before).as_posix().partition("-0")[0] for file in before.rglob("*.parquet")}):
+        old, new, same = 0, 0, 0
+        for one, other in zip_longest(_rows(before, table), _rows(after, table)):
+            old, new, same = old + (one is not None), new + (other is not None), same + (one == other)
+        if not old == new == same:
+            yield f"DIFFERS   {table}: {old} rows, now {new}, {same} of them the same"
+
+
+def _rows(folder: Path, table: str) -> Iterator[dict[str, Any]]:
     from pyarrow import parquet
 
-    for config in sorted(path for path in before.iterdir() if path.is_dir()):
-        for split in sorted({file.name.partition("-")[0] for file in config.glob("*.parquet")}):
-            old, new = (
-                [
-                    row
-                    for file in sorted(root.glob(f"{config.name}/{split}-*"))
-                    for row in parquet.read_table(file).to_pylist()
-                ]
-                for root in (before, after)
-            )
-            same = sum(one == other for one, other in zip(old, new, strict=False))
-            if not same == len(old) == len(new):
-                yield f"DIFFERS   {config.name}/{split}: {len(old)} rows, now {len(new)}, {same} of them the same"
+    for file in sorted(folder.glob(f"{table}-*.parquet")):
+        for batch in parquet.ParquetFile(file).iter_batches():
+            yield from batch.to_pylist()
 
 
 def _is_written_by_others(recipe: Recipe) -> bool:

@@ -224,7 +224,10 @@ def test_work_is_done_in_a_new_folder_only(student: Student, capsys: pytest.Capt
     ("words", "told"),
     [
         (["org/student", "--revision", "v1.0.1"], "no revision v1.0.1 (did you mean 'v1.0.0'?): the model in hub has"),
-        (["studnt"], "no student and no dataset 'studnt' in hub; a name on the Hub has an owner"),
+        (
+            ["studnt"],
+            "no student and no dataset 'studnt' with a version like v1.0.0 in hub; a name on the Hub has an owner",
+        ),
     ],
 )
 def test_what_is_not_there_is_told(
