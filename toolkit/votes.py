@@ -55,7 +55,7 @@ def alike(answer: str | None, reference: str | None, kind: str, choices: Sequenc
     if kind == "number":
         u, v = canonical(answer, kind), canonical(reference, kind)
         if isinstance(u, Fraction) and isinstance(v, Fraction):
-            return abs(u - v) <= TOLERANCE * max(1, abs(v))
+            return abs(u - v) <= TOLERANCE * max(Fraction(1), abs(v))
     return matches(answer, reference, kind, choices)
 
 

@@ -42,8 +42,8 @@ class Chain:
     Attributes:
         rationale: The steps as one line of sentences, without an answer clause.
         answer: Answer the steps lead to.
-        mistake: Kind of the one mistake in it, of the last where there are two; None for a right chain. That of a program
-            may be a failure.
+        mistake: Kind of the one mistake in it, of the last where there are two; None for a right chain. That of a
+            program may be a failure.
         steps: (sub-question, sentence that answers it) for every sentence of the rationale.
     """
 

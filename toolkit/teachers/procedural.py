@@ -1,7 +1,8 @@
 """The embedded teacher: solves the procedural bank with varied wording and errs on purpose, with a label.
 
 It gets no short cut: like any teacher it sees a rendered prompt only, reads the question out of it, and answers in
-text. Which kind of prompt it has (plain CoT, answer hint, contrastive, rationalise, socratic, program) it tells from it.
+text. Which kind of prompt it has (plain CoT, answer hint, contrastive, rationalise, socratic, program) it tells from
+the text.
 """
 
 from __future__ import annotations
@@ -168,11 +169,12 @@ class ProceduralTeacher:
         if not self._happens(self.config.error_rate, query.kind, query.question, sample):
             return right
         rng = self._rng(query.kind, query.question, sample)
-        how = rng.choice(("slip", "slip", "runtime", "no_value"))
-        if how == "slip":
-            return write_wrong_chain(solve, wording, rng) or right
-        steps = right.steps[1:] if how == "runtime" else right.steps[:-1]  # a name that nothing defines; no `ans`
-        return replace(right, mistake=how, steps=steps)
+        how = rng.randrange(4)
+        if how == 0:  # a name that nothing defines
+            return replace(right, mistake="runtime", steps=right.steps[1:])
+        if how == 1:
+            return replace(right, mistake="no_value", steps=right.steps[:-1])
+        return write_wrong_chain(solve, wording, rng) or right
 
     def _rng(self, *content: object) -> random.Random:
         return random.Random(repr((self.config.seed, *content)))
