@@ -17,6 +17,7 @@ from toolkit import answer_readings, answers, math_equality
 from toolkit.decode_procedures import Answered
 from toolkit.decoding import majority_vote
 from toolkit.problem import Problem
+from toolkit.votes import Ballot, agree, vote
 
 Row = dict[str, Any]
 
@@ -42,23 +43,33 @@ class Score:
     generated_tokens: float
 
 
-def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]]) -> list[Row]:
+def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], prefer: str | None = None) -> list[Row]:
     """One row per answer: what was asked, what came back, what was read out of it and whether that is right.
 
     `solved` says whether the majority answer of the problem's samples is right; with one sample it equals `correct`.
     `prompt` and `completion` are those of the last turn, `tokens` and `stopped` tell of all turns; where there were
-    several, `turns` has them.
+    several, `turns` has them. `view` is that of the first turn, by which ways to an answer are told apart; where there
+    are several ways, `agreed` says whether the first answers of all are one, and the vote is `toolkit.votes`'.
 
     Args:
         problems: What was asked.
-        answered: The samples of each problem.
+        answered: The samples of each problem; of several ways, the first of each way first.
+        prefer: The way that breaks ties between several.
     """
     rows = []
     for problem, samples in zip(problems, answered, strict=True):
         kind = answers.kind_of(problem.answer, problem.kind)
         predictions = [answers.extract(sample.answer, kind, problem.choices) for sample in samples]
-        vote = majority_vote(predictions, kind, problem.choices)
-        solved = answers.matches(vote, problem.answer, kind, problem.choices)
+        ballots = [
+            Ballot(sample.turns[0].view, predicted) for sample, predicted in zip(samples, predictions, strict=True)
+        ]
+        ways = len({ballot.way for ballot in ballots})
+        if ways > 1:
+            elected = vote(ballots, kind, problem.choices, prefer)
+            agreed = agree(ballots[:ways], kind, problem.choices)
+        else:
+            elected, agreed = majority_vote(predictions, kind, problem.choices), None
+        solved = answers.matches(elected, problem.answer, kind, problem.choices)
         for index, (sample, predicted) in enumerate(zip(samples, predictions, strict=True)):
             last = sample.turns[-1]
             turns = [
@@ -73,13 +84,16 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]]) -
                     "question": problem.question,
                     "gold": problem.answer,
                     "kind": kind,
+                    "view": sample.turns[0].view,
                     "prompt": last.prompt,
                     "sample": index,
                     "completion": last.generation.text,
+                    "status": sample.status,
                     "predicted": predicted,
                     "parsed": predicted is not None,
                     "correct": answers.matches(predicted, problem.answer, kind, problem.choices),
                     "solved": solved,
+                    "agreed": agreed,
                     "tokens": sum(turn.generation.tokens for turn in sample.turns),
                     "stopped": all(turn.generation.stopped for turn in sample.turns),
                     "extractor": extractor(),
