@@ -21,6 +21,7 @@ from toolkit.answers import kind_of, matches
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
 from toolkit.program_answers import ProgramAnswer, fingerprint, run_all
+from toolkit.programs import TIERS, Runner
 from toolkit.teachers.protocol import Request
 from toolkit.votes import Ballot, alike, vote
 
@@ -137,12 +138,13 @@ class CotPotMix(CotsBuilder):
         names = ("cot", "pot") if settings.written is None else ("written_cot", "written_pot")
         counts = {"cot": Step(names[0]), "pot": Step(names[1]), "balance": Step("balance")}
         steps += counts.values()
-        for start in range(0, len(problems), _RUN_AT_ONCE):
-            told = [_asked_for(problem, settings) for problem in problems[start : start + _RUN_AT_ONCE]]
-            cots = [[Thought("cot", i, one) for i, one in enumerate(source.cots(problem))] for problem in told]
-            pots = [[Thought("pot", i, one) for i, one in enumerate(source.programs(problem))] for problem in told]
-            for problem, chains, programs in zip(told, cots, _run(pots), strict=True):
-                yield from _of_problem(problem, [*chains, *programs], settings, counts)
+        with Runner(tiers=TIERS if settings.jail else TIERS[:1]) as runner:
+            for start in range(0, len(problems), _RUN_AT_ONCE):
+                told = [_asked_for(problem, settings) for problem in problems[start : start + _RUN_AT_ONCE]]
+                cots = [[Thought("cot", i, one) for i, one in enumerate(source.cots(problem))] for problem in told]
+                pots = [[Thought("pot", i, one) for i, one in enumerate(source.programs(problem))] for problem in told]
+                for problem, chains, programs in zip(told, cots, _run(pots, runner), strict=True):
+                    yield from _of_problem(problem, [*chains, *programs], settings, counts)
 
     @staticmethod
     def sft(record: Record) -> Record:
@@ -180,10 +182,10 @@ def _asked_for(problem: Problem, settings: CotPotMixSettings) -> Problem:
     return replace(problem, answer="") if settings.labels == "agreement" else problem
 
 
-def _run(programs: Sequence[Sequence[Thought]]) -> Iterator[list[Thought]]:
+def _run(programs: Sequence[Sequence[Thought]], runner: Runner) -> Iterator[list[Thought]]:
     """Run the programs of some problems; yield those of each problem, with what came of them."""
     sources = [one.chain.rationale or "" for one in chain.from_iterable(programs) if one.chain.fault is None]
-    answers = iter(run_all(sources, VARIABLE))
+    answers = iter(run_all(sources, VARIABLE, runner))
     for of_problem in programs:
         ran = [(one, next(answers) if one.chain.fault is None else None) for one in of_problem]
         yield [

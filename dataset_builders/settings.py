@@ -353,6 +353,8 @@ class CotPotMixSettings(BuilderSettings):
         pairs: Most records of a problem. It gets as many as it has right ones of the kind that has fewer.
         labels: What a chain or a program is held against: the problem's `gold` answer, or, where none is to be looked
             at, the one that most of them agree on, which at least one of each kind must have.
+        jail: Run programs that need more than the interpreter has, such as numpy, in a jailed CPython
+            (docs/programs.md). Without it they are rejected, on every machine alike.
         written: Ready-made chains and programs instead of a teacher.
     """
 
@@ -361,6 +363,7 @@ class CotPotMixSettings(BuilderSettings):
     programs: Positive = 4
     pairs: Positive = 2
     labels: Literal["gold", "agreement"] = "gold"
+    jail: bool = False
     written: WrittenMix | None = None
 
     @model_validator(mode="after")
@@ -373,7 +376,7 @@ class CotPotMixSettings(BuilderSettings):
 
     def knobs(self) -> dict[str, Any]:
         """See `BuilderSettings.knobs`."""
-        names = {"cots", "programs", "pairs", "labels"}
+        names = {"cots", "programs", "pairs", "labels", "jail"}
         return {**super().knobs(), **self.model_dump(mode="json", include=names)}
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from toolkit.programs import run_many
+from toolkit.programs import Runner, Value
 
 # Written without a fence, a program may be followed by a question of the teacher's own.
 _RUN_ON = re.compile(r"\n[^\S\n]*Q:")
@@ -25,7 +24,7 @@ class ProgramAnswer:
 
     Attributes:
         answer: Its value as the text of an answer; None where it has none, or one that is no answer.
-        status: As of `toolkit.programs.Outcome`; `no_value` also where the value is a list, which is no answer.
+        status: As of `toolkit.programs.Outcome`; `no_value` also where the value is no answer.
         tier: Where it ran, as of `toolkit.programs.Outcome`.
     """
 
@@ -40,27 +39,35 @@ def program_in(text: str) -> str:
     return (fenced["code"] if fenced else _RUN_ON.split(text, maxsplit=1)[0]).strip("\n").rstrip()
 
 
-def run_all(sources: Sequence[str], variable: str) -> list[ProgramAnswer]:
+def run_all(sources: Iterable[str], variable: str, runner: Runner | None = None) -> list[ProgramAnswer]:
     """Run programs and return their answers, in order.
 
     Args:
         sources: The programs.
         variable: The variable that each leaves its answer in.
+        runner: What runs them; by default one for these alone, which never leaves the interpreter, so that answers are
+            the same on machines with and without a jail.
     """
+    if runner is None:
+        with Runner(tiers=(1,)) as own:
+            return run_all(sources, variable, own)
     answers = []
-    for outcome in run_many(sources, variable):
-        answer = answer_text(outcome.value) if outcome.status == "ok" else None
+    for outcome in runner.run_many(sources, variable):
+        answer = answer_text(outcome.value)
         status = "no_value" if outcome.status == "ok" and answer is None else outcome.status
         answers.append(ProgramAnswer(answer, status, outcome.tier))
     return answers
 
 
-def answer_text(value: Any) -> str | None:
-    """Return a program's value as an answer is written: 8.0 is 8, 0.1 + 0.2 is 0.3, True is yes; None for no answer."""
+def answer_text(value: Value | None) -> str | None:
+    """Return a program's value as an answer is written: 8.0 is 8, 0.1 + 0.2 is 0.3, True is yes, [8.0] is 8.
+
+    None for no answer: no value, an empty text, a list of none or several.
+    """
+    if isinstance(value, list):
+        return answer_text(value[0]) if len(value) == 1 else None
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, int):
-        return str(value)
     if isinstance(value, float):
         # 15 digits are what a float holds; the 16th and 17th are the noise of its arithmetic.
         return str(int(value)) if value.is_integer() else f"{value:.15g}"
