@@ -45,7 +45,7 @@ class Runner:
         self.limits = limits
         self.tiers = tuple(tiers)
         self.workers = workers or os.cpu_count() or 1
-        sysconfig.get_config_vars()  # filled at the first call, and not safe for two threads that start interpreters then
+        sysconfig.get_config_vars()  # filled at the first call, which must not be made by two threads at once
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="programs")
         self._interpreters: queue.SimpleQueue[Interpreter] = queue.SimpleQueue()
         for _ in range(self.workers):

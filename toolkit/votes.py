@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
 
 from toolkit.answers import canonical, matches
 
@@ -79,7 +78,8 @@ def vote(ballots: Sequence[Ballot], kind: str, choices: Sequence[str] = (), pref
 
 def agree(ballots: Sequence[Ballot], kind: str, choices: Sequence[str] = ()) -> bool:
     """Whether everybody has an answer, and all have the same."""
-    return all(ballot.answer is not None for ballot in ballots) and len(_candidates(ballots, kind, choices)) == 1
+    found = _candidates(ballots, kind, choices)
+    return len(found) == 1 and found[0].ways.total() == len(ballots)
 
 
 def _candidates(ballots: Sequence[Ballot], kind: str, choices: Sequence[str]) -> list[_Candidate]:
@@ -87,22 +87,16 @@ def _candidates(ballots: Sequence[Ballot], kind: str, choices: Sequence[str]) ->
 
     Likeness is not transitive, so who comes first makes the groups; the order must not be that of the ballots.
     """
-    spelt: dict[Any, list[str]] = {}
+    spelt: dict[Fraction | str, list[Ballot]] = {}
     for ballot in ballots:
-        if ballot.answer is not None:
-            value = canonical(ballot.answer, kind, choices)
-            spelt.setdefault(ballot.answer if value is None else value, []).append(ballot.answer)
-    order = sorted(spelt.values(), key=lambda spellings: (-len(spellings), _rank(min(spellings), kind)))
+        # An answer that says nothing of its kind is none.
+        if ballot.answer is not None and (value := canonical(ballot.answer, kind, choices)) is not None:
+            spelt.setdefault(value, []).append(ballot)
     found: list[_Candidate] = []
-    for spellings in order:
-        if not any(alike(spellings[0], candidate.answer, kind, choices) for candidate in found):
-            found.append(_Candidate(min(spellings, key=lambda text: (len(text), text))))
-    for ballot in ballots:
-        if ballot.answer is not None:
-            next(each for each in found if alike(ballot.answer, each.answer, kind, choices)).ways[ballot.way] += 1
+    for value in sorted(spelt, key=lambda value: (-len(spelt[value]), value)):  # of one kind all values are of one type
+        texts = [str(ballot.answer) for ballot in spelt[value]]
+        candidate = next((each for each in found if alike(texts[0], each.answer, kind, choices)), None)
+        if candidate is None:
+            found.append(candidate := _Candidate(min(texts, key=lambda text: (len(text), text))))
+        candidate.ways.update(ballot.way for ballot in spelt[value])
     return found
-
-
-def _rank(answer: str, kind: str) -> tuple[Fraction, str]:
-    value = canonical(answer, kind) if kind == "number" else None
-    return (value if isinstance(value, Fraction) else Fraction(0)), answer
