@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from toolkit.errors import UserError
 
-_STANDARD = """__future__ abc bisect calendar cmath collections copy dataclasses datetime decimal enum fractions functools
-heapq itertools json math numbers operator random re statistics string time typing unicodedata"""
+_STANDARD = """__future__ abc bisect calendar cmath collections copy dataclasses datetime decimal enum fractions
+functools heapq itertools json math numbers operator random re statistics string time typing unicodedata"""
 IMPORTABLE = frozenset([*_STANDARD.split(), "dateutil", "mpmath", "numpy", "sympy"])
 """Top-level modules that a program may import. Nothing here opens a file or a connection by itself."""
 

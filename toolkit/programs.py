@@ -12,6 +12,8 @@ nothing to reach (`toolkit.program_interpreter`), and, only where that lacks a m
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 import queue
 import sysconfig
@@ -20,9 +22,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 
+from toolkit import program_jail
 from toolkit.program_interpreter import Interpreter
 from toolkit.program_outcome import DEFAULT_LIMITS, STATUSES, Limits, Outcome, Value, small_value
-from toolkit.program_source import Rejected, prepared
+from toolkit.program_source import Program, Rejected, prepared
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["DEFAULT_LIMITS", "STATUSES", "TIERS", "Limits", "Outcome", "Runner", "Value", "run"]
 
@@ -83,16 +88,38 @@ class Runner:
         except Rejected as rejection:
             status = rejection.status
         else:
-            tier = 1
-            interpreter = self._interpreters.get()
-            try:
-                status, found = interpreter.run(program, self.limits)
-            finally:
-                self._interpreters.put(interpreter)
+            status = "unsupported"
+            if 1 in self.tiers:
+                tier = 1
+                status, found = self._interpreted(program)
+            if 2 in self.tiers and status in ("import", "unsupported"):
+                tier, (status, found) = 2, _jailed(program, self.limits)
         value = small_value(found, self.limits.output) if status == "ok" else None
         if status == "ok" and value is None:
             status = "no_value"
         return Outcome(status, value, 1000 * (time.perf_counter() - began), tier)
+
+    def _interpreted(self, program: Program) -> tuple[str, object]:
+        interpreter = self._interpreters.get()
+        try:
+            return interpreter.run(program, self.limits)
+        finally:
+            self._interpreters.put(interpreter)
+
+
+def _jailed(program: Program, limits: Limits) -> tuple[str, object]:
+    reason = program_jail.unavailable()
+    if reason:
+        _warn_once(reason)
+        return "unsupported", None
+    return program_jail.run(program, limits)
+
+
+@functools.cache
+def _warn_once(reason: str) -> None:
+    logger.warning(
+        "programs that need CPython (numpy, sympy, ...) count as unsupported, for want of a jail: %s", reason
+    )
 
 
 def run(source: str, variable: str = "ans", limits: Limits = DEFAULT_LIMITS, tiers: Sequence[int] = TIERS) -> Outcome:
