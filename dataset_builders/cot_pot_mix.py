@@ -17,7 +17,9 @@ from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, C
 from dataset_builders.published import CotsBuilder
 from dataset_builders.settings import CotPotMixSettings
 from dataset_builders.written_mix import Written
+from toolkit import program_jail
 from toolkit.answers import kind_of, matches
+from toolkit.errors import UserError
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
 from toolkit.program_answers import ProgramAnswer, fingerprint, run_all
@@ -138,6 +140,8 @@ class CotPotMix(CotsBuilder):
         names = ("cot", "pot") if settings.written is None else ("written_cot", "written_pot")
         counts = {"cot": Step(names[0]), "pot": Step(names[1]), "balance": Step("balance")}
         steps += counts.values()
+        if settings.jail and (reason := program_jail.unavailable()):
+            raise UserError(f"dataset.config.jail: found true, but there is no jail on this machine: {reason}")
         with Runner(tiers=TIERS if settings.jail else TIERS[:1]) as runner:
             for start in range(0, len(problems), _RUN_AT_ONCE):
                 told = [_asked_for(problem, settings) for problem in problems[start : start + _RUN_AT_ONCE]]

@@ -17,6 +17,7 @@ import logging
 import os
 import queue
 import sysconfig
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["DEFAULT_LIMITS", "STATUSES", "TIERS", "Limits", "Outcome", "Runner", "Value", "run"]
 
+# Python 3.11 counts the depth of a syntax tree in one place for all threads: two that parse at once fail (SystemError).
+_PARSING = threading.Lock()
 TIERS = (1, 2)  # the interpreter; CPython in a jail for what the interpreter lacks
 
 
@@ -84,7 +87,8 @@ class Runner:
         tier = 0
         found: object = None
         try:
-            program = prepared(source, variable, self.limits.source)
+            with _PARSING:
+                program = prepared(source, variable, self.limits.source)
         except Rejected as rejection:
             status = rejection.status
         else:
