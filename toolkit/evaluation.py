@@ -46,7 +46,7 @@ class EvaluationResult:
         rows: One per completion, as in the Parquet file.
         path: The Parquet file.
         settings: Decoding, seed and extractor that the score belongs to.
-        ways: What each way to an answer did, as of `toolkit.ways.ways_report`; empty where there is one.
+        ways: What each way to an answer did, as of `toolkit.scores.ways_report`; empty where there is one.
     """
 
     score: Score

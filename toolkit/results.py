@@ -82,9 +82,8 @@ def conclude(
     """
     from toolkit.explain import as_html, shown_views
     from toolkit.readiness import check_student
-    from toolkit.scores import format_scores_table
+    from toolkit.scores import format_scores_table, format_ways
     from toolkit.student_card import write_student_card
-    from toolkit.ways import format_ways
 
     own = list(students)[-1]
     student = students[own][-1].student

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,21 @@ class Score:
     parse_failure_rate: float
     truncated_rate: float
     generated_tokens: float
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of some answers.
+
+    Attributes:
+        share: Between 0 and 1; None of none.
+        n: What it is a share of.
+        standard_error: sqrt(p (1 - p) / n); None of none.
+    """
+
+    share: float | None
+    n: int
+    standard_error: float | None
 
 
 def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], prefer: str | None = None) -> list[Row]:
@@ -123,6 +138,62 @@ def score_by_task(rows: Iterable[Row]) -> dict[str, Score]:
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)
     return {task: score_rows(tasks[task]) for task in sorted(tasks)}
+
+
+def ways_report(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what the ways did, each and together; only first answers count but for `vote`.
+
+    `accuracy` of each way, `execution_rate` of each that writes programs, `agreement_rate`, `accuracy_given_agreement`,
+    and `vote`, the accuracy of what was elected.
+    """
+    first = [row for row in rows if row["sample"] < len({row["view"] for row in rows})]
+    ways: dict[str, list[Row]] = {}
+    for row in first:
+        ways.setdefault(row["view"], []).append(row)
+    asked = next(iter(ways.values()))
+    shares = {
+        **{f"accuracy of {name}": _share([row["correct"] for row in of_way]) for name, of_way in ways.items()},
+        **{
+            f"execution rate of {name}": _share([row["status"] == "ok" for row in of_way])
+            for name, of_way in ways.items()
+            if any(row["status"] for row in of_way)
+        },
+        "agreement rate": _share([row["agreed"] for row in asked]),
+        "accuracy given agreement": _share([row["correct"] for row in asked if row["agreed"]]),
+        "accuracy of the vote": _share([row["solved"] for row in asked]),
+    }
+    return {name: asdict(share) for name, share in shares.items()}
+
+
+def format_ways(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return the shares of each student and set, one per line, with what a small set can tell apart.
+
+    Args:
+        scores: Summaries by student, then by set; those of students with one way are passed over.
+    """
+    lines = []
+    reports = {(name, on): one["ways"] for name, sets in scores.items() for on, one in sets.items() if "ways" in one}
+    for (student, on), report in reports.items():
+        lines.append(f"{student} on {on}")
+        for name, share in report.items():
+            if share["n"]:
+                told = f"{100 * share['share']:5.1f} ± {100 * share['standard_error']:.1f} %"
+                lines.append(f"  {name:<26} {told}  of {share['n']}")
+        vote = report["accuracy of the vote"]
+        if vote["n"] < 500:
+            least = 100 * 1.96 * math.sqrt(2) * vote["standard_error"]
+            lines.append(
+                f"  {vote['n']} questions are few: two such figures that differ by less than {least:.0f} points"
+            )
+            lines.append("  may well be the same")
+    return "\n".join(lines)
+
+
+def _share(which: Sequence[bool]) -> Share:
+    if not which:
+        return Share(None, 0, None)
+    p = sum(which) / len(which)
+    return Share(p, len(which), math.sqrt(p * (1 - p) / len(which)))
 
 
 @functools.cache

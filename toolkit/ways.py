@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from toolkit.decoding import Decoding
 from toolkit.errors import UserError
 from toolkit.evaluation import Asker, EvaluationResult, Key, about, finished_in, identity, with_values, write_rows
 from toolkit.problem import Problem, question_columns
-from toolkit.scores import Row, judge, score_by_task, score_rows
+from toolkit.scores import Row, judge, score_by_task, score_rows, ways_report
 from toolkit.votes import Ballot, agree
 
 
@@ -44,21 +43,6 @@ class Way:
     def name(self) -> str:
         """The view of the first turn."""
         return self.procedure.turns[0].view
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of some answers.
-
-    Attributes:
-        share: Between 0 and 1; None of none.
-        n: What it is a share of.
-        standard_error: sqrt(p (1 - p) / n); None of none.
-    """
-
-    share: float | None
-    n: int
-    standard_error: float | None
 
 
 @dataclass(frozen=True)
@@ -134,59 +118,10 @@ def evaluate_ways(
         raise UserError(f"{title}: there are no problems to score on")
     drawn = _Drawn(ways, settings, prompt_format, batch_size, seed)
     rows = drawn.rows(problems, settings.samples, path, title, trust.prefer)
-    decoding = [about(settings, way.procedure, seed) for way in ways]
-    turns = [turn for of_way in decoding for turn in of_way["turns"]]
-    told = {**decoding[0], "turns": turns, "voter": _voter(), "trust": asdict(trust)}
+    first, *others = (about(settings, way.procedure, seed) for way in ways)
+    beside = [turn for other in others for turn in other["turns"]]
+    told = {**first, "beside": beside, "voter": _voter(), "trust": asdict(trust)}
     return EvaluationResult(score_rows(rows), score_by_task(rows), rows, path, told, ways_report(rows))
-
-
-def ways_report(rows: Sequence[Row]) -> dict[str, Any]:
-    """Return what the ways did, each and together; only first answers count but for `vote`.
-
-    `accuracy` of each way, `execution_rate` of each that writes programs, `agreement_rate`, `accuracy_given_agreement`,
-    and `vote`, the accuracy of what was elected.
-    """
-    first = [row for row in rows if row["sample"] < len({row["view"] for row in rows})]
-    ways: dict[str, list[Row]] = {}
-    for row in first:
-        ways.setdefault(row["view"], []).append(row)
-    asked = next(iter(ways.values()))
-    shares = {
-        **{f"accuracy of {name}": _share([row["correct"] for row in of_way]) for name, of_way in ways.items()},
-        **{
-            f"execution rate of {name}": _share([row["status"] == "ok" for row in of_way])
-            for name, of_way in ways.items()
-            if any(row["status"] for row in of_way)
-        },
-        "agreement rate": _share([row["agreed"] for row in asked]),
-        "accuracy given agreement": _share([row["correct"] for row in asked if row["agreed"]]),
-        "accuracy of the vote": _share([row["solved"] for row in asked]),
-    }
-    return {name: asdict(share) for name, share in shares.items()}
-
-
-def format_ways(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
-    """Return the shares of each student and set, one per line, with what a small set can tell apart.
-
-    Args:
-        scores: Summaries by student, then by set; those of students with one way are passed over.
-    """
-    lines = []
-    reports = {(name, on): one["ways"] for name, sets in scores.items() for on, one in sets.items() if "ways" in one}
-    for (student, on), report in reports.items():
-        lines.append(f"{student} on {on}")
-        for name, share in report.items():
-            if share["n"]:
-                told = f"{100 * share['share']:5.1f} ± {100 * share['standard_error']:.1f} %"
-                lines.append(f"  {name:<26} {told}  of {share['n']}")
-        vote = report["accuracy of the vote"]
-        if vote["n"] < 500:
-            least = 100 * 1.96 * math.sqrt(2) * vote["standard_error"]
-            lines.append(
-                f"  {vote['n']} questions are few: two such figures that differ by less than {least:.0f} points"
-            )
-            lines.append("  may well be the same")
-    return "\n".join(lines)
 
 
 class _Drawn:
@@ -235,13 +170,6 @@ def _agree(problem: Problem, answered: Sequence[Answered]) -> bool:
     kind = kind_of(problem.answer, problem.kind)
     ballots = [Ballot(one.turns[0].view, extract(one.answer, kind, problem.choices)) for one in answered]
     return agree(ballots, kind, problem.choices)
-
-
-def _share(which: Sequence[bool]) -> Share:
-    if not which:
-        return Share(None, 0, None)
-    p = sum(which) / len(which)
-    return Share(p, len(which), math.sqrt(p * (1 - p) / len(which)))
 
 
 def _voter() -> str:

@@ -16,7 +16,8 @@ from toolkit.decoding import Decoding, Generation
 from toolkit.errors import UserError
 from toolkit.evaluation import EvaluationResult, evaluate_student
 from toolkit.problem import Problem
-from toolkit.ways import Trust, Way, evaluate_ways, find_trust, format_ways, ways_report
+from toolkit.scores import format_ways, ways_report
+from toolkit.ways import Trust, Way, evaluate_ways, find_trust
 
 COT = Procedure((TurnPlan("cot", "[cot] {question}", (("{cot.rationale}", "rationale", 1.0),)),))
 POT = Procedure((TurnPlan("pot", "[pot] {question}", (("{pot.rationale}", "rationale", 1.0),), run="ans"),))
