@@ -298,8 +298,9 @@ class WrittenTexts(Strict):
         records: Key of the list of rows in a JSON document that is an object.
         by: What a row has of its problem: its `id`, or the `question`, of which the words alone are compared.
         key: Column or template of that.
-        text: Column or template of the chain, with its answer, or of the program, which leaves its answer in `ans`:
-            `{completion}\nans = answer`. A column may be a list of one; rows without the column are passed over.
+        text: Column or template of the chain, with its answer, or of the program, which leaves its answer in `ans`; a
+            line such as `ans = answer` may follow the column. A column may be a list of one; rows without it are passed
+            over.
         model: Who wrote it, as far as the source says.
     """
 
