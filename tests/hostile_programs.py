@@ -106,7 +106,7 @@ BREAK = {
     ),
     "loop behind finally": ("try:\n    while True:\n        pass\nfinally:\n    while True:\n        pass", "timeout"),
     "power tower": ("ans = 9**9**9", "memory timeout"),
-    "growing list": ("x = []\nwhile True:\n    x.append([0] * 10000)", "memory"),
+    "growing list": ("x = []\nwhile True:\n    x.append([0] * 10000)", "memory timeout"),
     "growing list that catches everything": (
         "x = []\nwhile True:\n    try:\n        x.append([0] * 10000)\n    except MemoryError:\n        pass",
         "memory timeout",
@@ -162,6 +162,8 @@ BREAK = {
         "timeout runtime",
     ),
     "close every descriptor": ("import os\nos.closerange(0, 64)\nans = 1", "runtime"),
+    "close every descriptor and run on": ("import os\nos.closerange(0, 64)\nwhile True:\n    pass", "timeout"),
+    "stop itself": ("import os\nos.kill(os.getpid(), 19)\nans = 1", "timeout"),
     "reply with a deep value": (
         "import sys\nm = sys.modules['__main__']\nm.json.dumps = lambda x: '[' * 30000\nans = 1",
         "runtime",
@@ -174,6 +176,10 @@ BREAK = {
     # values
     "a value that holds itself": ("ans = []\nans.append(ans)", "no_value"),
     "a value of 2**60 parts": ("ans = 1\nfor i in range(60):\n    ans = [ans, ans]", "no_value"),
+    "a value of 2**60 parts, past the look at it": (
+        "ans = 1\nfor i in range(60):\n    ans = [ans, ans]\ndef _value_of(found):\n    return found",
+        "no_value",
+    ),
     "a deep value": ("ans = []\nfor i in range(100000):\n    ans = [ans]", "no_value"),
     "a long value": ("ans = 'x' * 100000", "no_value"),
     "a list of a million": ("ans = [0] * 1000000", "no_value"),

@@ -127,28 +127,30 @@ def confine(seconds: float, memory: int, recursion: int) -> None:
     sys.setrecursionlimit(recursion)
 
 
-def plain(found: object) -> object:
-    """Return what JSON can hold of `found`: numbers of every kind as floats; None for what is no value."""
+def plain(found: object, most: int) -> object:
+    """Return what JSON can hold of `found`: numbers of every kind as floats; None for what is no value or too long."""
     if hasattr(found, "tolist"):  # arrays and scalars of numpy
         found = found.tolist()
     if isinstance(found, list | tuple):
-        return [scalar(item) for item in found[:5000]]
-    return scalar(found)
+        return [scalar(item, most) for item in found] if len(found) <= most else None
+    return scalar(found, most)
 
 
-def scalar(found: object) -> object:
-    """Return a bool or a string as it is, a number as a float, anything else as None."""
+def scalar(found: object, most: int) -> object:
+    """Return a bool or a short string as it is, a number as a float, anything else as None."""
     if hasattr(found, "tolist"):
         found = found.tolist()
-    if isinstance(found, bool | str):
+    if isinstance(found, bool):
         return found
+    if isinstance(found, str):
+        return found if len(found) <= most else None
     if isinstance(found, numbers.Number | decimal.Decimal) or getattr(found, "is_number", False) is True:
         with contextlib.suppress(TypeError, ValueError, OverflowError):
             return float(found)  # type: ignore[arg-type]
     return None
 
 
-def outcome(source: str, variable: str) -> tuple[str, object]:
+def outcome(source: str, variable: str, output: int) -> tuple[str, object]:
     """Run the program -> (status, value)."""
     names: dict[str, object] = {"__name__": "__main__"}
     try:
@@ -157,7 +159,7 @@ def outcome(source: str, variable: str) -> tuple[str, object]:
         except (SyntaxError, ValueError, RecursionError):
             return "syntax", None
         exec(code, names)
-        value = plain(names[variable]) if variable in names else None
+        value = plain(names[variable], output) if variable in names else None
     except ImportError:
         return "import", None
     except MemoryError:
@@ -180,8 +182,11 @@ def main() -> None:
     confine(used() + request["seconds"], request["memory"], request["recursion"])
     os.write(replies, (request["nonce"] + "\n").encode())
     sys.stdout = sys.stderr = Sink(request["output"])
-    status, value = outcome(request["source"], request["variable"])
-    os.write(replies, (request["nonce"] + json.dumps({"status": status, "value": value}) + "\n").encode())
+    status, value = outcome(request["source"], request["variable"], request["output"])
+    reply = json.dumps({"status": status, "value": value})
+    if len(reply) > 8 * request["output"]:  # not even escapes make an allowed value that long
+        reply = json.dumps({"status": "no_value", "value": None})
+    os.write(replies, f"{request['nonce']}{reply}\n".encode())
     os._exit(0)
 
 

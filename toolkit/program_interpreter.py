@@ -6,10 +6,15 @@ the next program in a fresh session, and replaced when a program used up its tim
 
 from __future__ import annotations
 
+import builtins
+import collections
 import datetime
+import decimal
 import re
+import threading
 from typing import TYPE_CHECKING, Any
 
+from toolkit.interpreted_modules import SOURCE
 from toolkit.program_outcome import Limits
 from toolkit.program_source import Program
 
@@ -19,16 +24,22 @@ if TYPE_CHECKING:
 GRACE = 1.0  # seconds past the limit after which a worker that does not end the program itself is killed
 CLOCK = datetime.datetime(2024, 1, 1)  # what every program takes for now
 SEED = 0
+_STARTING = threading.Lock()  # where its programme is looked for, `sysconfig` is first used: two threads trip over it
 
-# What cannot be a value must not reach us as the text of an object, as the interpreter would send it. The names are
-# bound before the program runs: many programs call a variable `list` or `str`.
+# What cannot be a value must not reach us as the text of an object, as the interpreter would send it, nor a long one at
+# all. The names are bound before the program runs: many programs call a variable `list` or `str`.
 _VALUE_OF = """
-def _scalar(found, isinstance=isinstance, type=type, scalars=(bool, int, float, str)):
-    return found if isinstance(found, scalars) or type(found).__name__ == "Decimal" else None
-def _value_of(found, isinstance=isinstance, lists=(list, tuple)):
-    return [_scalar(item) for item in found[:5000]] if isinstance(found, lists) else _scalar(found)
+def _scalar(found, isinstance=isinstance, type=type, len=len, text=str, scalars=(bool, int, float)):
+    short = isinstance(found, text) and len(found) <= {output}
+    return found if short or isinstance(found, scalars) or type(found).__name__ == "Decimal" else None
+def _value_of(found, isinstance=isinstance, len=len, lists=(list, tuple)):
+    if isinstance(found, lists):
+        return [_scalar(item) for item in found] if len(found) <= {output} else None
+    return _scalar(found)
 """
-_MISSING = re.compile(r"module '[\w.]+' has no attribute|name '(\w+)' is not defined")
+# What it says of a name or an attribute that there is not. Its types lack some that CPython's have.
+_NO_NAME = re.compile(r"name '(\w+)' is not defined")
+_NO_ATTRIBUTE = re.compile(r"(?:type object )?'(?:\w+\.)*(\w+)'(?: object)? has no attribute '(\w+)'")
 
 
 class Interpreter:
@@ -63,7 +74,8 @@ class Interpreter:
             except MontyError as error:
                 status, found = _status(error), None
                 break
-            except ValueError:  # an integer of more digits than CPython converts
+            # What cannot be brought over to CPython, e.g. an integer of more digits than it converts.
+            except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError):
                 status, found = "no_value", None
                 break
         if status == "timeout":
@@ -82,8 +94,11 @@ class Interpreter:
                 raise RuntimeError("too much output")
 
         with self._session(limits) as session:
-            session.feed_run(_VALUE_OF, print_callback=count)
-            session.feed_run(f"{program.source}\n0", print_callback=count)
+            session.feed_run(_VALUE_OF.format(output=limits.output), print_callback=count)
+            if program.interpreted:
+                session.feed_run(SOURCE, print_callback=count)
+            # The text ends in a value of ours: that of the program's last line may be anything.
+            session.feed_run(f"{program.interpreted or program.source}\n0", print_callback=count)
             try:
                 return "ok", session.feed_run(f"_value_of({program.variable})", print_callback=count)
             except MontyRuntimeError as error:
@@ -95,8 +110,10 @@ class Interpreter:
         from pydantic_monty import Monty
 
         if self._pool is None:
-            self._pool = Monty(max_processes=1, feed_duration_limit_grace=GRACE)
-            self._pool.__enter__()
+            with _STARTING:
+                pool = Monty(max_processes=1, feed_duration_limit_grace=GRACE)
+                pool.__enter__()
+            self._pool = pool
         return self._pool.checkout(
             limits={
                 "max_feed_duration_secs": limits.seconds,
@@ -121,13 +138,16 @@ def _status(error: MontyError) -> str:
         return "timeout"
     if isinstance(raised, MemoryError):
         return "memory"
-    missing = _MISSING.match(str(raised))
-    if isinstance(raised, NotImplementedError) or (missing and (not missing[1] or missing[1] in _builtin_names())):
+    if isinstance(raised, NotImplementedError) or _lacks(str(raised)):
         return "unsupported"
     return "runtime"
 
 
-def _builtin_names() -> frozenset[str]:
-    import builtins
-
-    return frozenset(dir(builtins))
+def _lacks(message: str) -> bool:
+    """Whether a name or an attribute was not found that CPython has."""
+    if found := _NO_NAME.match(message):
+        return hasattr(builtins, found[1])
+    if found := _NO_ATTRIBUTE.match(message):
+        owners = [getattr(module, found[1], None) for module in (builtins, collections, datetime, decimal)]
+        return found[1] == "_relativedelta" or any(hasattr(owner, found[2]) for owner in owners if owner is not None)
+    return message.startswith("module '")

@@ -34,7 +34,7 @@ START_SECONDS = 60.0  # until the jail stands and its libraries are imported, on
 PATIENCE = 2.0  # wall seconds allowed for each second of computing: sleeping counts as well
 NOBODY = "65534"
 PACKAGES = ("dateutil", "mpmath", "numpy", "six", "sympy")
-CHILD = Path(__file__).with_name("program_in_jail.py")
+SCRIPT = Path(__file__).with_name("program_in_jail.py")
 
 # Memory that no rlimit counts (System V and POSIX queues, memory files, keys), sockets of every kind, and interfaces
 # into the kernel or other processes that no program has a use for. Numbers of x86-64.
@@ -88,18 +88,22 @@ def run(program: Program, limits: Limits, errors: int | IO[bytes] = subprocess.D
     """
     nonce = secrets.token_hex(16)
     request = {**limits._asdict(), **program._asdict(), "nonce": nonce}
-    with _jailed(errors) as process:
+    with jailed(SCRIPT, errors) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         with contextlib.suppress(BrokenPipeError), process.stdin:
             process.stdin.write(json.dumps(request).encode())
         reply = _Reply(process.stdout.fileno(), 10 * limits.output + 1000)
         if reply.line(nonce, START_SECONDS) is None:
-            return "runtime", None
+            return "unsupported", None  # the jail did not come to stand: nothing of the program ran
         answer = reply.line(nonce, PATIENCE * limits.seconds)
-        if answer is None and not reply.ended:  # still running, or still writing
-            return "timeout", None
-        returned = process.wait(START_SECONDS) if answer is None else 0
+        if answer is None and not reply.ended:  # still running, or writing more than any reply has
+            return ("runtime" if reply.full else "timeout"), None
+        if answer is None:
+            try:
+                returned = process.wait(PATIENCE * limits.seconds)
+            except subprocess.TimeoutExpired:  # it closed what it would reply on, and runs
+                return "timeout", None
     if answer is None:
         # bubblewrap returns 128 + the signal. Only the processor time limit sends these two.
         return ("timeout", None) if returned - 128 in (signal.SIGXCPU, signal.SIGKILL) else ("runtime", None)
@@ -116,7 +120,14 @@ class _Reply:
 
     def __init__(self, descriptor: int, most: int) -> None:
         self._descriptor, self._left, self._read = descriptor, most, b""
+        self._readable = select.poll()  # not select(2), which knows no descriptor above 1023
+        self._readable.register(descriptor, select.POLLIN)
         self.ended = False
+
+    @property
+    def full(self) -> bool:
+        """Whether all that may be read was read."""
+        return self._left <= 0
 
     def line(self, nonce: str, seconds: float) -> str | None:
         """Return the next line that begins with the nonce, without it; None at the end, at the bound or too late."""
@@ -129,7 +140,7 @@ class _Reply:
                     return head[len(nonce) :].decode(errors="replace")
                 continue
             remaining = deadline - time.monotonic()
-            if self._left <= 0 or remaining <= 0 or not select.select([self._descriptor], [], [], remaining)[0]:
+            if self.full or remaining <= 0 or not self._readable.poll(1000 * remaining):
                 return None
             piece = os.read(self._descriptor, min(self._left, 65536))
             self._left -= len(piece)
@@ -140,13 +151,13 @@ class _Reply:
 
 
 @contextlib.contextmanager
-def _jailed(errors: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a jail that runs the child; kill it and all that is in it on the way out."""
+def jailed(script: Path, errors: int | IO[bytes] = subprocess.DEVNULL) -> Iterator[subprocess.Popen[bytes]]:
+    """Start a jail that runs `script`, with pipes to it; kill it and all that is in it on the way out."""
     with tempfile.TemporaryFile() as calls:
         calls.write(system_call_filter())
         calls.seek(0)
         with subprocess.Popen(
-            _command(calls.fileno()),
+            _command(script, calls.fileno()),
             env={},  # bubblewrap's own process can be read from inside
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -161,16 +172,16 @@ def _jailed(errors: int | IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
                     os.killpg(process.pid, signal.SIGKILL)
 
 
-def _command(calls: int) -> list[str]:
+def _command(script: Path, calls: int) -> list[str]:
     """Return the command line of a jail; `calls` is the descriptor that holds the system call filter."""
     bwrap = shutil.which("bwrap") or "bwrap"
-    seen = _seen()
+    seen = {"/script.py": str(script.resolve()), **_seen()}
     outer = []
     if os.geteuid() == 0:
         # Root's processes are not counted by RLIMIT_NPROC, so the jail belongs to an ordinary uid. Such a one may not
         # be able to reach what root can: it is shown it elsewhere, before the rights go.
         shown = {f"/tmp/{index}": source for index, source in enumerate(seen.values())}
-        outer = [bwrap, "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/tmp"]
+        outer = [bwrap, "--unshare-pid", "--die-with-parent", "--dev-bind", "/", "/", "--tmpfs", "/tmp"]
         outer += [word for place, source in shown.items() for word in ("--ro-bind", source, place)]
         outer += ["--", shutil.which("setpriv") or "setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups"]
         seen = dict(zip(seen, shown, strict=True))
@@ -184,13 +195,13 @@ def _command(calls: int) -> list[str]:
     for name, value in (("OPENBLAS_NUM_THREADS", "1"), ("OMP_NUM_THREADS", "1"), ("PYTHONHASHSEED", "0")):
         jail += ["--setenv", name, value]
     python = os.path.realpath(sys.executable)
-    return [*outer, *jail, "--seccomp", str(calls), "--", python, "-s", "-S", "-P", "-B", "/program_in_jail.py"]
+    return [*outer, *jail, "--seccomp", str(calls), "--", python, "-s", "-S", "-P", "-B", "/script.py"]
 
 
 @functools.cache
 def _seen() -> dict[str, str]:
-    """Return what of this machine is in the jail besides /usr: place inside -> path outside."""
-    seen = {"/program_in_jail.py": str(CHILD)}
+    """Return what of this machine is in the jail besides /usr and the script: place inside -> path outside."""
+    seen = {}
     prefix = os.path.realpath(sys.base_prefix)
     if not prefix.startswith("/usr"):
         seen[prefix] = prefix

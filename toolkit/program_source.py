@@ -7,10 +7,12 @@ imports that they never use, which would send nearly every one of them to the sl
 from __future__ import annotations
 
 import ast
-import re
+import keyword
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from toolkit.errors import UserError
+from toolkit.interpreted_modules import PROVIDED
 
 _STANDARD = """__future__ abc bisect calendar cmath collections copy dataclasses datetime decimal enum fractions
 functools heapq itertools json math numbers operator random re statistics string time typing unicodedata"""
@@ -29,10 +31,14 @@ class Rejected(Exception):
 
 
 class Program(NamedTuple):
-    """What a tier runs, and the name of the variable that it reads afterwards."""
+    """What a tier runs, and the name of the variable that it reads afterwards.
+
+    `interpreted` is the source for the interpreter where that differs: it names what `interpreted_modules` provides.
+    """
 
     source: str
     variable: str
+    interpreted: str = ""
 
 
 def prepared(source: str, variable: str, source_bytes: int) -> Program:
@@ -47,26 +53,30 @@ def prepared(source: str, variable: str, source_bytes: int) -> Program:
         Rejected: Too long, not Python, nested too deeply for the parser, or importing what is not `IMPORTABLE`.
         UserError: `variable` is no name.
     """
-    if not re.fullmatch(r"(?!\d)\w+(\(\))?", variable):
+    name = variable.removesuffix("()")
+    if not name.isidentifier() or keyword.iskeyword(name):
         raise UserError(f"variable: found {variable!r}; allowed is a name, or a function's name with () behind it")
-    if variable.endswith("()"):
+    if variable != name:
         source, variable = f"{source}\n{RESULT} = {variable}\n", RESULT
         source_bytes += len(f"\n{RESULT} = {variable}\n")
     try:
         encoded = source.encode()
         if len(encoded) > source_bytes:
             raise Rejected("syntax")
-        tree = ast.parse(encoded)
-        stripped = _without_unused_imports(tree, encoded)
+        tree = ast.parse(source)  # as text: a declared encoding has no say
+        stripped = _with_imports(tree, encoded, {})
+        interpreted = _with_imports(tree, encoded, PROVIDED)
     # A short source can nest deeper than the parser's stack: RecursionError or MemoryError, not SyntaxError.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Rejected("syntax") from None
-    return Program(stripped.decode(), variable)
+    return Program(stripped.decode(), variable, interpreted.decode() if interpreted != stripped else "")
 
 
-def _without_unused_imports(tree: ast.Module, source: bytes) -> bytes:
-    """Replace each import of names that nothing reads, by the positions that the parser gives, not by its text."""
-    # A variable that is deleted or added to is read too: all but plain assignment counts.
+def _with_imports(tree: ast.Module, source: bytes, provided: Mapping[tuple[str, str], str]) -> bytes:
+    """Take out each import of names that nothing reads, by the positions that the parser gives, not by its text.
+
+    An import of names that are all `provided` becomes an assignment of what they are provided as.
+    """
     read = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Store)}
     lines = source.splitlines(keepends=True)
     # Backwards, so that the positions of earlier statements stay right.
@@ -77,13 +87,21 @@ def _without_unused_imports(tree: ast.Module, source: bytes) -> bytes:
             raise Rejected("import")
         if isinstance(node, ast.ImportFrom) and node.level:
             raise Rejected("import")
-        if names == node.names or (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
+        if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             continue
-        node.names = names
-        kept = ast.unparse(node).encode() if names else b"pass"  # an empty block would be a syntax error
+        if not names:
+            kept = "pass"  # an empty block would be a syntax error
+        elif isinstance(node, ast.ImportFrom) and all((node.module, alias.name) in provided for alias in names):
+            kept = "; ".join(f"{each.asname or each.name} = {provided[node.module or '', each.name]}" for each in names)
+        elif names == node.names:
+            continue
+        elif isinstance(node, ast.ImportFrom):
+            kept = ast.unparse(ast.ImportFrom(node.module, names, 0))
+        else:
+            kept = ast.unparse(ast.Import(names))
         first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
         after = lines[last][node.end_col_offset :]
-        lines[first : last + 1] = [lines[first][: node.col_offset] + kept + after] + [b""] * (last - first)
+        lines[first : last + 1] = [lines[first][: node.col_offset] + kept.encode() + after] + [b""] * (last - first)
     return b"".join(lines)
 
 

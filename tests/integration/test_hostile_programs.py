@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 
 from tests.hostile_programs import BREAK, REACH
@@ -23,18 +24,21 @@ from toolkit import program_jail
 from toolkit.program_interpreter import Interpreter
 from toolkit.program_outcome import Limits, small_value
 from toolkit.program_source import Program
+from toolkit.programs import Runner
 
 NAME = "COT_PROBED_SECRET"
-BRIEF = Limits(seconds=0.5, memory=64_000_000)
+USUAL = Limits(memory=64_000_000)
+BRIEF = Limits(seconds=0.2, memory=64_000_000)
 
-# The process that calls the tiers, with a secret in its environment from the start. `rlimits` is what those do who trust
-# rlimits: it shows that a probe works.
+# The process that calls the tiers, with a secret in its environment from the start. `rlimits` is what those do who
+# trust rlimits: it shows that a probe works.
 CALLER = """
 import json, resource, subprocess, sys
 from toolkit import program_jail
 from toolkit.program_interpreter import Interpreter
 from toolkit.program_outcome import Limits, small_value
 from toolkit.program_source import Program
+from toolkit.programs import Runner
 BARE = "import json, sys; names = {}; exec(sys.stdin.read(), names); print(json.dumps(names.get('ans')))"
 
 def limit():
@@ -59,8 +63,7 @@ interpreter.close()
 """
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _jail() -> None:
+def jail_or_skip() -> None:
     """No jail is a failure where CI runs: a skipped probe would count as a contained one."""
     reason = program_jail.unavailable()
     if reason and os.environ.get("CI"):
@@ -170,12 +173,13 @@ def planted(caller: Caller) -> Iterator[Planted]:
         outside.unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize("tier", ["rlimits", "interpreter", "jail"])
 @pytest.mark.parametrize("name", REACH)
-def test_a_probe_reaches_its_goal_under_rlimits_and_nothing_in_either_tier(name: str, planted: Planted) -> None:
-    source = planted.names + REACH[name]
-    for tier in ("interpreter", "jail"):
-        assert not planted.reached(planted.caller.ask(tier, source)), tier
-    assert planted.reached(planted.caller.ask("rlimits", source)), "the probe does not work"
+def test_a_probe_reaches_its_goal_under_rlimits_and_in_no_tier(name: str, tier: str, planted: Planted) -> None:
+    if tier == "jail":
+        jail_or_skip()
+    got = planted.reached(planted.caller.ask(tier, planted.names + REACH[name]))
+    assert bool(got) == (tier == "rlimits"), got
 
 
 @pytest.fixture(scope="module")
@@ -186,16 +190,92 @@ def interpreter() -> Iterator[Interpreter]:
     made.close()
 
 
+@pytest.mark.parametrize("tier", ["interpreter", "jail"])
 @pytest.mark.parametrize("name", BREAK)
-def test_a_program_that_wants_too_much_ends_and_the_next_one_runs(name: str, interpreter: Interpreter) -> None:
+def test_a_program_that_wants_too_much_ends_and_the_next_one_runs(
+    name: str, tier: str, interpreter: Interpreter
+) -> None:
     source, allowed = BREAK[name]
-    for tier in (interpreter.run, program_jail.run):
-        # What the interpreter lacks ends there as that; the jail has all of Python.
-        expected = allowed.split() + (["import", "unsupported", "runtime"] if tier == interpreter.run else [])
-        began = time.monotonic()
-        status, found = tier(Program(source, "ans"), BRIEF)
-        assert time.monotonic() - began < 20
-        if status == "ok" and small_value(found, BRIEF.output) is None:
-            status = "no_value"
-        assert status in expected, (tier, status, found)
-        assert tier(Program("ans = 6 * 7", "ans"), BRIEF) == ("ok", 42)
+    expected = allowed.split()
+    if tier == "jail":
+        jail_or_skip()
+    else:  # what the interpreter lacks ends there as that; the jail has all of Python
+        expected += ["import", "unsupported", "runtime"]
+    run = interpreter.run if tier == "interpreter" else program_jail.run
+    limits = BRIEF if "timeout" in expected else USUAL
+    began = time.monotonic()
+    status, found = run(Program(source, "ans"), limits)
+    assert time.monotonic() - began < 20
+    if status == "ok" and small_value(found, limits.output) is None:
+        status = "no_value"
+    assert status in expected, found
+    assert run(Program("ans = 6 * 7", "ans"), USUAL) == ("ok", 42)
+
+
+LOOPS = """
+import sys
+from toolkit.programs import Limits, Runner
+with Runner(workers=2, limits=Limits(seconds=float(sys.argv[2])), tiers=(int(sys.argv[1]),)) as runner:
+    list(runner.run_many(["while True:\\n    pass"] * 2))
+"""
+
+
+# The interpreter's worker ends with the program's own time; a jail ends at once, whatever time is left.
+@pytest.mark.parametrize(("tier", "seconds", "name"), [(1, 2.0, "monty"), (2, 600.0, "python")])
+def test_no_process_is_left_when_the_caller_is_killed(tier: int, seconds: float, name: str) -> None:
+    if tier == 2:
+        jail_or_skip()
+    caller = subprocess.Popen([sys.executable, "-c", LOOPS, str(tier), str(seconds)])
+    try:
+        tree: list[psutil.Process] = []
+        deadline = time.monotonic() + 60
+        while sum(process.name().startswith(name) for process in tree) < 2:
+            assert time.monotonic() < deadline, tree
+            time.sleep(0.02)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                tree = psutil.Process(caller.pid).children(recursive=True)
+    finally:
+        caller.kill()
+        caller.wait()
+    left = psutil.wait_procs(tree, timeout=30)[1]
+    for process in left:
+        process.kill()
+    assert left == []
+
+
+def test_the_jail_gives_values_of_libraries_and_two_runs_are_alike() -> None:
+    jail_or_skip()
+    programs = {
+        "import numpy as np\nans = np.mean([1, 2])": 1.5,
+        "import numpy as np\nans = np.array([1, 2])": [1.0, 2.0],
+        "import numpy as np\nans = np.int64(3) > 2": True,
+        "import sympy\nx = sympy.Symbol('x')\nans = sympy.solve(x**2 - 4, x)": [-2.0, 2.0],
+        "from fractions import Fraction\nans = Fraction(1, 4)": 0.25,
+        "def f():\n    yield 7\nans = next(f())": 7.0,
+        "import datetime\nans = str(datetime.datetime.now())": "2024-01-01 00:00:00",
+        "import datetime\nans = str(datetime.date.today())": "2024-01-01",
+        "import datetime\nans = isinstance(datetime.datetime(2020, 1, 1), datetime.date)": True,
+        "import time\ntime.sleep(60)\nans = time.time()": 1704067200.0,
+        "from dateutil.relativedelta import relativedelta\nans = relativedelta(months=14).years": 1.0,
+    }  # fmt: skip
+    with Runner(workers=2, tiers=(2,)) as runner:
+        outcomes = list(runner.run_many(programs))
+        drawn = (
+            "import random, numpy as np\nans = [random.random(), np.random.rand(), np.random.default_rng().random()]"
+        )
+        draws = [runner.run(drawn).value for _ in range(2)]
+    assert [outcome.value for outcome in outcomes] == list(programs.values())
+    assert {outcome.tier for outcome in outcomes} == {2}
+    assert draws[0] == draws[1] is not None
+    assert len(set(draws[0])) == 3
+
+
+def test_what_a_program_leaves_of_a_jail_is_nothing() -> None:
+    jail_or_skip()
+    before = {process.pid for process in psutil.process_iter()}
+    status, _ = program_jail.run(Program("while True:\n    pass", "ans"), BRIEF)
+    assert status == "timeout"
+    _, alive = psutil.wait_procs(
+        [p for p in psutil.Process().children(recursive=True) if p.pid not in before], timeout=10
+    )
+    assert alive == []
