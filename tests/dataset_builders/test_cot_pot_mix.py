@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dataset_builders.asking import UNPAIRED, Asker, Outcome
-from dataset_builders.building import NoAnswers
+from dataset_builders.building import BuildReport, NoAnswers, build_dataset
 from dataset_builders.cot_pot_mix import CotPotMix, balanced
 from tests.scripted_answers import build, chain, outcome_of, problem
 from toolkit.answers import matches
@@ -23,6 +23,9 @@ from toolkit.errors import UserError
 from toolkit.problem_sources import ProceduralProblems, load_problems
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
 from toolkit.teachers.protocol import Completion, Request
+from toolkit.testing.fault_server import FaultServer
+from toolkit.testing.replies import procedural as procedural_replies
+from toolkit.testing.replies import scripted
 
 SVAMP = {"source": "jsonl", "path": "svamp.jsonl", "split": "train"}
 
@@ -361,3 +364,35 @@ def test_a_request_for_a_program_asks_for_the_variable_that_is_read() -> None:
     assert all(
         row["reason"].startswith(UNPAIRED) or row["reason"].startswith(("cot: ", "pot: ")) for row in outcome.rejected
     )
+
+
+def test_a_server_that_fails_now_and_then_gives_rows_that_the_store_gives_again_byte_for_byte(tmp_path: Path) -> None:
+    def built(folder: str, url: str) -> BuildReport:
+        given = settings(
+            problems={"source": "procedural", "tasks": ["chained_arithmetic", "lookups"], "n": 20, "n_test": 4},
+            teacher={"kind": "openai", "model": "m", "base_url": url},
+            sampling={"seed": 0},
+            collect={"backoff": 0.001},
+        )
+        return build_dataset(
+            *("cot_pot_mix", given, tmp_path / "store.sqlite"),
+            hub_dir=tmp_path / folder,
+            repo_id="mix",
+            revision="v1.0.0",
+            command="",
+            cache_dir=tmp_path / f"{folder}-cache",
+            show_progress=False,
+        )
+
+    with FaultServer(scripted(procedural_replies(ProceduralConfig()), {"500": 0.2})) as server:
+        first = built("one", server.url)
+        asked = server.requests_seen
+        again = built("two", server.url)
+        assert server.requests_seen == asked
+    files = [path.relative_to(first.published.folder) for path in sorted(first.published.folder.rglob("*.parquet"))]
+    assert len(files) >= 4
+    for file in files:
+        assert (first.published.folder / file).read_bytes() == (again.published.folder / file).read_bytes()
+    steps = {step.name: step.reasons for step in first.outcome.steps}
+    assert steps["pot"].keys() & {"wrong", "runtime", "no_value"}
+    assert len(first.outcome.train) >= 5
