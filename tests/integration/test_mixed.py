@@ -19,7 +19,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train the recipe as it stands, made small; return the folder of all it wrote."""
     folder = tmp_path_factory.mktemp("mixed")
     small = {
-        "extends": str(ROOT / "recipes" / "mixed.yaml"),
+        "extends": str(ROOT / "recipes" / "mixed" / "ensemble.yaml"),
         "recipe": {"name": "mixed_small", "version": 1},
         "dataset": {"config": {"problems": {"n": 24, "n_test": 6}}},
         "student": EDIT["student"],
