@@ -8,6 +8,7 @@ from typing import Any
 from toolkit.errors import UserError, nearest
 
 BUILDERS = {
+    "cot_pot_mix": "dataset_builders.cot_pot_mix:CotPotMix",
     "counterfactual_rationales": "dataset_builders.counterfactual_rationales:CounterfactualRationales",
     "dual_cots": "dataset_builders.dual_cots:DualCots",
     "key_tokens": "dataset_builders.key_tokens:KeyTokens",

@@ -14,17 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from dataset_builders.chains import Chain, parse, well_formed
+from dataset_builders.chains import Chain, parse, unreadable, well_formed
 from dataset_builders.settings import BuilderSettings
 from toolkit.errors import UserError
 from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
+from toolkit.program_answers import program_in
 from toolkit.prompts import PromptBook
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 NOT_RECORDED = "not recorded"
 FAILED = "failed request"
+UNPAIRED = "unpaired"
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
@@ -101,11 +103,15 @@ class Ask:
 
 @dataclass
 class Outcome:
-    """What a builder made of its problems: records by split, and the filters they went through, in order."""
+    """What a builder made of its problems: records by split, and the filters they went through, in order.
+
+    Those of `unpaired` are right and have no partner; most builders have none.
+    """
 
     train: Sequence[Record] = ()
     rejected: Sequence[Record] = ()
     steps: list[Step] = field(default_factory=list)
+    unpaired: Sequence[Record] = ()
 
 
 @dataclass(frozen=True)
@@ -169,17 +175,33 @@ class Asker:
 
     def chain(self, request: Request, problem: Problem, origin: str) -> Chain:
         """Return the chain that answers a request; a request without an answer gives one with a fault."""
-        completion = self._answers.get(request)
+        completion = self._heard(request)
         if completion is None:
-            failure = self._answers.failure(request) or NOT_RECORDED
-            unanswered = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
-            return Chain(None, None, unanswered, origin, provenance=self._provenance(request, None))
-        if self.heard is not None and self._read.count(request.digest) == 1:
-            self.heard(completion)
+            return self._unanswered(request, origin)
         text = well_formed(completion.text)
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
-        mistake = completion.raw.get("procedural", {}).get("mistake")
-        return Chain(rationale, answer, fault, origin, mistake, self._provenance(request, completion))
+        return Chain(rationale, answer, fault, origin, _mistake(completion), self._provenance(request, completion))
+
+    def program(self, request: Request, origin: str) -> Chain:
+        """Return the program that answers a request, which has no answer before it is run; else as `chain`."""
+        completion = self._heard(request)
+        if completion is None:
+            return self._unanswered(request, origin)
+        text = well_formed(completion.text)
+        fault = unreadable(text, completion.finish_reason, self._settings.max_characters)
+        program = None if fault else program_in(text)
+        return Chain(program, None, fault, origin, _mistake(completion), self._provenance(request, completion))
+
+    def _heard(self, request: Request) -> Completion | None:
+        completion = self._answers.get(request)
+        if completion is not None and self.heard is not None and self._read.count(request.digest) == 1:
+            self.heard(completion)
+        return completion
+
+    def _unanswered(self, request: Request, origin: str) -> Chain:
+        failure = self._answers.failure(request) or NOT_RECORDED
+        unanswered = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
+        return Chain(None, None, unanswered, origin, provenance=self._provenance(request, None))
 
     def logprobs(self, request: Request) -> list[dict[str, Any]] | None:
         """Return the log-probabilities of a completion's tokens as they are published, None where there are none."""
@@ -217,19 +239,26 @@ def marked(records: Iterable[Record], steps: Sequence[Step], teacher: str) -> It
         step.teacher = teacher
 
 
+def _mistake(completion: Completion) -> str | None:
+    """Return the label of a completion's mistake, where the teacher gives one."""
+    label: str | None = completion.raw.get("procedural", {}).get("mistake")
+    return label
+
+
 def sorted_out(records: Iterable[Record], steps: list[Step]) -> Outcome:
-    """Sort records into `train` and, where they have a reason, `rejected`; both lie on disk.
+    """Sort records into `train` and, where they have a reason, `unpaired` or `rejected`; all of them lie on disk.
 
     Raises:
         UserError: Two records have one id (`datasets` 5 no longer notices).
     """
-    train, rejected = DiskList[Record](), DiskList[Record]()
+    train, rejected, unpaired = DiskList[Record](), DiskList[Record](), DiskList[Record]()
     seen = DiskCounter()
     for record in records:
         if seen.count(record["id"]) > 1:
             raise UserError(f"two records are called {record['id']!r}; ids must be unique")
-        (train if record["reason"] is None else rejected).append(record)
-    return Outcome(train, rejected, steps)
+        reason = record["reason"]
+        (train if reason is None else unpaired if reason.startswith(UNPAIRED) else rejected).append(record)
+    return Outcome(train, rejected, steps, unpaired)
 
 
 @dataclass(frozen=True)

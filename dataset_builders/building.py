@@ -95,7 +95,8 @@ class BuildReport:
             lines.append(
                 f"{step.title}: {step.records} in, {step.accepted} passed" + (f"; {reasons}" if reasons else "")
             )
-        lines.append(f"train {len(self.outcome.train)} rows, rejected {len(self.outcome.rejected)}")
+        unpaired = f", unpaired {len(self.outcome.unpaired)}" if self.outcome.unpaired else ""
+        lines.append(f"train {len(self.outcome.train)} rows{unpaired}, rejected {len(self.outcome.rejected)}")
         for unit, shares in self.shares.items():
             lines += ["", *_share_table(unit, shares), ""]
         state = "published" if self.published.is_new else "nothing to do, the same content is published already:"
@@ -188,7 +189,9 @@ def draft_dataset(
         raise UserError(_nothing_left(outcome))
     labels = list(dict.fromkeys(label for asker in askers for label in asker.book.labels()))
     config = _digest(_source_code(builder), settings.knobs(), labels)
-    rows = _digest(outcome.train, outcome.rejected, map(repr, test))
+    # Of those without a partner only where there are any: other datasets keep their digests.
+    unpaired = [outcome.unpaired] if outcome.unpaired else []
+    rows = _digest(outcome.train, outcome.rejected, *unpaired, map(repr, test))
     # The rows say all that the tables depend on, but for their columns, and those the code does.
     inputs = _digest(config, rows)
     shares = measure_key_shares(builder, settings, outcome)

@@ -31,6 +31,10 @@ _ASKED_FOR = {
     "cot": "a chain of thought for every question",
     "answer_hint": "the same with the gold answer as a hint, where the chain came out wrong",
     "contrastive": "a wrong chain close to the right one, where the chain came out right",
+    "pot": "a program for every question, which is run",
+    "written_cot": "nothing: chains of thought came ready-made",
+    "written_pot": "nothing: programs came ready-made, and are run",
+    "balance": "nothing: of each question as many chains as programs are kept; these are questions",
     "pairs": "nothing: right and wrong chains came ready-made",
     "chains": "nothing: chains came ready-made",
     "scores": "nothing: chains that were published before, whose words are scored",
@@ -125,10 +129,11 @@ def dataset_card(
         origin: Command and digests.
     """
     title = settings.title or origin.repo_id
-    splits = {"default / train": len(outcome.train), "default / rejected": len(outcome.rejected)}
-    splits |= {"sft / train": len(outcome.train), "evaluation / test": len(test)}
+    splits = {"default / train": len(outcome.train), "default / unpaired": len(outcome.unpaired)}
+    splits |= {"default / rejected": len(outcome.rejected), "sft / train": len(outcome.train) * builder.SFT_ROWS}
+    splits |= {"evaluation / test": len(test)}
     splits = {name: rows for name, rows in splits.items() if rows}
-    writers = figures.writers(chain(outcome.train, outcome.rejected), builder.CHAINS)
+    writers = figures.writers(chain(outcome.train, outcome.unpaired, outcome.rejected), builder.CHAINS)
     sets = ({"evaluation / test": test} if test else {}) | dict(evaluation_sets)
     questions = (record["question"] for record in outcome.train)
     attribution = _attribution(settings, outcome)
@@ -210,6 +215,7 @@ def _pictures(
 def _load_lines(splits: Mapping[str, int]) -> list[str]:
     names = {
         "default / train": "records",
+        "default / unpaired": "unpaired",
         "default / rejected": "rejected",
         "sft / train": "ready_for_trl",
         "evaluation / test": "held_out",
@@ -257,7 +263,8 @@ def _marked(chain: Mapping[str, Any]) -> str:
     for span in chain.get("key_spans", []):
         parts += [text[end : span["start"]], "[[", text[span["start"] : span["end"]], "]]"]
         end = span["end"]
-    return whole("".join([*parts, text[end:]]), chain["answer"])
+    marked = "".join([*parts, text[end:]])
+    return marked if "status" in chain else whole(marked, chain["answer"])  # a program says its answer by running
 
 
 def _templates(labels: Sequence[str]) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import datasets
@@ -48,7 +49,7 @@ class CotsConfig(datasets.BuilderConfig):
 
 
 class CotsBuilder(datasets.GeneratorBasedBuilder):
-    """Base of the builders; configs `default` (train, rejected), `sft` (train) and `evaluation` (test).
+    """Base of the builders; configs `default` (train, unpaired, rejected), `sft` (train) and `evaluation` (test).
 
     A split without rows is left out, since `load_dataset` fails on an empty one.
 
@@ -72,6 +73,8 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     # Further columns that are published where a setting asks for them, by the setting's dotted name.
     OPTIONAL: ClassVar[dict[str, Columns]] = {}
     CHAINS: ClassVar[tuple[str, ...]]
+    # Rows of `sft` that a record makes.
+    SFT_ROWS: ClassVar[int] = 1
     # Further modules whose code decides what is in the rows of this builder alone.
     ROW_CODE: ClassVar[tuple[str, ...]] = ()
 
@@ -135,27 +138,37 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     def sft(record: Record) -> Record:
         """Return a record as prompt and completion."""
 
+    @classmethod
+    def sft_rows(cls, record: Record) -> Sequence[Record]:
+        """Return the `SFT_ROWS` rows of `sft` that a record makes."""
+        return (cls.sft(record),)
+
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(features=features(self.tables(self.config.outcome)[self.config.name]))
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         outcome: Outcome = self.config.outcome
-        rows: dict[str, tuple[Sequence[Any], Callable[[Any], Record]]] = {
-            "train": (outcome.train, self.sft if self.config.name == "sft" else _as_it_is),
+        rows: dict[str, tuple[Sequence[Any], Callable[[Any], Sequence[Record]]]] = {
+            "train": (outcome.train, self.sft_rows if self.config.name == "sft" else _as_it_is),
+            "unpaired": (outcome.unpaired, _as_it_is),
             "rejected": (outcome.rejected, _as_it_is),
-            "test": (self.config.test, lambda problem: question_columns(problem, problem.id)),
+            "test": (self.config.test, lambda problem: (question_columns(problem, problem.id),)),
         }
-        splits = {"default": ("train", "rejected"), "sft": ("train",), "evaluation": ("test",)}[self.config.name]
+        splits = {"default": ("train", "unpaired", "rejected"), "sft": ("train",), "evaluation": ("test",)}[
+            self.config.name
+        ]
         return [
-            datasets.SplitGenerator(name=split, gen_kwargs={"items": rows[split][0], "row": rows[split][1]})
+            datasets.SplitGenerator(name=split, gen_kwargs={"items": rows[split][0], "rows": rows[split][1]})
             for split in splits
             if rows[split][0]
         ]
 
-    def _generate_examples(self, items: Sequence[Any], row: Callable[[Any], Record]) -> Iterator[tuple[str, Record]]:
-        for made in map(row, items):
+    def _generate_examples(
+        self, items: Sequence[Any], rows: Callable[[Any], Sequence[Record]]
+    ) -> Iterator[tuple[str, Record]]:
+        for made in chain.from_iterable(map(rows, items)):
             yield made["id"], made
 
 
-def _as_it_is(record: Record) -> Record:
-    return record
+def _as_it_is(record: Record) -> tuple[Record]:
+    return (record,)

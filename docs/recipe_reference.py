@@ -17,11 +17,13 @@ from pydantic import BaseModel
 
 from dataset_builders.settings import (
     Attributor,
+    CotPotMixSettings,
     CounterfactualRationalesSettings,
     Decomposed,
     DualCotsSettings,
     KeyTokensSettings,
     LogprobSampling,
+    MixSampling,
     Pairs,
     PromptFiles,
     PublishedChains,
@@ -30,12 +32,15 @@ from dataset_builders.settings import (
     SocraticStepsSettings,
     TeacherCotsSettings,
     WrittenChains,
+    WrittenMix,
+    WrittenTexts,
 )
 from toolkit import recipe_sections as sections
 from toolkit.collect import CollectSettings
 from toolkit.prices import Price
 from toolkit.problem_rows import Columns, DescriptionFile
-from toolkit.problem_sources import Cut, DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
+from toolkit.problem_sources import DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
+from toolkit.problem_splits import Cut, Permuted
 from toolkit.recipe import Recipe
 from toolkit.selection import Select
 from toolkit.teachers.local_model import LocalModelConfig
@@ -60,14 +65,18 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config.chains` of `key_tokens`": PublishedChains,
     "`dataset.config.attributor`": Attributor,
     "`dataset.config` of `counterfactual_rationales`": CounterfactualRationalesSettings,
+    "`dataset.config` of `cot_pot_mix`": CotPotMixSettings,
     "`dataset.config` of `socratic_steps`": SocraticStepsSettings,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
     "`dataset.config.sampling` of `teacher_cots`": LogprobSampling,
+    "`dataset.config.sampling` of `cot_pot_mix`": MixSampling,
     "`dataset.config.collect`": CollectSettings,
     "`dataset.config.recordings[]`": Recording,
     "`dataset.config.pairs`": Pairs,
     "`dataset.config.chains` of `teacher_cots`": WrittenChains,
+    "`dataset.config.written` of `cot_pot_mix`": WrittenMix,
+    "`dataset.config.written.cot[]` and `.pot[]`": WrittenTexts,
     "`dataset.config.decomposed`": Decomposed,
     "`teacher` of kind `procedural`": ProceduralConfig,
     "`teacher` of kind `openai`": OpenAIConfig,
@@ -79,7 +88,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "problems of source `dataset`": DatasetProblems,
     "problems of source `reasoning_gym`": ReasoningGymProblems,
     "`columns` of problems": Columns,
-    "`split` of problems": Cut,
+    "`split` of problems, by a share": Cut,
+    "`split` of problems, by a permutation": Permuted,
     "`task_descriptions` from a file": DescriptionFile,
     "`student`": sections.Student,
     "`student.tokenizer`": sections.TokenizerSection,
@@ -92,6 +102,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`references.NAME`": sections.Reference,
     "`decode`": sections.Decode,
     "`decode.then[]`": sections.Turn,
+    "`decode.beside`": sections.OtherWay,
     "`decode.choices`": sections.ChoiceScoring,
     "`evaluation`": sections.Evaluation,
     "`evaluation.sets.NAME`, the dataset's own": sections.OwnSplit,
@@ -108,6 +119,7 @@ WITHOUT_WORDS = {
     "contrastive": "Template of the prompt that asks for a wrong chain beside a right one.",
     "rationalise": "Template of the prompt that gives an answer and asks for its reasons.",
     "socratic": "Template of the prompt that asks for sub-questions and their answers.",
+    "pot": "Template of the prompt that asks for a program, which leaves its answer in `ans`.",
 }
 
 

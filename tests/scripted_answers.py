@@ -57,4 +57,4 @@ def outcome_of(builder: Any, settings: Any, problems: Sequence[Any], asker: Aske
     """Return what a builder makes of the answers, as lists."""
     steps: list[Step] = []
     outcome = sorted_out(builder.records(problems, asker, settings, steps), steps)
-    return Outcome(list(outcome.train), list(outcome.rejected), steps)
+    return Outcome(list(outcome.train), list(outcome.rejected), steps, list(outcome.unpaired))

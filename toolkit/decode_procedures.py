@@ -33,6 +33,7 @@ class TurnPlan:
         before: Template of an earlier item.
         option: Template of an option's `letter` and `text` where options are compared, None where the student writes.
         normalise: Whether an option's log-likelihood is divided by its tokens.
+        run: Variable in which the program that is written leaves its answer, None where it is no program.
     """
 
     view: str
@@ -45,6 +46,7 @@ class TurnPlan:
     before: str | None = None
     option: str | None = None
     normalise: bool = False
+    run: str | None = None
 
     @property
     def written(self) -> list[str]:
@@ -113,11 +115,14 @@ class Answered:
 
     Attributes:
         turns: Every turn, in order.
-        answer: The text that holds the answer: the last completion, up to the end of the answer's own segment.
+        answer: The text that holds the answer: the last completion, up to the end of the answer's segment. A program
+            that is to be run, all of it, until `toolkit.evaluation.with_values` has put its value in its place.
+        status: What came of running it (`toolkit.programs`); None for what is no program.
     """
 
     turns: tuple[Said, ...]
     answer: str
+    status: str | None = None
 
 
 Conversation = Generator[Ask | Compare, Generation, Answered]
@@ -147,7 +152,8 @@ def converse(procedure: Procedure, columns_of_problem: Mapping[str, Any], frame:
             yield from _repeat(procedure, each, turns, known, said, frame)
     last = procedure.turns[-1]
     finished = said and said[-1].view == last.view  # a student that wrote no sub-question was never asked the last
-    return Answered(tuple(said), answer_part(last, said[-1].generation.text) if finished else "")
+    text = said[-1].generation.text if finished else ""
+    return Answered(tuple(said), text if last.run else answer_part(last, text) if finished else "")
 
 
 def _take(
@@ -291,4 +297,5 @@ def plan(name: str, view: Any, turn: Any) -> TurnPlan:
         before=view.before,
         option=turn.choices.write if turn.choices else None,
         normalise=bool(turn.choices and turn.choices.normalise),
+        run=turn.run,
     )

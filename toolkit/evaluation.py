@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit import decode_procedures, decoding, encoding, likelihood
+from toolkit.answers import answer_clause
 from toolkit.decode_procedures import Answered, Ask, Compare, Conversation, Procedure, converse
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
 from toolkit.encoding import prompt_text
@@ -45,6 +46,7 @@ class EvaluationResult:
         rows: One per completion, as in the Parquet file.
         path: The Parquet file.
         settings: Decoding, seed and extractor that the score belongs to.
+        ways: What each way to an answer did, as of `toolkit.scores.ways_report`; empty where there is one.
     """
 
     score: Score
@@ -52,6 +54,7 @@ class EvaluationResult:
     rows: list[Row]
     path: Path
     settings: dict[str, Any]
+    ways: dict[str, Any] = field(default_factory=dict)
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -60,6 +63,7 @@ class EvaluationResult:
             **asdict(self.score),
             "by_task": {task: asdict(score) for task, score in self.by_task.items()},
             "settings": self.settings,
+            **({"ways": self.ways} if self.ways else {}),
         }
 
 
@@ -97,35 +101,54 @@ def evaluate_student(
         raise UserError(f"{title}: there are no problems to score on")
     if len({problem.id for problem in problems}) < len(problems):
         raise UserError(f"{title}: problem ids are not unique")
-    key = _identity(model, tokenizer, procedure, settings, prompt_format, seed)
+    key = identity(model, tokenizer, procedure, settings, prompt_format, seed)
     parts = path.with_name(path.name + ".parts")
-    asker = _Asker(model, tokenizer, settings, prompt_format, batch_size, seed, parts, key)
-    asker.done = _finished([path, *parts.glob("*.parquet")], key, procedure.turns[0].view)
+    asker = Asker(model, tokenizer, settings, prompt_format, batch_size, seed, parts, key)
+    asker.done = finished_in([path, *parts.glob("*.parquet")], key)
     conversations = {
         (problem.id, sample): converse(procedure, question_columns(problem), asker.frame)
         for problem in problems
         for sample in range(settings.samples)
     }
-    answered = asker.hold(conversations, title)
+    answered = with_values(procedure, asker.hold(conversations, title))
     samples = [[answered[problem.id, sample] for sample in range(settings.samples)] for problem in problems]
     rows = judge(problems, samples)
-    _write_rows(path, rows, key)
+    write_rows(path, rows, key)
     shutil.rmtree(parts, ignore_errors=True)
+    return EvaluationResult(score_rows(rows), score_by_task(rows), rows, path, about(settings, procedure, seed))
+
+
+def about(settings: Decoding, procedure: Procedure, seed: int) -> dict[str, Any]:
+    """Return the decoding, seed and extractor that a score belongs to, ready for JSON."""
     drawn = {name: value for name, value in asdict(settings).items() if name not in ("max_new_tokens", "stop")}
     turns = [
         {"view": turn.view, "max_new_tokens": turn.max_new_tokens, "stop": list(turn.stop), "forced": turn.forced}
         | {"choices": turn.option is not None}
+        | ({"run": turn.run} if turn.run else {})
         for turn in procedure.turns
     ]
-    about = {**drawn, "turns": turns, "seed": seed, "extractor": extractor()}
-    return EvaluationResult(score_rows(rows), score_by_task(rows), rows, path, about)
+    return {**drawn, "turns": turns, "seed": seed, "extractor": extractor()}
+
+
+def with_values(procedure: Procedure, answered: Mapping[Key, Answered]) -> dict[Key, Answered]:
+    """Return how questions were answered, programs with the values that they have once they were run."""
+    variable = procedure.turns[-1].run
+    if variable is None:
+        return dict(answered)
+    from toolkit.program_answers import program_in, run_all
+
+    ran = run_all([program_in(one.answer) for one in answered.values()], variable)
+    return {
+        key: replace(one, answer=answer_clause(came.answer) if came.answer is not None else "", status=came.status)
+        for (key, one), came in zip(answered.items(), ran, strict=True)
+    }
 
 
 Key = tuple[str, int]  # problem id, sample index
 
 
 @dataclass
-class _Asker:
+class Asker:
     """Carries conversations with one student, all of them turn by turn, so that each turn is decoded in batches."""
 
     model: Any
@@ -181,7 +204,7 @@ class _Asker:
             for batch in chain([dict.fromkeys(late, Generation("", 0, False))] if late else [], batches):
                 finished = {keys[name]: generation for name, generation in batch.items()}
                 rows = [_part_row(*item) for item in finished.items()]
-                _write_rows(self.parts / f"{uuid.uuid4().hex}.parquet", rows, self.key)
+                write_rows(self.parts / f"{uuid.uuid4().hex}.parquet", rows, self.key)
                 self.done |= finished
                 progress.update(len(batch))
         return {name: self.done[keys[name]] for name in asked}
@@ -239,23 +262,23 @@ def _part_row(asked: Asked, generation: Generation) -> Row:
     return {"id": problem, "sample": sample, "turns": [turn]}
 
 
-def _finished(files: Iterable[Path], key: str, first_view: str) -> Finished:
-    """The completions in `files` that are this student's under these settings; a single turn is of the first view."""
+def finished_in(files: Iterable[Path], key: str) -> Finished:
+    """The completions in `files` that are this student's under these settings."""
     import pyarrow.parquet as parquet
 
     done: Finished = {}
     for file in files:
         if file.exists() and (parquet.read_schema(file).metadata or {}).get(_KEY) == key.encode():
             for row in parquet.read_table(file).to_pylist():
-                for turn in row["turns"] or [{**row, "view": first_view}]:
+                for turn in row["turns"] or [row]:
                     done[row["id"], row["sample"], turn["view"], turn["prompt"]] = Generation(
                         turn["completion"], turn["tokens"], turn["stopped"]
                     )
     return done
 
 
-def _write_rows(path: Path, rows: list[Row], key: str) -> None:
-    """Write a Parquet file that is there whole or not at all."""
+def write_rows(path: Path, rows: list[Row], key: str) -> None:
+    """Write a Parquet file that is there whole or not at all; `key` says whose completions under which settings."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -264,7 +287,7 @@ def _write_rows(path: Path, rows: list[Row], key: str) -> None:
         | {"tokens": pa.int32(), "stopped": pa.bool_()}
     )
     types = {"sample": pa.int32(), "tokens": pa.int32(), "turns": pa.list_(turn)}
-    types |= {name: pa.bool_() for name in ("parsed", "correct", "solved", "stopped")}
+    types |= {name: pa.bool_() for name in ("parsed", "correct", "solved", "stopped", "agreed")}
     schema = pa.schema({name: types.get(name, pa.string()) for name in rows[0]}, metadata={_KEY: key.encode()})
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -272,7 +295,7 @@ def _write_rows(path: Path, rows: list[Row], key: str) -> None:
     os.replace(partial, path)
 
 
-def _identity(
+def identity(
     model: Any, tokenizer: Any, procedure: Procedure, settings: Decoding, prompt_format: str, seed: int
 ) -> str:
     """Digest of all that a completion depends on besides its prompt: weights, vocabulary, settings, decoding code."""

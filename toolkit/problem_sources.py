@@ -8,10 +8,8 @@ from __future__ import annotations
 import heapq
 import random
 import re
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
 
@@ -25,26 +23,12 @@ from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
 from toolkit.problem_rows import Columns, DescriptionFile, Kind, digest, problems_of_rows
+from toolkit.problem_splits import Cut, Permuted, Split, SplitRule, cut, normalised, permuted
 from toolkit.schema import Strict
 
-Split = Literal["train", "test"]
 TEST_SHARE = 0.2
 # Draws of a generated source in a row that bring nothing new before it counts as exhausted.
 PATIENCE = 2000
-
-
-class Cut(Strict):
-    """How a source without splits of its own is cut into train and test.
-
-    Attributes:
-        fraction: Share of rows that goes to train: floor(fraction * n), exactly, as long as questions are unique.
-        seed: Seed of the shuffle of unique questions; the order of rows plays no part.
-        by: Cut each task by itself, or all rows together.
-    """
-
-    fraction: float = Field(default=0.8, gt=0.0, lt=1.0)
-    seed: int = 0
-    by: Literal["task", "all"] = "task"
 
 
 class Generated(Strict):
@@ -126,7 +110,8 @@ class Rows(Strict):
         kind: Kind of the answers; `choice` is implied where `columns.choices` is set.
         task: Task name where no column has it; `{stem}` is the name of the file or data set.
         task_descriptions: One sentence per task, one for all tasks, or a file to read them from.
-        split: How to cut where the source has no splits of its own, or the one split that all of it belongs to.
+        split: How to cut where the source has no splits of its own, by `fraction` or by a count of rows, `train`; or
+            the one split that all of it belongs to.
         n: Most problems per split, a sample by the digest of the question; all by default.
     """
 
@@ -135,7 +120,7 @@ class Rows(Strict):
     kind: Kind = "auto"
     task: str = "{stem}"
     task_descriptions: str | DescriptionFile | dict[str, str] = Field(default="", union_mode="left_to_right")
-    split: Cut | Split = Cut()
+    split: SplitRule = Cut()
     n: int | None = Field(default=None, ge=1)
 
     @field_validator("answer_pattern")
@@ -228,46 +213,19 @@ def _load(config: ProblemsConfig, split: Split) -> Iterator[Problem]:
     found = problems_of_rows(rows, config.columns, config.answer_pattern, config.kind, config.task)
     problems: Sequence[Problem] = DiskList(problem for _, problem in found)
     describe = _describer({problem.task for problem in problems}, config.task_descriptions)
+    places: Sequence[int] = range(len(problems))
     if not has_own_splits and isinstance(config.split, Cut):
         problems = DiskList(cut(problems, config.split, split))
-    places: Iterable[int] = range(len(problems))
-    if config.n is not None and config.n < len(problems):
-        ranks = ((digest(problem.question), place) for place, problem in enumerate(problems))
+        places = range(len(problems))
+    elif not has_own_splits and isinstance(config.split, Permuted):
+        places = permuted(len(problems), config.split, split)
+    if config.n is not None and config.n < len(places):
+        ranks = ((digest(problems[place].question), place) for place in places)
         places = sorted(place for _, place in heapq.nsmallest(config.n, ranks))
-    if not problems:
+    if not places:
         raise UserError(f"{config.path}: no {split} problems; too few rows for the cut {config.split!r}")
     for place in places:
         yield replace(describe(problems[place]), split=split)
-
-
-def cut(problems: Sequence[Problem], rule: Cut, split: Split) -> Iterator[Problem]:
-    """Yield one side of a cut, in the order of `problems`.
-
-    Per task (or over all) the unique questions are shuffled; train takes them from the front until it holds
-    floor(fraction * n) rows, and a question that occurs several times goes to one side with all its rows.
-    """
-
-    def place(problem: Problem) -> int:
-        """Return the question's place in the shuffle, which stands for it."""
-        return int(digest(rule.seed, normalised(problem.question))[:16], 16)
-
-    groups: dict[str, Counter[int]] = defaultdict(Counter)
-    for problem in problems:
-        groups[problem.task if rule.by == "task" else ""][place(problem)] += 1
-    in_train: dict[int, bool] = {}
-    for rows in groups.values():
-        # A question that an earlier task decided on keeps its side and takes its room here.
-        room = int(Fraction(str(rule.fraction)) * rows.total())
-        room -= sum(count for question, count in rows.items() if in_train.get(question))
-        for question in sorted(rows.keys() - in_train.keys()):
-            in_train[question] = rows[question] <= room
-            room -= rows[question] if in_train[question] else 0
-    return (problem for problem in problems if in_train[place(problem)] == (split == "train"))
-
-
-def normalised(question: str) -> str:
-    """Return a question without what doesn't tell two questions apart: case and the amount of white space."""
-    return " ".join(question.lower().split())
 
 
 def _is_test(question: str) -> bool:
@@ -343,7 +301,7 @@ def _reasoning_gym_stream(config: ReasoningGymProblems) -> Stream:
 
 def _rows(config: JsonlProblems | DatasetProblems, split: Split) -> tuple[Iterable[Row], bool]:
     """Return the rows to make problems of, and whether they are those of `split` alone."""
-    if not isinstance(config.split, Cut) and config.split != split:
+    if isinstance(config.split, str) and config.split != split:
         raise UserError(f"{config.path}: has no {split} split, all of it is `split: {config.split}`")
     if isinstance(config, JsonlProblems):
         rows = read_rows(config.path.replace("{split}", split), config.records)

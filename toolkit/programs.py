@@ -16,6 +16,8 @@ import functools
 import logging
 import os
 import queue
+import sysconfig
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 __all__ = ["DEFAULT_LIMITS", "STATUSES", "TIERS", "Limits", "Outcome", "Runner", "Value", "run"]
 
+# Python 3.11 counts the depth of a syntax tree in one place for all threads: two that parse at once fail (SystemError).
+_PARSING = threading.Lock()
 TIERS = (1, 2)  # the interpreter; CPython in a jail for what the interpreter lacks
 
 
@@ -49,6 +53,7 @@ class Runner:
         self.limits = limits
         self.tiers = tuple(tiers)
         self.workers = workers or os.cpu_count() or 1
+        sysconfig.get_config_vars()  # filled at the first call, which must not be made by two threads at once
         self._threads = ThreadPoolExecutor(self.workers, thread_name_prefix="programs")
         self._interpreters: queue.SimpleQueue[Interpreter] = queue.SimpleQueue()
         for _ in range(self.workers):
@@ -82,7 +87,8 @@ class Runner:
         tier = 0
         found: object = None
         try:
-            program = prepared(source, variable, self.limits.source)
+            with _PARSING:
+                program = prepared(source, variable, self.limits.source)
         except Rejected as rejection:
             status = rejection.status
         else:

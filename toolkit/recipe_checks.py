@@ -38,17 +38,20 @@ def meaning_faults(data: Mapping[str, Any], builders: Collection[str], columns: 
     yield from _student(data)
     views = _views_by_name(data.get("stages"))
     yield from _stages(("stages",), data.get("stages"), columns)
-    yield from _decode(("decode",), data.get("decode"), views, columns)
+    references = _mapping(data.get("references"))
+    theirs = {name: _views_by_name(_mapping(one).get("stages")) or views for name, one in references.items()}
+    yield from _decode(("decode",), data.get("decode"), views, theirs, columns)
+    yield from _beside(data)
     yield from _publish(data)
     if data.get("evaluation") is not None and data.get("decode") is None:
         yield ("decode",), "missing: `evaluation` needs to know how answers are got, at least decode.view"
-    for name, reference in _mapping(data.get("references")).items():
+    for name, reference in references.items():
         reference = _mapping(reference)
         path: Path = ("references", name)
         yield from _stages((*path, "stages"), reference.get("stages"), columns)
-        own = _views_by_name(reference.get("stages")) or views
+        own = theirs[name]
         if reference.get("decode") is not None:
-            yield from _decode((*path, "decode"), reference["decode"], own, columns)
+            yield from _decode((*path, "decode"), reference["decode"], own, theirs, columns)
         else:
             for turn in _turns(_mapping(data.get("decode"))):
                 inherited = str(turn.get("view"))
@@ -332,7 +335,11 @@ def _turns(decode: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _decode(
-    path: Path, decode: Any, views: Mapping[str, Mapping[str, Any]], columns: Mapping[str, str] | None
+    path: Path,
+    decode: Any,
+    views: Mapping[str, Mapping[str, Any]],
+    others: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    columns: Mapping[str, str] | None,
 ) -> Found:
     decode = _mapping(decode)
     known = set(QUESTION_COLUMNS)
@@ -353,11 +360,43 @@ def _decode(
             of_records = frozenset()
         repeats |= views[name].get("each") is not None
         yield from _turn(where, turn, views[name], known, of_records)
+    beside = _mapping(decode.get("beside"))
+    if isinstance(beside.get("view"), str):
+        theirs = others.get(str(beside.get("student")), views)
+        if beside["view"] not in theirs:
+            hint = nearest(beside["view"], theirs)
+            yield (*path, "beside", "view"), f"found {beside['view']!r}, allowed {_listed(theirs)}{hint}"
+        else:
+            known = set(QUESTION_COLUMNS)
+            yield from _turn((*path, "beside"), beside, theirs[beside["view"]], known, of_records)
+        if beside["view"] == decode.get("view"):
+            yield (*path, "beside", "view"), f"found {beside['view']!r}, allowed another view than the first way's"
+    for number, turn in enumerate(_turns(decode)[:-1]):
+        if turn.get("run") is not None:
+            where = path if not number else (*path, "then", number - 1)
+            yield (*where, "run"), "found on a turn that another follows, allowed on the last one, which answers"
     if decode.get("until") is not None and not repeats:
         yield (*path, "until"), "found, but no turn's view has `each`, so that nothing is repeated"
     samples, temperature = decode.get("samples"), decode.get("temperature", 0)
     if isinstance(samples, int) and samples > 1 and temperature == 0:
         yield (*path, "samples"), f"found {samples}, allowed 1 at temperature 0, where all samples are the same"
+
+
+def _beside(data: Mapping[str, Any]) -> Found:
+    """Two ways need another reference to be another student's, and questions on which to find out whom to trust."""
+    references = _mapping(data.get("references"))
+    decodes: list[tuple[Path, Any]] = [(("decode",), data.get("decode"))]
+    decodes += [(("references", name, "decode"), _mapping(one).get("decode")) for name, one in references.items()]
+    for path, decode in decodes:
+        beside = _mapping(decode).get("beside")
+        if beside is None:
+            continue
+        student = _mapping(beside).get("student")
+        if isinstance(student, str) and student not in references:
+            hint = nearest(student, references)
+            yield (*path, "beside", "student"), f"found {student!r}, allowed {_listed(references)}{hint}"
+        if _mapping(data.get("evaluation")).get("development") is None:
+            yield (*path, "beside"), "found without evaluation.development, where it is found which way wins a tie"
 
 
 def _turn(

@@ -54,6 +54,12 @@ def _repo_id(text: str) -> str:
     return text
 
 
+def _variable(text: str) -> str:
+    if not text.isidentifier() or not text.isascii():
+        raise ValueError("allowed the name of a variable, such as ans")
+    return text
+
+
 def _each(text: str) -> str:
     try:
         parse_each(text)
@@ -276,6 +282,8 @@ class Turn(Section):
         stop: Texts that end a completion; they are cut off.
         forced: How many of the target's first segments are given instead of being written.
         choices: Compare the options' likelihoods instead of writing.
+        run: What is written is a program: it is run in a sandbox, and the value that it leaves in this variable is the
+            answer.
     """
 
     view: str
@@ -283,6 +291,17 @@ class Turn(Section):
     stop: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     forced: int = Field(default=0, ge=0)
     choices: ChoiceScoring | None = None
+    run: Annotated[str, AfterValidator(_variable)] | None = None
+
+
+class OtherWay(Turn):
+    """Another way to an answer, in one turn: a program beside a chain of thought.
+
+    Attributes:
+        student: Reference whose student takes this way; by default the one that takes the first way.
+    """
+
+    student: Name | None = None
 
 
 class Decode(Turn):
@@ -293,6 +312,9 @@ class Decode(Turn):
 
     Attributes:
         then: Further turns; the answer is read from the last.
+        beside: Another way, whose answers and those of the first are put to the vote. Each gives one greedy answer;
+            where they differ, each gives `samples` in all, the others drawn at `temperature`. A tie goes to an answer
+            of both ways, then to the way that is right more often on `evaluation.development`.
         until: Text whose appearance makes a round of repeated turns the last one.
         rounds: Most rounds of repeated turns.
         samples: Answers per question; more than one needs a temperature, the most frequent answer counts.
@@ -301,6 +323,7 @@ class Decode(Turn):
     """
 
     then: list[Turn] = Field(default_factory=list)
+    beside: OtherWay | None = None
     until: str | None = Field(default=None, min_length=1)
     rounds: int = Field(default=12, ge=1)
     samples: int = Field(default=1, ge=1)
@@ -346,11 +369,14 @@ class Evaluation(Section):
 
     Attributes:
         sets: Sets by name: `{split: test}`, the dataset's own, or a source of problems, whose test split is taken.
+        development: Questions on which `decode.beside` finds out which way to trust in a tie. Those that are in a set
+            are left out, and no score is reported on the others.
         n: Most questions per set; all by default.
         batch_size: Prompts decoded at once.
     """
 
     sets: dict[Name, EvaluationSet] = Field(min_length=1)
+    development: EvaluationSet | None = None
     n: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
 

@@ -10,6 +10,7 @@ import html
 import json
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from toolkit.decoding import Decoding
     from toolkit.problem import Problem
     from toolkit.recipe import Decode, Recipe
+    from toolkit.recipe_sections import Turn
     from toolkit.runs import Run, TrainedStage
     from toolkit.scores import Row
 
@@ -83,6 +85,7 @@ def score_students(
     students: Mapping[str, Sequence[TrainedStage]],
     start: str,
     problems: Mapping[str, Sequence[Problem]],
+    development: Sequence[Problem] = (),
 ) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
     """Score every student on every set; completions that an earlier process has drawn are not drawn again.
 
@@ -92,6 +95,7 @@ def score_students(
         students: The stages of each student by its name; a student without stages is the one training starts from.
         start: Folder or name of that one.
         problems: Evaluation sets by name.
+        development: Questions on which two ways to an answer find out which one wins a tie.
 
     Returns:
         Summaries, and the judged completions, both by student and set.
@@ -101,30 +105,47 @@ def score_students(
     from toolkit.evaluation import evaluate_student
     from toolkit.scores import write_scores
     from toolkit.students import load_tokenizer
+    from toolkit.ways import Way, evaluate_ways, find_trust
 
     assert recipe.evaluation is not None
     assert recipe.student is not None
+    shared: dict[str, Any] = {
+        "prompt_format": recipe.student.prompt_format,
+        "batch_size": recipe.evaluation.batch_size,
+        "seed": recipe.student.seed,
+    }
+
+    def load(name: str) -> tuple[Any, Any]:
+        source = str(students[name][-1].student) if students[name] else start
+        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
+        return model.to(_device()), load_tokenizer(source)
+
+    def file(name: str, set_name: str) -> Path:
+        return run.folder / "samples" / f"{name}-{set_name}.parquet"
+
     scores: Scores = {}
     rows: dict[str, dict[str, list[Row]]] = {}
-    for name, chain in students.items():
-        source = str(chain[-1].student) if chain else start
-        tokenizer = load_tokenizer(source)
-        model: Any = AutoModelForCausalLM.from_pretrained(source, dtype="auto")
-        model.to(_device())
+    scored = {problem.question for asked in problems.values() for problem in asked[: recipe.evaluation.n]}
+    apart = [problem for problem in development if problem.question not in scored]
+    for name in students:
+        model, tokenizer = load(name)
+        first, settings = procedure_of(recipe, name), decoding_of(recipe, name)
+        beside = decode_of(recipe, name).beside
+        ways = [Way(model, tokenizer, first)]
+        if beside is not None:
+            other = load(beside.student) if beside.student else (model, tokenizer)
+            ways.append(Way(*other, other_procedure_of(recipe, name)))
+            trust = find_trust(
+                ways, apart, settings, path=file(name, "development"), title=f"{name} on development", **shared
+            )
         scores[name], rows[name] = {}, {}
         for set_name, asked in problems.items():
-            result = evaluate_student(
-                model,
-                tokenizer,
-                asked[: recipe.evaluation.n],
-                procedure_of(recipe, name),
-                decoding_of(recipe, name),
-                prompt_format=recipe.student.prompt_format,
-                batch_size=recipe.evaluation.batch_size,
-                seed=recipe.student.seed,
-                path=run.folder / "samples" / f"{name}-{set_name}.parquet",
-                title=f"{name} on {set_name}",
-            )
+            told: dict[str, Any] = {"path": file(name, set_name), "title": f"{name} on {set_name}", **shared}
+            some = asked[: recipe.evaluation.n]
+            if beside is not None:
+                result = evaluate_ways(ways, some, settings, trust, **told)
+            else:
+                result = evaluate_student(model, tokenizer, some, first, settings, **told)
             scores[name][set_name], rows[name][set_name] = result.summary, result.rows
             write_scores(run.folder / "scores.json", scores)
     return scores, rows
@@ -147,16 +168,25 @@ def decoding_of(recipe: Recipe, name: str) -> Decoding:
 
 def procedure_of(recipe: Recipe, name: str) -> Procedure:
     """Return how a student of the lineup answers, its turns' views taken from its own stages or else the recipe's."""
+    decode = decode_of(recipe, name)
+    return replace(_procedure(recipe, name, decode.turns), until=decode.until, rounds=decode.rounds)
+
+
+def other_procedure_of(recipe: Recipe, name: str) -> Procedure:
+    """Return the way beside the first one, of a student of the lineup whose answers are got in two ways."""
+    beside = decode_of(recipe, name).beside
+    assert beside is not None
+    return _procedure(recipe, beside.student or name, [beside])
+
+
+def _procedure(recipe: Recipe, name: str, turns: Sequence[Turn]) -> Procedure:
     from toolkit.decode_procedures import Procedure, plan
 
     reference = recipe.references.get(name)
     stages = [*(reference.stages if reference else []), *recipe.stages]
     # Of views of one name the first stage's is taken, as in the lists that checks print.
     views = {name: view for stage in reversed(stages) for name, view in stage.views.items()}
-    decode = decode_of(recipe, name)
-    return Procedure(
-        tuple(plan(turn.view, views[turn.view], turn) for turn in decode.turns), decode.until, decode.rounds
-    )
+    return Procedure(tuple(plan(turn.view, views[turn.view], turn) for turn in turns))
 
 
 def check_questions(
@@ -184,11 +214,16 @@ def check_questions(
         if not asked:
             raise UserError(f"evaluation.sets.{set_name}: there are no problems to score on")
         for name in names:
-            procedure, settings = procedure_of(recipe, name), decoding_of(recipe, name)
-            texts = [first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
-            encoded = tokenizer(texts, add_special_tokens=settings.add_special_tokens)["input_ids"]
-            # Options are compared as they stand there, nothing is written behind them.
-            require_room(config, encoded, settings.max_new_tokens if procedure.turns[0].option is None else 0)
+            ways = [procedure_of(recipe, name)]
+            if decode_of(recipe, name).beside is not None:
+                ways.append(other_procedure_of(recipe, name))
+            for procedure in ways:
+                texts = [first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
+                special = decoding_of(recipe, name).add_special_tokens
+                encoded = tokenizer(texts, add_special_tokens=special)["input_ids"]
+                first = procedure.turns[0]
+                # Options are compared as they stand there, nothing is written behind them.
+                require_room(config, encoded, first.max_new_tokens if first.option is None else 0)
 
 
 def first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:

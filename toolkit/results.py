@@ -42,18 +42,14 @@ def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str,
     Raises:
         UserError: A set cannot be loaded.
     """
-    from toolkit.problem_sources import load_problems
     from toolkit.recipe import OwnSplit
 
     assert recipe.evaluation is not None
     problems: dict[str, list[Problem]] = {}
     origins: dict[str, SetFacts] = {}
     for name, source in recipe.evaluation.sets.items():
+        problems[name] = _questions(recipe, source)
         if isinstance(source, OwnSplit):
-            rows = load_split(recipe, "evaluation", source.split)
-            problems[name] = [
-                Problem(**{**row, "choices": tuple(row["choices"]), "split": source.split}) for row in rows
-            ]
             origins[name] = SetFacts(
                 "held-out questions of the training dataset",
                 recipe.dataset.repo_id,
@@ -62,9 +58,18 @@ def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str,
                 source.split,
             )
         else:
-            problems[name] = load_problems(source, "test")
             origins[name] = SetFacts(_describe(source))
     return problems, origins
+
+
+def _questions(recipe: Recipe, source: Any) -> list[Problem]:
+    from toolkit.problem_sources import load_problems
+    from toolkit.recipe import OwnSplit
+
+    if not isinstance(source, OwnSplit):
+        return load_problems(source, "test")
+    rows = load_split(recipe, "evaluation", source.split)
+    return [Problem(**{**row, "choices": tuple(row["choices"]), "split": source.split}) for row in rows]
 
 
 def _describe(source: Any) -> str:
@@ -133,7 +138,7 @@ def conclude(
     """
     from toolkit.explain import as_html, shown_views
     from toolkit.readiness import check_student
-    from toolkit.scores import format_scores_table
+    from toolkit.scores import format_scores_table, format_ways
 
     own = list(students)[-1]
     student = students[own][-1].student
@@ -151,7 +156,7 @@ def conclude(
     pictures.mkdir(exist_ok=True)
     write_student_card(pictures, told.facts)
     published = reporting.publish_student(recipe, run, student, partial(complete, recipe, run, told))
-    table = format_scores_table(told.scores)
+    table = "\n\n".join(filter(None, [format_scores_table(told.scores), format_ways(told.scores)]))
     shown = list(shown_views(told.tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
@@ -173,7 +178,10 @@ def score(
     """Score students into a run's folder, beside the recipe; arguments and result as of `reporting.score_students`."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
-    return reporting.score_students(recipe, run, students, start, problems)
+    assert recipe.evaluation is not None
+    source = recipe.evaluation.development
+    development = _questions(recipe, source) if source is not None else []
+    return reporting.score_students(recipe, run, students, start, problems, development)
 
 
 def _load(student: Path) -> tuple[Any, Any]:

@@ -9,7 +9,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from toolkit import answer_readings, answers, math_equality
 from toolkit.decode_procedures import Answered
 from toolkit.decoding import majority_vote
 from toolkit.problem import Problem
+from toolkit.votes import Ballot, agree, vote
 
 Row = dict[str, Any]
 
@@ -42,23 +43,48 @@ class Score:
     generated_tokens: float
 
 
-def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]]) -> list[Row]:
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A share of some answers.
+
+    Attributes:
+        share: Between 0 and 1; None of none.
+        n: What it is a share of.
+        standard_error: sqrt(p (1 - p) / n); None of none.
+    """
+
+    share: float | None
+    n: int
+    standard_error: float | None
+
+
+def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], prefer: str | None = None) -> list[Row]:
     """One row per answer: what was asked, what came back, what was read out of it and whether that is right.
 
     `solved` says whether the majority answer of the problem's samples is right; with one sample it equals `correct`.
     `prompt` and `completion` are those of the last turn, `tokens` and `stopped` tell of all turns; where there were
-    several, `turns` has them.
+    several, `turns` has them. `view` is that of the first turn, by which ways to an answer are told apart; where there
+    are several ways, `agreed` says whether the first answers of all are one, and the vote is `toolkit.votes`'.
 
     Args:
         problems: What was asked.
-        answered: The samples of each problem.
+        answered: The samples of each problem; of several ways, the first of each way first.
+        prefer: The way that breaks ties between several.
     """
     rows = []
     for problem, samples in zip(problems, answered, strict=True):
         kind = answers.kind_of(problem.answer, problem.kind)
         predictions = [answers.extract(sample.answer, kind, problem.choices) for sample in samples]
-        vote = majority_vote(predictions, kind, problem.choices)
-        solved = answers.matches(vote, problem.answer, kind, problem.choices)
+        ballots = [
+            Ballot(sample.turns[0].view, predicted) for sample, predicted in zip(samples, predictions, strict=True)
+        ]
+        ways = len({ballot.way for ballot in ballots})
+        if ways > 1:
+            elected = vote(ballots, kind, problem.choices, prefer)
+            agreed = agree(ballots[:ways], kind, problem.choices)
+        else:
+            elected, agreed = majority_vote(predictions, kind, problem.choices), None
+        solved = answers.matches(elected, problem.answer, kind, problem.choices)
         for index, (sample, predicted) in enumerate(zip(samples, predictions, strict=True)):
             last = sample.turns[-1]
             turns = [
@@ -73,13 +99,16 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]]) -
                     "question": problem.question,
                     "gold": problem.answer,
                     "kind": kind,
+                    "view": sample.turns[0].view,
                     "prompt": last.prompt,
                     "sample": index,
                     "completion": last.generation.text,
+                    "status": sample.status,
                     "predicted": predicted,
                     "parsed": predicted is not None,
                     "correct": answers.matches(predicted, problem.answer, kind, problem.choices),
                     "solved": solved,
+                    "agreed": agreed,
                     "tokens": sum(turn.generation.tokens for turn in sample.turns),
                     "stopped": all(turn.generation.stopped for turn in sample.turns),
                     "extractor": extractor(),
@@ -109,6 +138,62 @@ def score_by_task(rows: Iterable[Row]) -> dict[str, Score]:
     for row in rows:
         tasks.setdefault(row["task"], []).append(row)
     return {task: score_rows(tasks[task]) for task in sorted(tasks)}
+
+
+def ways_report(rows: Sequence[Row]) -> dict[str, Any]:
+    """Return what the ways did, each and together; only first answers count but for `vote`.
+
+    `accuracy` of each way, `execution_rate` of each that writes programs, `agreement_rate`, `accuracy_given_agreement`,
+    and `vote`, the accuracy of what was elected.
+    """
+    first = [row for row in rows if row["sample"] < len({row["view"] for row in rows})]
+    ways: dict[str, list[Row]] = {}
+    for row in first:
+        ways.setdefault(row["view"], []).append(row)
+    asked = next(iter(ways.values()))
+    shares = {
+        **{f"accuracy of {name}": _share([row["correct"] for row in of_way]) for name, of_way in ways.items()},
+        **{
+            f"execution rate of {name}": _share([row["status"] == "ok" for row in of_way])
+            for name, of_way in ways.items()
+            if any(row["status"] for row in of_way)
+        },
+        "agreement rate": _share([row["agreed"] for row in asked]),
+        "accuracy given agreement": _share([row["correct"] for row in asked if row["agreed"]]),
+        "accuracy of the vote": _share([row["solved"] for row in asked]),
+    }
+    return {name: asdict(share) for name, share in shares.items()}
+
+
+def format_ways(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """Return the shares of each student and set, one per line, with what a small set can tell apart.
+
+    Args:
+        scores: Summaries by student, then by set; those of students with one way are passed over.
+    """
+    lines = []
+    reports = {(name, on): one["ways"] for name, sets in scores.items() for on, one in sets.items() if "ways" in one}
+    for (student, on), report in reports.items():
+        lines.append(f"{student} on {on}")
+        for name, share in report.items():
+            if share["n"]:
+                told = f"{100 * share['share']:5.1f} ± {100 * share['standard_error']:.1f} %"
+                lines.append(f"  {name:<26} {told}  of {share['n']}")
+        vote = report["accuracy of the vote"]
+        if vote["n"] < 500:
+            least = 100 * 1.96 * math.sqrt(2) * vote["standard_error"]
+            lines.append(
+                f"  {vote['n']} questions are few: two such figures that differ by less than {least:.0f} points"
+            )
+            lines.append("  may well be the same")
+    return "\n".join(lines)
+
+
+def _share(which: Sequence[bool]) -> Share:
+    if not which:
+        return Share(None, 0, None)
+    p = sum(which) / len(which)
+    return Share(p, len(which), math.sqrt(p * (1 - p) / len(which)))
 
 
 @functools.cache

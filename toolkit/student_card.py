@@ -14,7 +14,7 @@ from typing import Any
 
 from toolkit.cards import document, render
 from toolkit.installed import OWN, versions
-from toolkit.scores import format_scores_table
+from toolkit.scores import format_scores_table, format_ways
 
 CARD = "README.md"
 LOSS_PLOT = "loss.png"
@@ -164,6 +164,7 @@ def build_student_card(facts: StudentFacts) -> str:
         parameters=_amount(facts.parameters),
         prompt_literal=_literal(facts.prompt),
         table=format_scores_table(facts.scores, markdown=True),
+        ways=format_ways(facts.scores),
         tasks=[(name, task, score) for name, summary in own.items() for task, score in summary["by_task"].items()],
         settings=next(iter(own.values()))["settings"],
         training_keys=list(dict.fromkeys(key for stage in facts.stages for key in stage.training)),

@@ -17,16 +17,17 @@ from tests.tiny_recipe import ROOT
 from toolkit.cli import open_recipe
 from toolkit.decode_procedures import Answered, Ask, Procedure, converse
 from toolkit.decoding import Generation
+from toolkit.evaluation import with_values
 from toolkit.pipeline import training_rows
 from toolkit.problem import QUESTION_COLUMNS, Problem, question_columns
-from toolkit.reporting import procedure_of
+from toolkit.reporting import other_procedure_of, procedure_of
 from toolkit.scores import judge
 from toolkit.stage_views import StageViews
 
 # All but those whose dataset takes a student that another recipe has trained.
 RECIPES = [
     str(path.relative_to(ROOT / "recipes"))
-    for pattern in ("*.yaml", "mysteries/*.yaml")
+    for pattern in ("*.yaml", "mysteries/*.yaml", "mixed/*.yaml")
     for path in sorted((ROOT / "recipes").glob(pattern))
     if not re.search("builder: key_tokens|kind: transformers", path.read_text())
 ]
@@ -67,12 +68,14 @@ def answered(procedure: Procedure, problem: Problem, known: Learnt) -> Answered:
             return result
 
 
-def students(recipe: Any) -> Iterator[tuple[str, list[Any]]]:
-    """Yield the name of each trained student and the stages whose views it has seen."""
-    yield recipe.stages[-1].name, recipe.stages
+def students(recipe: Any) -> Iterator[tuple[str, list[Any], Procedure]]:
+    """Yield each trained student's name, the stages whose views it has seen, and each way in which it answers."""
+    yield recipe.stages[-1].name, recipe.stages, procedure_of(recipe, recipe.stages[-1].name)
+    if recipe.decode.beside is not None:
+        yield recipe.stages[-1].name, recipe.stages, other_procedure_of(recipe, recipe.stages[-1].name)
     for name, reference in recipe.references.items():
         if reference.stages:
-            yield name, reference.stages
+            yield name, reference.stages, procedure_of(recipe, name)
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -81,18 +84,19 @@ def test_what_is_learnt_by_heart_is_asked_for_and_read_as_the_answer(name: str, 
     recipe = open_recipe(str(ROOT / "recipes" / name), [f"hub_dir={hub}", *problems])
     rows = training_rows(recipe)
     assert recipe.decode is not None
-    for student, stages in students(recipe):
+    for student, stages, procedure in students(recipe):
         views = [StageViews(stage, rows) for stage in stages]
-        procedure = procedure_of(recipe, student)
         asked = {turn.view for turn in procedure.turns}
-        answers = any(piece_role == "answer" for _, piece_role, _ in procedure.turns[-1].target)
+        last = procedure.turns[-1]
+        answers = last.run or any(piece_role == "answer" for _, piece_role, _ in last.target)
         seen = 0
         for index, row in enumerate(rows):
             known = learnt(views, index)
             if asked <= {view for view, _ in known}:
                 columns = {column: row[column] for column in QUESTION_COLUMNS} | {"choices": tuple(row["choices"])}
                 problem = Problem(answer=row["answer"], **columns)
-                (judged,) = judge([problem], [[answered(procedure, problem, known)]])
+                said = with_values(procedure, {("", 0): answered(procedure, problem, known)})
+                (judged,) = judge([problem], [list(said.values())])
                 # A view of rationales alone leaves the answer to whoever reads their last sentence.
                 assert judged["correct"] or not answers, (student, judged)
                 seen += 1

@@ -152,6 +152,17 @@ def test_a_split_in_the_path_is_a_split_of_its_own(tmp_path: Path) -> None:
     assert load(source="jsonl", path=str(tmp_path / "{split}.jsonl"))[0].task == tmp_path.name
 
 
+def test_a_permutation_cuts_by_place_as_numpy_orders_it(tmp_path: Path) -> None:
+    """numpy.random.RandomState(0).permutation(5) is 2, 0, 1, 3, 4, as its documentation keeps it for good."""
+    path = jsonl(tmp_path / "a.jsonl", *rows(5))
+    whole = [problem.question for problem in load("test", source="jsonl", path=path, split="test")]
+    given = {"source": "jsonl", "path": path, "split": {"seed": 0, "train": 3}}
+    assert [problem.question for problem in load("train", **given)] == [whole[place] for place in (2, 0, 1)]
+    assert [problem.question for problem in load("test", **given)] == [whole[place] for place in (3, 4)]
+    assert len(load("test", **given, n=1)) == 1
+    assert "no test problems" in fault("test", **{**given, "split": {"seed": 0, "train": 5}})
+
+
 def test_a_file_can_belong_to_one_split_as_a_whole(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", *rows(7))
     assert len(load("test", source="jsonl", path=path, split="test")) == 7

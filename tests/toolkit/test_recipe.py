@@ -464,6 +464,46 @@ def test_a_reference_may_not_inherit_a_decode_it_cannot_follow(tmp_path: Path) -
     assert fault == "references.direct: decode missing: the recipe's decode.view 'cot' is not one of plain"
 
 
+BESIDE = ("decode.beside={view: right, run: ans}", "evaluation.development={source: procedural, n: 20}")
+
+
+def test_two_ways_to_an_answer_are_taken_as_they_are_meant(tmp_path: Path) -> None:
+    recipe = load(tmp_path, GOOD, *BESIDE, "decode.samples=4", "decode.temperature=0.7")
+    assert recipe.decode is not None
+    assert recipe.decode.beside is not None
+    assert (recipe.decode.beside.view, recipe.decode.beside.run, recipe.decode.samples) == ("right", "ans", 4)
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        (
+            "decode.beside.view=rigth",
+            "decode.beside.view: found 'rigth', allowed cot, right, wrong (did you mean 'right'?)",
+        ),
+        ("decode.beside.view=cot", "decode.beside.view: found 'cot', allowed another view than the first way's"),
+        ("decode.beside.run=a b", "decode.beside.run: found 'a b', allowed the name of a variable, such as ans"),
+        ("decode.beside.samples=3", "decode.beside.samples: unknown key"),
+        (
+            "decode.beside.student=untraned",
+            "decode.beside.student: found 'untraned', allowed untrained (did you mean 'untrained'?)",
+        ),
+        (
+            "evaluation.development=null",
+            "decode.beside: found without evaluation.development, where it is found which way wins a tie",
+        ),
+    ],
+)
+def test_what_two_ways_to_an_answer_need(tmp_path: Path, override: str, fault: str) -> None:
+    (told_,) = told(tmp_path, GOOD, *BESIDE, override)
+    assert told_.partition("' ")[2].startswith(fault)
+
+
+def test_a_program_is_run_in_the_turn_that_answers(tmp_path: Path) -> None:
+    fault = only_fault(tmp_path, "decode={view: cot, run: ans, then: [{view: right}]}")
+    assert fault == "decode.run: found on a turn that another follows, allowed on the last one, which answers"
+
+
 def test_a_fault_stands_in_the_file_that_holds_the_key(tmp_path: Path) -> None:
     (tmp_path / "base.yaml").write_text(GOOD.replace("by: example", "by: exampel").lstrip())
     lines = told(tmp_path, "extends: base.yaml\ndecode: {top_p: 2}\n")

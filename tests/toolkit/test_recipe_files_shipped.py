@@ -54,6 +54,8 @@ def test_a_paper_twin_is_the_same_method(name: str) -> None:
         (turn.view, turn.forced) for turn in recipe.decode.turns
     ]
     assert (twin.decode.until, bool(twin.decode.stop)) == (recipe.decode.until, bool(recipe.decode.stop))
+    beside = [decode.beside and (decode.beside.view, decode.beside.run) for decode in (twin.decode, recipe.decode)]
+    assert beside[0] == beside[1]
 
 
 @pytest.mark.parametrize("path", TWINS, ids=lambda path: path.stem)
@@ -109,6 +111,7 @@ RECORD = {
         "steps": STEPS,
     },
     **{"right": CHAIN, "wrong": WRONG, "factual": CHAIN, "counterfactual": WRONG},
+    **{"cot": CHAIN, "pot": {"rationale": "n = 2\nans = n + 3", "answer": "5"}},
     "demonstrations": {"answers": "Q: 1 + 1?\nA: 2\n\n", "chains": "Q: 1 + 1?\nA: Two.\n\n"},
 }
 

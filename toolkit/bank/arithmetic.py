@@ -16,6 +16,11 @@ Move = tuple[Operation, int]
 TOP = 20
 
 
+# What the wordings of a program call the number that changes.
+NUMBERS = ("n", "total")
+SIGNS: dict[Operation, str] = {"up": "+", "down": "-", "double": "*"}
+
+
 @dataclass(frozen=True)
 class Moves:
     """A start value and what happens to it; `name` is who it happens to, where the phrasing says so."""
@@ -162,6 +167,24 @@ class Arithmetic(Family[Moves]):
             pen.write(ask, getattr(words, taken[0]), i=COUNTS[i], n=taken[1], a=value, b=result)
             value = result
         return str(value)
+
+    def program(self, facts: Moves, pen: Pen) -> str:
+        """One line per move."""
+        name = NUMBERS[pen.wording]
+        value = code_moves(facts.start, facts.moves, name, pen)
+        pen.code(f"ans = {name}")
+        return str(value)
+
+
+def code_moves(start: int, moves: tuple[Move, ...], name: str, pen: Pen) -> int:
+    """Write the lines that change the variable `name` by moves, and return its last value."""
+    pen.code(f"{name} = {start}")
+    value = start
+    for move in moves:
+        taken = pen.choose("logical", move, [misread(move)])
+        pen.code(f"{name} = {name} {SIGNS[taken[0]]} {taken[1]}")
+        value = apply(taken, value)
+    return value
 
 
 # A student that saw three phrasings reads these three; one that saw many frames with many styles reads others, too.

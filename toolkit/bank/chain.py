@@ -15,6 +15,8 @@ from typing import Literal, TypeVar, get_args
 
 Mistake = Literal["calculation", "knowledge", "logical"]
 MISTAKES: tuple[Mistake, ...] = get_args(Mistake)
+# What becomes of a program that fails or leaves no answer.
+Failure = Literal["runtime", "no_value"]
 LARGEST = 99
 
 T = TypeVar("T")
@@ -40,13 +42,14 @@ class Chain:
     Attributes:
         rationale: The steps as one line of sentences, without an answer clause.
         answer: Answer the steps lead to.
-        mistake: Kind of the one mistake in it, of the last where there are two; None for a right chain.
+        mistake: Kind of the one mistake in it, of the last where there are two; None for a right chain. That of a
+            program may be a failure.
         steps: (sub-question, sentence that answers it) for every sentence of the rationale.
     """
 
     rationale: str
     answer: str
-    mistake: Mistake | None = None
+    mistake: Mistake | Failure | None = None
     steps: tuple[tuple[str, str], ...] = ()
 
 
@@ -71,6 +74,10 @@ class Pen:
         """Append a step: a sub-question and the sentence that answers it, format strings over `values`."""
         self.questions.append(question.format(**values))
         self.sentences.append(sentence.format(**values))
+
+    def code(self, line: str) -> None:
+        """Append a line of a program."""
+        self.write("", "{line}", line=line)
 
     def choose(self, mistake: Mistake, right: T, wrong: Sequence[T]) -> T:
         """Return `right`, or one of `wrong` where this pen slips."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from toolkit.bank.arithmetic import Move, apply, draw_moves, misread, story
+from toolkit.bank.arithmetic import SIGNS, Move, apply, code_moves, draw_moves, misread, story
 from toolkit.bank.chain import Pen
 from toolkit.bank.family import COUNTS, NAMES, Family, Template, whole
 
@@ -50,6 +50,7 @@ class Wording:
     ask_more: str
 
 
+VARIABLES = (("a", "b"), ("left", "right"))  # what the wordings of a program call the two numbers
 TEXTS = (
     Wording(
         *("{name} has {a}.", "{a} {sign} {n} = {b}.", "{a} is more than {b}.", "{a} is not more than {b}."),
@@ -64,7 +65,6 @@ TEXTS = (
         ask_more="Is {left} ahead of {right} in the end?",
     ),
 )
-SIGNS = {"up": "+", "down": "-", "double": "*"}
 
 
 class Comparisons(Family[Baskets]):
@@ -111,6 +111,15 @@ class Comparisons(Family[Baskets]):
         names = {"left": facts.left.name, "right": facts.right.name}
         pen.write(words.ask_more, words.more if more else words.less, a=left, b=right, **names)
         return "yes" if more else "no"
+
+    def program(self, facts: Baskets, pen: Pen) -> str:
+        """Change both numbers, then compare them."""
+        names = VARIABLES[pen.wording]
+        left = code_moves(facts.left.start, facts.left.moves, names[0], pen)
+        right = code_moves(facts.right.start, facts.right.moves, names[1], pen)
+        sign = pen.choose("logical", ">", ["<"])
+        pen.code(f"ans = {names[0]} {sign} {names[1]}")
+        return "yes" if (left > right if sign == ">" else left < right) else "no"
 
 
 def write_side(side: Side, words: Wording, pen: Pen) -> int:

@@ -138,6 +138,19 @@ class Dates(Family[Shifts]):
             day = reached
         return DAYS[day]
 
+    def program(self, facts: Shifts, pen: Pen) -> str:
+        """One line per shift of a day's number; names only at the beginning and the end."""
+        name = ("d", "day")[pen.wording]
+        pen.code(f"days = {list(DAYS)}".replace("'", '"'))
+        pen.code(f'{name} = days.index("{DAYS[facts.day]}")')
+        day = facts.day
+        for shift in facts.shifts:
+            taken = pen.choose("logical", shift, [-shift])
+            pen.code(f"{name} = {name} {'+' if taken > 0 else '-'} {abs(taken)}")
+            day += taken
+        pen.code(f"ans = days[{name} % 7]")
+        return DAYS[day % 7]
+
 
 def tell(calendar: Calendar, shifts: tuple[int, ...]) -> str:
     """Return the words for all shifts."""

@@ -103,6 +103,14 @@ class Family(ABC, Generic[Facts]):
     def solve(self, facts: Facts, pen: Pen) -> str:
         """Write the steps with `pen` and return the answer they lead to."""
 
+    @abstractmethod
+    def program(self, facts: Facts, pen: Pen) -> str:
+        """Write a Python program that leaves the answer in `ans`, a line at a time, and return that answer.
+
+        The machine calculates, so the places where it can go wrong are those of logic and knowledge. A boolean answer
+        is True or False there.
+        """
+
     def choices(self, facts: Facts) -> tuple[str, ...]:
         """Return the answer options in order, none unless the answer is a choice."""
         return ()

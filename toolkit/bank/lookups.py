@@ -135,5 +135,19 @@ class Lookups(Family[Things]):
                 pen.write(ask, words.total, part=facts.part, t=before, p=product, u=total)
         return str(total)
 
+    def program(self, facts: Things, pen: Pen) -> str:
+        """One product per thing, then their sum."""
+        total = 0
+        terms = []
+        for thing, n in facts.items:
+            known = KNOWN[facts.part][thing]
+            k = pen.choose("knowledge", known, [k for k in (2, 3, 4, 6, 8) if k != known])
+            sign = pen.choose("logical", "*", ["+"])
+            terms.append(f"{thing}s" if pen.wording else thing)
+            pen.code(f"{terms[-1]} = {n} {sign} {k}")
+            total += n * k if sign == "*" else n + k
+        pen.code(f"ans = {' + '.join(terms)}")
+        return str(total)
+
 
 LOOKUPS = Lookups()

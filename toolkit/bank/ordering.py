@@ -124,6 +124,21 @@ class Ordering(Family[Order]):
             pen.write(ask, words.link, clue=clue(relation, *names, 1), b=names[1], ordinal=ORDINALS[rank])
         return facts.people[place]
 
+    def program(self, facts: Order, pen: Pen) -> str:
+        """Put down who comes after whom, in the order of the clues, and go from one to the next."""
+        name = ("who", "person")[pen.wording]
+        links = [f'"{facts.people[i - 1]}": "{facts.people[i]}"' for i in facts.clues if i]
+        pen.code(f"after = {{{', '.join(links)}}}")
+        place = pen.choose("logical", 0, range(1, len(facts.people)))
+        pen.code(f'{name} = "{facts.people[place]}"')
+        steps = pen.choose("logical", facts.rank, [facts.rank - 1, facts.rank + 1])
+        if place + steps >= len(facts.people):
+            raise OffScale(place)
+        for _ in range(steps):
+            pen.code(f"{name} = after[{name}]")
+        pen.code(f"ans = {name}")
+        return facts.people[place + steps]
+
 
 def clue(relation: Relation, a: str, b: str, i: int) -> str:
     """Return clue i of an order: that `b` is first, or that `a` comes right before `b`."""

@@ -1,14 +1,15 @@
 """The embedded teacher: solves the procedural bank with varied wording and errs on purpose, with a label.
 
 It gets no short cut: like any teacher it sees a rendered prompt only, reads the question out of it, and answers in
-text. Which kind of prompt it has (plain CoT, answer hint, contrastive, rationalise, socratic) it tells from the text.
+text. Which kind of prompt it has (plain CoT, answer hint, contrastive, rationalise, socratic, program) it tells from
+the text.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -29,6 +30,7 @@ _CONTRASTIVE = re.compile(r"(?P<question>.*?)\s*\nRight Response:(?P<right>.*?)\
 _HINT = re.compile(r"(?P<question>.*?)\s*\nH: The correct answer is .*?\nA:", re.DOTALL)
 _RATIONALISE = re.compile(r"(?P<question>.*?)\s*\nGiven answer: (?P<given>.*?)\s*\nA:", re.DOTALL)
 _SOCRATIC = re.compile(r"(?P<question>.*?)\s*\nSub-questions:\s*\Z", re.DOTALL)
+_PROGRAM = re.compile(r"(?P<question>.*?)\s*\nProgram:\s*\Z", re.DOTALL)
 _PLAIN = re.compile(r"(?P<question>.*?)\s*\nA:", re.DOTALL)
 
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -39,11 +41,11 @@ class ProceduralConfig(Strict):
 
     Attributes:
         seed: Seed of every draw.
-        error_rate: Plain CoT and socratic prompts answered with one mistake. The paper's teacher erred on 27 % (1,402
-            of 5,207).
+        error_rate: Plain CoT, socratic and program prompts answered with one mistake. EDIT's teacher erred on 27 %
+            (1,402 of 5,207).
         hint_failure_rate: Right answers ignored that a prompt gives away: the wrong attempt comes back.
         corrupt_failure_rate: Prompts for a wrong chain answered with the right one all the same.
-        garble_rate: Completions of any kind that break off before the answer clause.
+        garble_rate: Completions of any kind that break off before the answer, or in the line of a program that sets it.
     """
 
     kind: Literal["procedural"] = "procedural"
@@ -65,7 +67,7 @@ class Query:
         given: Answer that a rationalise prompt wants reasons for.
     """
 
-    kind: Literal["cot", "answer_hint", "contrastive", "rationalise", "socratic"]
+    kind: Literal["cot", "answer_hint", "contrastive", "rationalise", "socratic", "pot"]
     question: str
     right: str = ""
     given: str = ""
@@ -85,6 +87,8 @@ def read_prompt(prompt: str) -> Query | None:
         return Query("rationalise", found["question"], given=found["given"])
     if found := _SOCRATIC.match(query):
         return Query("socratic", found["question"])
+    if found := _PROGRAM.match(query):
+        return Query("pot", found["question"])
     if found := _PLAIN.match(query):
         return Query("cot", found["question"])
     return None
@@ -121,10 +125,16 @@ class ProceduralTeacher:
         if query is None or found is None:
             return self._completion(request, UNREADABLE, {"read": False, "task": None, "mistake": None})
         family, facts = found
-        chain = self._chain(query, partial(family.solve, facts), family.wordings, request.sample_index)
-        text = numbered(chain) if query.kind == "socratic" else chain.rationale
-        if not self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index):
-            text += ("\n" if query.kind == "socratic" else " ") + answer_clause(chain.answer)
+        garbles = self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index)
+        if query.kind == "pot":
+            chain = self._program(query, partial(family.program, facts), family.wordings, request.sample_index)
+            text = "\n".join(line for _, line in chain.steps)
+            text = text.rpartition("=")[0] + "=" if garbles else text
+        else:
+            chain = self._chain(query, partial(family.solve, facts), family.wordings, request.sample_index)
+            text = numbered(chain) if query.kind == "socratic" else chain.rationale
+            if not garbles:
+                text += ("\n" if query.kind == "socratic" else " ") + answer_clause(chain.answer)
         label = {"read": True, "task": family.name, "mistake": chain.mistake}
         return self._completion(request, text, label)
 
@@ -151,6 +161,20 @@ class ProceduralTeacher:
             return (None if refuses else write_chain_to(query.given, solve, wording)) or right
         wrong = write_wrong_chain(solve, wording, rng) if errs else None
         return wrong or right
+
+    def _program(self, query: Query, solve: Solver, wordings: int, sample: int) -> Chain:
+        """Return a program, a line a step; the mistake of one that errs may be that it fails, or leaves no answer."""
+        wording = self._rng("wording", query.question, sample).randrange(wordings)
+        right = write_chain(solve, wording)
+        if not self._happens(self.config.error_rate, query.kind, query.question, sample):
+            return right
+        rng = self._rng(query.kind, query.question, sample)
+        how = rng.randrange(4)
+        if how == 0:  # a name that nothing defines
+            return replace(right, mistake="runtime", steps=right.steps[1:])
+        if how == 1:
+            return replace(right, mistake="no_value", steps=right.steps[:-1])
+        return write_wrong_chain(solve, wording, rng) or right
 
     def _rng(self, *content: object) -> random.Random:
         return random.Random(repr((self.config.seed, *content)))
