@@ -211,7 +211,7 @@ class DatasetProblems(Rows):
 
 
 ProblemsConfig = Annotated[
-    ProceduralProblems | ProceduralPairs | JsonlProblems | DatasetProblems | ReasoningGymProblems,
+    ProceduralProblems | JsonlProblems | DatasetProblems | ReasoningGymProblems | ProceduralPairs,
     Field(discriminator="source"),
 ]
 
