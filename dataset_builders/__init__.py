@@ -8,6 +8,7 @@ from typing import Any
 from toolkit.errors import UserError, nearest
 
 BUILDERS = {
+    "counterfactual_pairs": "dataset_builders.counterfactual_pairs:CounterfactualPairs",
     "counterfactual_rationales": "dataset_builders.counterfactual_rationales:CounterfactualRationales",
     "dual_cots": "dataset_builders.dual_cots:DualCots",
     "key_tokens": "dataset_builders.key_tokens:KeyTokens",

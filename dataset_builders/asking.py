@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
-from dataset_builders.chains import Chain, parse, well_formed
+from dataset_builders.chains import Chain, parse, unusable, well_formed
 from dataset_builders.settings import BuilderSettings
 from toolkit.errors import UserError
 from toolkit.on_disk import DiskCounter, DiskList
@@ -162,17 +162,32 @@ class Asker:
 
     def chain(self, request: Request, problem: Problem, origin: str) -> Chain:
         """Return the chain that answers a request; a request without an answer gives one with a fault."""
-        completion = self._answers.get(request)
+        completion, unanswered = self._heard(request)
         if completion is None:
-            failure = self._answers.failure(request) or NOT_RECORDED
-            unanswered = NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
             return Chain(None, None, unanswered, origin, provenance=self._provenance(request, None))
-        if self.heard is not None and self._read.count(request.digest) == 1:
-            self.heard(completion)
         text = well_formed(completion.text)
         rationale, answer, fault = parse(text, problem, completion.finish_reason, self._settings.max_characters)
         mistake = completion.raw.get("procedural", {}).get("mistake")
         return Chain(rationale, answer, fault, origin, mistake, self._provenance(request, completion))
+
+    def text(self, request: Request, origin: str) -> Chain:
+        """Return the text that answers a request, all of it, as the rationale of a chain without an answer."""
+        completion, fault = self._heard(request)
+        text = None
+        if completion is not None:
+            text = well_formed(completion.text)
+            fault = unusable(text, completion.finish_reason, self._settings.max_characters)
+        return Chain(None if fault else text, None, fault, origin, provenance=self._provenance(request, completion))
+
+    def _heard(self, request: Request) -> tuple[Completion | None, str | None]:
+        """Return the completion of a request, or None and why there is none."""
+        completion = self._answers.get(request)
+        if completion is None:
+            failure = self._answers.failure(request) or NOT_RECORDED
+            return None, NOT_RECORDED if NOT_RECORDED in failure else f"{FAILED}: {failure}"
+        if self.heard is not None and self._read.count(request.digest) == 1:
+            self.heard(completion)
+        return completion, None
 
     def logprobs(self, request: Request) -> list[dict[str, Any]] | None:
         """Return the log-probabilities of a completion's tokens as they are published, None where there are none."""

@@ -15,9 +15,11 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dataset_builders.figures import label_cells
 from toolkit.collect import CollectReport, collect_rounds
 from toolkit.errors import UserError
 from toolkit.hub import Published, publish_dataset
@@ -98,6 +100,8 @@ class BuildReport:
             lines.append(
                 f"{step.name}: {step.records} in, {step.accepted} passed" + (f"; {reasons}" if reasons else "")
             )
+        cells = label_cells(chain(self.outcome.train, self.outcome.rejected))
+        lines += [f"edits from {cell.told}: {cell.accepted} of {cell.asked} kept" for cell in cells]
         lines.append(f"train {len(self.outcome.train)} rows, rejected {len(self.outcome.rejected)}")
         for unit, shares in self.shares.items():
             lines += ["", *_share_table(unit, shares), ""]

@@ -75,14 +75,8 @@ def parse(
     Returns:
         (rationale, answer, fault); `fault` says why the chain can't be used, None if it can.
     """
-    if len(text) > max_characters:
-        return None, None, f"longer than {max_characters} characters"
-    if finish_reason in _NO_CHAIN:
-        return None, None, _NO_CHAIN[finish_reason]
-    if not text.strip():
-        return None, None, "empty completion"
-    if "\0" in text:
-        return None, None, "holds NUL characters"
+    if fault := unusable(text, finish_reason, max_characters):
+        return None, None, fault
     text = _RUN_ON.split(text, maxsplit=1)[0]
     rationale, clause = split_answer(text)
     rationale = rationale.strip()
@@ -94,6 +88,17 @@ def parse(
         # Unreadable is not wrong: the clause may well say the gold in words of its own.
         return rationale, None, "no answer in the answer clause"
     return rationale, spelt_like(problem.answer, answer, kind), None if rationale else "empty rationale"
+
+
+def unusable(text: str, finish_reason: str, max_characters: int) -> str | None:
+    """Return why a completion can't be used, whatever it says; None where it can."""
+    if len(text) > max_characters:
+        return f"longer than {max_characters} characters"
+    if finish_reason in _NO_CHAIN:
+        return _NO_CHAIN[finish_reason]
+    if not text.strip():
+        return "empty completion"
+    return "holds NUL characters" if "\0" in text else None
 
 
 def spelt_like(gold: str, answer: str, kind: str) -> str:

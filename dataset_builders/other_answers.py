@@ -88,6 +88,24 @@ class OtherAnswers:
         return (None, reason) if answer is None else (answer, None)
 
 
+def wrong_answers(problem: Problem, labels: Sequence[str] = ()) -> list[str]:
+    """Return every wrong answer of a question with a closed set of answers, in the set's order; none of an open one.
+
+    Args:
+        problem: The question.
+        labels: All answers that there are, where neither the options nor yes and no are.
+    """
+    if not labels:
+        kind = kind_of(problem.answer, problem.kind)
+        if problem.answer in problem.choices:
+            labels = problem.choices
+        elif kind == "choice":
+            labels = _options(problem)
+        elif kind == "boolean":
+            labels = [_flipped(problem.answer)]
+    return [label for label in labels if label and not _is_gold(label, problem)]
+
+
 def _names(question: str, answer: str) -> bool:
     return re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", question) is not None
 

@@ -66,6 +66,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     WHAT: ClassVar[str]
     RECORD: ClassVar[Columns]
     SFT_RECORD: ClassVar[Columns]
+    EVALUATION: ClassVar[Columns] = QUESTION
     COLUMNS: ClassVar[set[str]]
     # Further columns that are published where a setting asks for them, by the setting's dotted name.
     OPTIONAL: ClassVar[dict[str, Columns]] = {}
@@ -104,7 +105,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     @classmethod
     def tables(cls, outcome: Outcome) -> dict[str, Columns]:
         """Return the columns of each config, for the records of an outcome."""
-        return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": QUESTION}
+        return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": cls.EVALUATION}
 
     @classmethod
     def asks(cls, settings: Any) -> tuple[Ask, ...]:
@@ -133,6 +134,11 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     def sft(record: Record) -> Record:
         """Return a record as prompt and completion."""
 
+    @staticmethod
+    def held_out(problem: Problem) -> Record:
+        """Return a held-out problem as a row of `evaluation`."""
+        return question_columns(problem, problem.id)
+
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(features=features(self.tables(self.config.outcome)[self.config.name]))
 
@@ -141,7 +147,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         rows: dict[str, tuple[Sequence[Any], Callable[[Any], Record]]] = {
             "train": (outcome.train, self.sft if self.config.name == "sft" else _as_it_is),
             "rejected": (outcome.rejected, _as_it_is),
-            "test": (self.config.test, lambda problem: question_columns(problem, problem.id)),
+            "test": (self.config.test, self.held_out),
         }
         splits = {"default": ("train", "rejected"), "sft": ("train",), "evaluation": ("test",)}[self.config.name]
         return [

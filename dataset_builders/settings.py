@@ -55,6 +55,10 @@ class PromptFiles(Strict):
     contrastive: str | None = None
     rationalise: str | None = None
     socratic: str | None = None
+    explain: str | None = None
+    edit: str | None = None
+    blind_label: str | None = None
+    refute: str | None = None
 
 
 class Recording(Strict):

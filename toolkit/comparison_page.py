@@ -182,9 +182,9 @@ def _set_table(found: Found, name: str) -> Table:
 
 
 _ROBUST = [
-    "out of domain, macro: mean of the accuracies on the sets out of domain. gap: accuracy in domain minus that mean, in "
+    "out of domain, macro: mean of the accuracies on the sets out of domain. gap: accuracy in domain minus that, in "
     "points.",
-    "both right: pairs, of questions that are edits of one another and have different answers, with both answered right. "
+    "both right: pairs, of questions that are edits of one another with different answers, with both answered right. "
     "flipped: pairs whose two answers differ, right or wrong.",
     "± standard error over seeds; with one seed over questions, and over pairs where these are counted.",
 ]
