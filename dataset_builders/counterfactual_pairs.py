@@ -199,7 +199,7 @@ class _Asked:
             reason = "label_set: the question is not written in the layout"
         return Example(problem, problem.id, reason=reason)
 
-    def _wrong(self, example: Example) -> list[str]:
+    def _wrong(self, example: Example) -> tuple[str, ...]:
         return wrong_answers(example.problem, self._settings.labels)
 
     def _targets(self, problem: Problem) -> list[str]:
@@ -354,7 +354,7 @@ def asserts(chain: Chain, wrong: str, problem: Problem) -> bool:
     return False
 
 
-def _row(example: Example, has_cf: bool, labels: Sequence[str]) -> Record:
+def _row(example: Example, has_cf: bool, labels: tuple[str, ...]) -> Record:
     edit, problem = example.edit, example.problem
     whys = (
         [] if example.reason else [{"rationale": why.rationale, "provenance": why.provenance} for why in example.whys]

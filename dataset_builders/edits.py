@@ -139,7 +139,7 @@ def edit_ratio(before: str, after: str) -> float:
     """Return the token edits between two texts, as a share of the longer one's tokens.
 
     Texts are lower-cased and split at white space, the tokens aligned by longest matching blocks; each block that is
-    not equal counts with the larger of what it deletes and what it inserts.
+    not equal counts with the larger of what it deletes and what it inserts. More than 1 where words change places.
     """
     old, new = before.lower().split(), after.lower().split()
     blocks = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from dataset_builders.chains import spelt_like
 from toolkit.answers import canonical, kind_of, matches
@@ -88,7 +88,8 @@ class OtherAnswers:
         return (None, reason) if answer is None else (answer, None)
 
 
-def wrong_answers(problem: Problem, labels: Sequence[str] = ()) -> list[str]:
+@lru_cache(maxsize=1024)
+def wrong_answers(problem: Problem, labels: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return every wrong answer of a question with a closed set of answers, in the set's order; none of an open one.
 
     Args:
@@ -100,10 +101,10 @@ def wrong_answers(problem: Problem, labels: Sequence[str] = ()) -> list[str]:
         if problem.answer in problem.choices:
             labels = problem.choices
         elif kind == "choice":
-            labels = _options(problem)
+            labels = tuple(_options(problem))
         elif kind == "boolean":
-            labels = [_flipped(problem.answer)]
-    return [label for label in labels if label and not _is_gold(label, problem)]
+            labels = (_flipped(problem.answer),)
+    return tuple(label for label in labels if label and not _is_gold(label, problem))
 
 
 def _names(question: str, answer: str) -> bool:
