@@ -38,7 +38,7 @@ _ASKED_FOR = {
     "edit": "the question with a small change that makes another answer right",
     "blind_label": "the answer to the changed question, several times, from a teacher that sees nothing else",
     "explain_edit": "why the new answer to the changed question is right",
-    "refute": "why a wrong answer is wrong; one that is no refutation is left out, and the record stays",
+    "refute": "why a wrong answer is wrong",
     "edited": "nothing: questions and changes of them came ready-made",
     "demonstrations": "nothing: chains of other questions are shown with each one",
 }

@@ -69,10 +69,9 @@ class CounterfactualPairs(CotsBuilder):
             "All explanations of the answer, `why` the first",
             {"rationale": Column("string", "An explanation without its answer clause"), "provenance": PROVENANCE},
         ),
-        "refuted": Column("bool", "Whether every wrong answer is refuted"),
         "refutes": Column(
             "list",
-            "Why wrong answers are wrong",
+            "Why each wrong answer is wrong",
             {
                 "label": Column("string", "A wrong answer"),
                 "rationale": Column("string", "Why it is wrong, without the closing clause, which names the right one"),
@@ -99,7 +98,7 @@ class CounterfactualPairs(CotsBuilder):
             *[Ask(("edit",), _MOST_TARGETS)] * settings.edits,
             *[Ask(("blind_label",), _MOST_TARGETS)] * (settings.edits * settings.votes),
             *[Ask(("explain",), settings.tries)] * edits,
-            *[Ask(("refute",), _MOST_TARGETS)] * (1 + edits),
+            *[Ask(("refute",), settings.tries)] * (1 + edits),
         )
 
     @staticmethod
@@ -120,7 +119,7 @@ class CounterfactualPairs(CotsBuilder):
         for original, edits in pairs:
             has_cf = any(edit.reason is None for edit in edits)
             for example in (original, *edits):
-                yield _row(example, has_cf, settings.labels)
+                yield _row(example, has_cf)
 
     @staticmethod
     def held_out(problem: Problem) -> Record:
@@ -143,7 +142,7 @@ class _Asked:
         self._problems, self._asker, self._settings = problems, asker, settings
         self._filter = Filter((problem.question for problem in problems), settings)
         self._explained = Retried(settings.tries, self._explain_request, self._judge_explained)
-        self._refuted = Retried(1, self._refute_request, self._judge_refuted)
+        self._refuted = Retried(settings.tries, self._refute_request, self._judge_refuted)
 
     def rounds(self) -> Rounds:
         settings = self._settings
@@ -333,9 +332,11 @@ class _Asked:
         return chain, chain.fault
 
     def _refute(self, example: Example, step: Step) -> Example:
-        """Return an example with its refutations; one that is none is left out, and the example stays."""
+        """Return an example with its refutations, rejected where one of them is none."""
         judged = [(wrong, *self._refuted.verdict((example, wrong), step)) for wrong in self._wrong(example)]
-        return replace(example, refutes=tuple((wrong, chain) for wrong, chain, fault in judged if fault is None))
+        fault = next((fault for _, _, fault in judged if fault is not None), None)
+        refutes = tuple((wrong, chain) for wrong, chain, _ in judged if fault is None)
+        return replace(example, refutes=refutes, reason=fault and f"refute: {fault}")
 
 
 def asserts(chain: Chain, wrong: str, problem: Problem) -> bool:
@@ -354,7 +355,7 @@ def asserts(chain: Chain, wrong: str, problem: Problem) -> bool:
     return False
 
 
-def _row(example: Example, has_cf: bool, labels: tuple[str, ...]) -> Record:
+def _row(example: Example, has_cf: bool) -> Record:
     edit, problem = example.edit, example.problem
     whys = (
         [] if example.reason else [{"rationale": why.rationale, "provenance": why.provenance} for why in example.whys]
@@ -370,7 +371,6 @@ def _row(example: Example, has_cf: bool, labels: tuple[str, ...]) -> Record:
         "edit": edit and _edit_columns(edit, problem),
         "why": first and {"rationale": first.rationale, "answer": first.answer, "provenance": first.provenance},
         "whys": whys,
-        "refuted": bool(example.refutes) and len(example.refutes) == len(wrong_answers(problem, labels)),
         "refutes": [
             {"label": wrong, "rationale": chain.rationale, "provenance": chain.provenance}
             for wrong, chain in example.refutes

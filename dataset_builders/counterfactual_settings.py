@@ -57,7 +57,7 @@ class CounterfactualPairsSettings(BuilderSettings):
             fields one is drawn for each question.
         min_edit: Smallest edit ratio; 0 for one token at least, which in more than 100 words is less than 0.01.
         bare_negation: Labels towards which an edit that only adds or drops a negation is refused.
-        tries: How often an explanation is asked for until it ends in the label.
+        tries: How often an explanation or a refutation is asked for until it ends in the right answer.
         rationales: Explanations of each original; those beyond the first are in the column `whys` alone.
         edits: Edits asked for each label that a question is edited towards.
         votes: How often an edited question is labelled by a teacher that sees nothing else.

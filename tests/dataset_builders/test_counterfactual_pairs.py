@@ -100,7 +100,6 @@ def test_both_are_explained_and_their_wrong_answer_is_refuted() -> None:
         assert row["why"]["rationale"] == f"It is {right}. Reason 0."
         assert [why["rationale"] for why in row["whys"]] == [row["why"]["rationale"]]
         assert [(one["label"], one["rationale"]) for one in row["refutes"]] == [(wrong, f"Look: it has to be {right}.")]
-        assert row["refuted"]
 
 
 def test_the_blind_prompt_is_the_same_whatever_the_edited_question_came_from() -> None:
@@ -261,10 +260,10 @@ def test_a_refutation_that_argues_for_the_wrong_answer_is_none(said: str, is_kep
     script = but("refute", lambda request: said if "7" in line(request, "Q: ") else obedient("refute", request))
     outcome, _ = build(CounterfactualPairs, settings(), [problem()], script)
 
-    original = outcome.train[0]
-    assert (original["refuted"], len(original["refutes"])) == (is_kept, int(is_kept))
-    assert original["reason"] is None
-    assert outcome.train[1]["refuted"]
+    original = next(row for row in (*outcome.train, *outcome.rejected) if row["is_original"])
+    assert (original["reason"] is None, len(original["refutes"])) == (is_kept, int(is_kept))
+    assert is_kept or original["reason"].startswith("refute: ")
+    assert len(edits_of(outcome)[0]["refutes"]) == 1
 
 
 def test_of_options_one_is_drawn_to_edit_towards_and_each_wrong_one_is_refuted() -> None:
@@ -374,7 +373,7 @@ def test_the_embedded_teacher_s_edits_have_the_label_they_were_edited_towards(ra
     else:
         assert wrong / len(outcome.train) < 0.05
         assert {"edit: larger than 0.5 of the question", "blind_label: the answer is what it was"} <= set(reasons)
-        assert not all(row["refuted"] for row in outcome.train)
+        assert all(row["refutes"] for row in outcome.train)
     cells = label_cells((*outcome.train, *outcome.rejected))
     assert [cell.told for cell in cells] == ["no to yes", "yes to no"]
     assert sum(cell.accepted for cell in cells) == sum(row["is_cf"] for row in outcome.train)
