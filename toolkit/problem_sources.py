@@ -239,8 +239,11 @@ def _load(config: ProblemsConfig, split: Split) -> Iterator[Problem]:
         yield from _generated(config, split, _bank_stream(config, split))
         return
     if isinstance(config, ProceduralPairs):
-        drawn = _generated(config, split, _bank_stream(config, split))
-        yield from (question for problem in drawn for question in _pair(problem, config.seed))
+        for problem in _generated(config, split, _pair_stream(config, split)):
+            edited = _edited(problem, split, config.seed)
+            assert edited is not None
+            yield replace(problem, pair=problem.id)
+            yield replace(edited, id=f"{problem.id}#1", pair=problem.id)
         return
     if isinstance(config, ReasoningGymProblems):
         yield from _generated(config, split, _reasoning_gym_stream(config))
@@ -320,19 +323,28 @@ def _generated(config: Generated, split: Split, stream: Stream) -> Iterator[Prob
         yield replace(problem, split=split, id=f"{task}/{digest(problem.question)[:12]}")
 
 
-def _pair(problem: Problem, seed: int) -> Iterator[Problem]:
-    """Yield a problem of the bank and an edit of it with another answer, on the same side of the split."""
+def _edited(problem: Problem, split: Split, seed: int) -> Problem | None:
+    """Return an edit of a bank's problem with another answer, None where there is none on this side of the split."""
     found = bank.read(problem.question)
     assert found is not None
     family, facts = found
     edits = list(family.edits(facts))
-    random.Random(repr((seed, problem.id, "edit"))).shuffle(edits)
+    random.Random(repr((seed, problem.question, "edit"))).shuffle(edits)
     for edit in edits:
         answer = family.solve(edit, Pen(0))
-        if answer != problem.answer and _is_test(family.ask(replace(edit, phrasing=0))) == (problem.split == "test"):
-            edited = replace(problem, id=f"{problem.id}#1", question=family.ask(edit), answer=answer)
-            yield from (replace(question, pair=problem.id) for question in (problem, edited))
-            return
+        if answer != problem.answer and _is_test(family.ask(replace(edit, phrasing=0))) == (split == "test"):
+            return replace(problem, question=family.ask(edit), answer=answer)
+    return None
+
+
+def _pair_stream(config: ProceduralPairs, split: Split) -> Stream:
+    """Return a stream of the problems that can be edited."""
+    plain = _bank_stream(config, split)
+
+    def stream(task: str) -> Iterator[tuple[Problem, str]]:
+        return (one for one in plain(task) if _edited(one[0], split, config.seed) is not None)
+
+    return stream
 
 
 def _bank_stream(config: BankProblems, split: Split) -> Stream:

@@ -283,7 +283,7 @@ def test_of_options_one_is_drawn_to_edit_towards_and_each_wrong_one_is_refuted()
             return line(request, "Q: ").replace("?", f" or {request.sample_index}?")
         if kind == "blind_label":
             return chain(towards[prompt_of(request).partition("Q: ")[2].partition("\nA:")[0]])
-        return chain(line(request, "Given answer:") if kind == "explain" else "(A)", "So it is.")
+        return chain(line(request, "Given answer:" if kind == "explain" else "Right answer:"), "So it is.")
 
     towards: dict[str, str] = {}
 

@@ -91,8 +91,8 @@ def test_a_published_dataset_of_ready_made_edits_tells_of_its_cells(tmp_path: Pa
     [
         (["A.\tPositive\t1", "B.\tNegative\t1", "C.\tPositive\t2"], r"t\.tsv:4: the pair '2' has one row alone"),
         (
-            ["A.\tPositive\t1", "B.\tNegative\t1"] * 2,
-            r"t\.tsv:4: rows of the pair '1' stand in two places",
+            [f"{text}\t{label}\t{pair}" for pair in "121" for text, label in (("A.", "Positive"), ("B.", "Negative"))],
+            r"t\.tsv:6: rows of the pair '1' stand in two places",
         ),
         (["A.\tPositive"], r"t\.tsv:2: has 2 cells, and the table 3 columns"),
         (["A.\t\t1", "B.\tNegative\t1"], r"t\.tsv:2: no gold answer: column 'Sentiment' is empty"),
