@@ -88,7 +88,7 @@ class OtherAnswers:
         return (None, reason) if answer is None else (answer, None)
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=32)
 def wrong_answers(problem: Problem, labels: tuple[str, ...] = ()) -> tuple[str, ...]:
     """Return every wrong answer of a question with a closed set of answers, in the set's order; none of an open one.
 

@@ -109,6 +109,7 @@ RECORD = {
         "steps": STEPS,
     },
     **{"right": CHAIN, "wrong": WRONG, "factual": CHAIN, "counterfactual": WRONG},
+    **{"why": CHAIN, "whys": [CHAIN], "refutes": [{"label": "1", **CHAIN}], "is_original": True, "is_cf": False},
     "demonstrations": {"answers": "Q: 1 + 1?\nA: 2\n\n", "chains": "Q: 1 + 1?\nA: Two.\n\n"},
 }
 
