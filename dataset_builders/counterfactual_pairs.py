@@ -192,8 +192,11 @@ class _Asked:
     def _original(self, problem: Problem) -> Example:
         """Return an original, rejected where its answers are no closed set or its question has another layout."""
         reason = None
-        if not wrong_answers(problem, self._settings.labels):
+        labels = self._settings.labels
+        if not wrong_answers(problem, labels):
             reason = "label_set: no closed set of answers is known"
+        elif len(wrong_answers(problem, labels)) == len(labels):
+            reason = "label_set: the gold answer is none of the labels"
         elif taken_apart(problem.question, self._settings.layout) is None:
             reason = "label_set: the question is not written in the layout"
         return Example(problem, problem.id, reason=reason)

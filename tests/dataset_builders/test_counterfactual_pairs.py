@@ -339,6 +339,16 @@ def test_a_question_without_a_closed_set_of_answers_is_left_out() -> None:
     assert requests == []
 
 
+def test_a_question_whose_gold_answer_is_no_label_is_left_out() -> None:
+    """SNLI has such: its annotators did not agree, and the label is a dash."""
+    labels = {"labels": ["entailment", "neutral", "contradiction"]}
+    one = problem(answer="-", kind="text")
+    outcome, requests = build(CounterfactualPairs, settings(**labels), [one], obedient)
+
+    assert [row["reason"] for row in outcome.rejected] == ["label_set: the gold answer is none of the labels"]
+    assert requests == []
+
+
 def test_test_questions_enter_no_prompt() -> None:
     given = settings(problems={"source": "procedural", "tasks": ["contests"], "n": 30, "n_test": 30}, edits=2)
     train, test = CounterfactualPairs.inputs(given, None)  # type: ignore[arg-type]
