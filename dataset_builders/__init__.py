@@ -9,6 +9,7 @@ from toolkit.errors import UserError, nearest
 
 BUILDERS = {
     "cot_pot_mix": "dataset_builders.cot_pot_mix:CotPotMix",
+    "counterfactual_pairs": "dataset_builders.counterfactual_pairs:CounterfactualPairs",
     "counterfactual_rationales": "dataset_builders.counterfactual_rationales:CounterfactualRationales",
     "dual_cots": "dataset_builders.dual_cots:DualCots",
     "key_tokens": "dataset_builders.key_tokens:KeyTokens",

@@ -192,6 +192,15 @@ class Asker:
         program = None if fault else program_in(text)
         return Chain(program, None, fault, origin, _mistake(completion), self._provenance(request, completion))
 
+    def text(self, request: Request, origin: str) -> Chain:
+        """Return the text that answers a request, all of it, as the rationale of a chain without an answer."""
+        completion = self._heard(request)
+        if completion is None:
+            return self._unanswered(request, origin)
+        text = well_formed(completion.text)
+        fault = unreadable(text, completion.finish_reason, self._settings.max_characters)
+        return Chain(None if fault else text, None, fault, origin, provenance=self._provenance(request, completion))
+
     def _heard(self, request: Request) -> Completion | None:
         completion = self._answers.get(request)
         if completion is not None and self.heard is not None and self._read.count(request.digest) == 1:

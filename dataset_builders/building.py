@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_builders.collecting import NoAnswers, Part, Usage, collect_parts, cost_of
+from dataset_builders.figures import label_cells
 from toolkit.collect import CollectReport
 from toolkit.errors import UserError
 from toolkit.hub import OtherCard, Published, publish_dataset
@@ -95,6 +97,8 @@ class BuildReport:
             lines.append(
                 f"{step.title}: {step.records} in, {step.accepted} passed" + (f"; {reasons}" if reasons else "")
             )
+        cells = label_cells(chain(self.outcome.train, self.outcome.rejected))
+        lines += [f"edits from {cell.told}: {cell.accepted} of {cell.asked} kept" for cell in cells]
         unpaired = f", unpaired {len(self.outcome.unpaired)}" if self.outcome.unpaired else ""
         lines.append(f"train {len(self.outcome.train)} rows{unpaired}, rejected {len(self.outcome.rejected)}")
         for unit, shares in self.shares.items():

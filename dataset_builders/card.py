@@ -43,6 +43,13 @@ _ASKED_FOR = {
     "counterfactual": "the reasoning that leads to the wrong answer, given as if it were right",
     "socratic": "sub-questions with their answers, down to the final one",
     "decomposed": "nothing: sub-questions and answers came ready-made",
+    "label_set": "nothing: questions whose answers are no closed set are left out",
+    "explain": "why the right answer, which is given, is right",
+    "edit": "the question with a small change that makes another answer right",
+    "blind_label": "the answer to the changed question, several times, from a teacher that sees nothing else",
+    "explain_edit": "why the new answer to the changed question is right",
+    "refute": "why a wrong answer is wrong",
+    "edited": "nothing: questions and changes of them came ready-made",
     "demonstrations": "nothing: chains of other questions are shown with each one",
 }
 _LIBRARIES = ("cot-distillery", "datasets", "pyarrow", "rapidfuzz")
@@ -167,6 +174,7 @@ def dataset_card(
         if settings.tokenizer
         else f"a byte-level BPE of {figures.TRAINED_SIZE} tokens trained on these chains",
         sub_questions=_sub_questions(outcome) if "steps" in builder.RECORD else {},
+        cells=figures.label_cells(chain(outcome.train, outcome.rejected)),
         tasks=_tasks(outcome, test),
         mistakes=figures.mistakes(outcome.train) if "wrong" in builder.CHAINS else {},
         writers=writers,
@@ -247,11 +255,14 @@ def _example(builder: type[CotsBuilder], outcome: Outcome) -> dict[str, Any]:
     """Return one record for the card: the first that is short, or else the shortest, with its key steps marked."""
 
     def size(record: dict[str, Any]) -> int:
-        return len(record["question"]) + sum(len(record[side]["rationale"]) for side in builder.CHAINS)
+        return len(record["question"]) + sum(len(record[side]["rationale"]) for side in builder.CHAINS if record[side])
 
-    short = (record for record in outcome.train if size(record) < _READABLE)
+    # Of data with edits an edit says more than an original.
+    short = (record for record in outcome.train if size(record) < _READABLE and not record.get("is_original"))
     record = next(short, None) or min(outcome.train, key=size)
-    chains = {side: _marked(record[side]) for side in builder.CHAINS}
+    chains = {side: _marked(record[side]) for side in builder.CHAINS if record[side]}
+    if record.get("edit"):
+        chains = {"edit.before": record["edit"]["before"]} | chains
     if "steps" in record:
         chains = {"steps": builder.sft(record)["completion"]}
     return {"id": record["id"], "question": record["question"], "chains": chains}
@@ -290,7 +301,8 @@ def _origins(outcome: Outcome) -> list[tuple[str, int]]:
 
 def _lengths(builder: type[CotsBuilder], outcome: Outcome) -> list[figures.Lengths]:
     return figures.lengths(
-        {"question": record["question"], **{f"{side}.rationale": record[side]["rationale"] for side in builder.CHAINS}}
+        {"question": record["question"]}
+        | {f"{side}.rationale": record[side]["rationale"] for side in builder.CHAINS if record[side]}
         for record in outcome.train
     )
 

@@ -256,6 +256,46 @@ def mistakes(records: Iterable[Record]) -> dict[str, Counter[str]]:
 
 
 @dataclass(frozen=True)
+class LabelCell:
+    """Edits of questions from one answer to another.
+
+    Attributes:
+        before: Answer of the originals.
+        after: Answer that they were edited towards.
+        asked: Edits.
+        accepted: Those in `train`.
+        ratio: Median edit ratio of these, 0 without any.
+    """
+
+    before: str
+    after: str
+    asked: int
+    accepted: int
+    ratio: float
+
+    @property
+    def told(self) -> str:
+        """The two answers."""
+        return f"{self.before} to {self.after}"
+
+
+def label_cells(records: Iterable[Record]) -> list[LabelCell]:
+    """Count edits and those kept by the answers before and after, in the order of these; none without edits."""
+    asked: Counter[tuple[str, str]] = Counter()
+    ratios: dict[tuple[str, str], array[float]] = defaultdict(lambda: array("d"))
+    for record in records:
+        if edit := record.get("edit"):
+            cell = edit["from_answer"], record["answer"]
+            asked[cell] += 1
+            if record["reason"] is None:
+                ratios[cell].append(edit["ratio"])
+    return [
+        LabelCell(*cell, asked[cell], len(ratios[cell]), median(ratios[cell]) if ratios[cell] else 0.0)
+        for cell in sorted(asked)
+    ]
+
+
+@dataclass(frozen=True)
 class Overlap:
     """How many questions of an evaluation set are in the data.
 

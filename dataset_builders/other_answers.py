@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from bisect import bisect
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from dataset_builders.chains import spelt_like
 from toolkit.answers import canonical, kind_of, matches
@@ -86,6 +86,25 @@ class OtherAnswers:
     def _first(self, answers: Iterable[str], problem: Problem, reason: str) -> tuple[str | None, str | None]:
         answer = next((answer for answer in answers if answer and not _is_gold(answer, problem)), None)
         return (None, reason) if answer is None else (answer, None)
+
+
+@lru_cache(maxsize=32)
+def wrong_answers(problem: Problem, labels: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return every wrong answer of a question with a closed set of answers, in the set's order; none of an open one.
+
+    Args:
+        problem: The question.
+        labels: All answers that there are, where neither the options nor yes and no are.
+    """
+    if not labels:
+        kind = kind_of(problem.answer, problem.kind)
+        if problem.answer in problem.choices:
+            labels = problem.choices
+        elif kind == "choice":
+            labels = tuple(_options(problem))
+        elif kind == "boolean":
+            labels = (_flipped(problem.answer),)
+    return tuple(label for label in labels if label and not _is_gold(label, problem))
 
 
 def _names(question: str, answer: str) -> bool:

@@ -69,6 +69,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     WHAT: ClassVar[str]
     RECORD: ClassVar[Columns]
     SFT_RECORD: ClassVar[Columns]
+    EVALUATION: ClassVar[Columns] = QUESTION
     COLUMNS: ClassVar[set[str]]
     # Further columns that are published where a setting asks for them, by the setting's dotted name.
     OPTIONAL: ClassVar[dict[str, Columns]] = {}
@@ -109,7 +110,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     @classmethod
     def tables(cls, outcome: Outcome) -> dict[str, Columns]:
         """Return the columns of each config, for the records of an outcome."""
-        return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": QUESTION}
+        return {"default": cls.RECORD, "sft": cls.SFT_RECORD, "evaluation": cls.EVALUATION}
 
     @classmethod
     def asks(cls, settings: Any) -> tuple[Ask, ...]:
@@ -143,6 +144,11 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         """Return the `SFT_ROWS` rows of `sft` that a record makes."""
         return (cls.sft(record),)
 
+    @staticmethod
+    def held_out(problem: Problem) -> Record:
+        """Return a held-out problem as a row of `evaluation`."""
+        return question_columns(problem, problem.id)
+
     def _info(self) -> datasets.DatasetInfo:
         return datasets.DatasetInfo(features=features(self.tables(self.config.outcome)[self.config.name]))
 
@@ -152,7 +158,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
             "train": (outcome.train, self.sft_rows if self.config.name == "sft" else _as_it_is),
             "unpaired": (outcome.unpaired, _as_it_is),
             "rejected": (outcome.rejected, _as_it_is),
-            "test": (self.config.test, lambda problem: (question_columns(problem, problem.id),)),
+            "test": (self.config.test, lambda problem: (self.held_out(problem),)),
         }
         splits = {"default": ("train", "unpaired", "rejected"), "sft": ("train",), "evaluation": ("test",)}[
             self.config.name

@@ -56,6 +56,10 @@ class PromptFiles(Strict):
     rationalise: str | None = None
     socratic: str | None = None
     pot: str | None = None
+    explain: str | None = None
+    edit: str | None = None
+    blind_label: str | None = None
+    refute: str | None = None
 
 
 class Recording(Strict):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
+from dataset_builders.counterfactual_settings import CounterfactualPairsSettings, EditedPairs
 from dataset_builders.settings import (
     Attributor,
     CotPotMixSettings,
@@ -39,7 +40,13 @@ from toolkit import recipe_sections as sections
 from toolkit.collect import CollectSettings
 from toolkit.prices import Price
 from toolkit.problem_rows import Columns, DescriptionFile
-from toolkit.problem_sources import DatasetProblems, JsonlProblems, ProceduralProblems, ReasoningGymProblems
+from toolkit.problem_sources import (
+    DatasetProblems,
+    JsonlProblems,
+    ProceduralPairs,
+    ProceduralProblems,
+    ReasoningGymProblems,
+)
 from toolkit.problem_splits import Cut, Permuted
 from toolkit.recipe import Recipe
 from toolkit.selection import Select
@@ -67,6 +74,8 @@ MODELS: dict[str, type[BaseModel]] = {
     "`dataset.config` of `counterfactual_rationales`": CounterfactualRationalesSettings,
     "`dataset.config` of `cot_pot_mix`": CotPotMixSettings,
     "`dataset.config` of `socratic_steps`": SocraticStepsSettings,
+    "`dataset.config` of `counterfactual_pairs`": CounterfactualPairsSettings,
+    "`dataset.config.edited` of `counterfactual_pairs`": EditedPairs,
     "`dataset.config.prompts`": PromptFiles,
     "`dataset.config.sampling`": SamplingSettings,
     "`dataset.config.sampling` of `teacher_cots`": LogprobSampling,
@@ -87,6 +96,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "problems of source `jsonl`": JsonlProblems,
     "problems of source `dataset`": DatasetProblems,
     "problems of source `reasoning_gym`": ReasoningGymProblems,
+    "problems of source `procedural_pairs`": ProceduralPairs,
     "`columns` of problems": Columns,
     "`split` of problems, by a share": Cut,
     "`split` of problems, by a permutation": Permuted,
@@ -105,6 +115,7 @@ MODELS: dict[str, type[BaseModel]] = {
     "`decode.beside`": sections.OtherWay,
     "`decode.choices`": sections.ChoiceScoring,
     "`evaluation`": sections.Evaluation,
+    "`evaluation.gap`": sections.Gap,
     "`evaluation.sets.NAME`, the dataset's own": sections.OwnSplit,
     "`publish`": sections.Publish,
 }
@@ -120,6 +131,10 @@ WITHOUT_WORDS = {
     "rationalise": "Template of the prompt that gives an answer and asks for its reasons.",
     "socratic": "Template of the prompt that asks for sub-questions and their answers.",
     "pot": "Template of the prompt that asks for a program, which leaves its answer in `ans`.",
+    "explain": "Template of the prompt that gives the right answer and asks why it is right.",
+    "edit": "Template of the prompt that asks for a small change which makes another answer right.",
+    "blind_label": "Template of the prompt that asks for the answer of an edited question, and shows nothing else.",
+    "refute": "Template of the prompt that asks why a wrong answer is wrong.",
 }
 
 

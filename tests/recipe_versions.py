@@ -22,7 +22,9 @@ _OF_THE_DATASET = ("title", "summary", "license", "source_terms", "language", "c
 def recipes() -> list[Path]:
     """Return every recipe that is scored."""
     return [
-        path for folder in ("", "mysteries", "paper") for path in sorted((ROOT / "recipes" / folder).glob("*.yaml"))
+        path
+        for folder in ("", "counterfactual", "mysteries", "paper")
+        for path in sorted((ROOT / "recipes" / folder).glob("*.yaml"))
     ]
 
 

@@ -322,11 +322,14 @@ def _found(
     """Return everything that the pages show, ready for JSON."""
     from toolkit.comparison import arms_compared
     from toolkit.installed import lock
+    from toolkit.results import gap_sets
     from toolkit.scores import extractor
     from toolkit.student_card import describe_hardware, library_versions
 
-    compared = arms_compared(runs, baseline)
     first = next(iter(arms.values()))
+    gap = gap_sets(arms[baseline].recipe)
+    is_shared = gap is not None and {gap[0], *gap[1]} <= first.problems.keys()
+    compared = arms_compared(runs, baseline, gap if is_shared else None)
     return {
         "command": order.command,
         "baseline": baseline,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
+from toolkit.robustness import gap_over_seeds, pairs_over_seeds
 from toolkit.significance import discordant, estimate, holm, mcnemar, solved_by_most
 
 if TYPE_CHECKING:
@@ -33,20 +34,25 @@ class ArmRun:
     rows: Mapping[str, Sequence[Row]]
 
 
-def arms_compared(arms: Mapping[str, Sequence[ArmRun]], baseline: str) -> dict[str, dict[str, Any]]:
+def arms_compared(
+    arms: Mapping[str, Sequence[ArmRun]], baseline: str, gap: tuple[str, Sequence[str]] | None = None
+) -> dict[str, dict[str, Any]]:
     """Return what each recipe comes to.
 
     Args:
         arms: By recipe, its runs, all with the same seeds and on the same questions in the same order.
         baseline: Recipe that the others are tested against; where it is none of `arms`, nothing is tested.
+        gap: Name of the set in domain, and of those out of domain.
 
     Returns:
-        By recipe: `sets` (by set, see `_on_set`), `training` and `runs`, ready for JSON.
+        By recipe: `sets` (by set, see `_on_set`), `gap` (None where it is not wanted), `training` and `runs`, ready for
+        JSON.
     """
     sets = list(next(iter(arms.values()))[0].rows)
     compared: dict[str, dict[str, Any]] = {
         name: {
             "sets": {on: _on_set([run.rows[on] for run in runs]) for on in sets},
+            "gap": gap and _gap(runs, *gap),
             "training": {key: fmean(_total(run, key) for run in runs) for key in ("tokens", "steps", "seconds")},
             "runs": [_told(run) for run in runs],
         }
@@ -72,8 +78,18 @@ def _on_set(seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
         "truncated_rate": fmean(not row["stopped"] for rows in seeds for row in rows),
         "generated_tokens_per_question": fmean(sum(row["tokens"] for row in rows) / questions for rows in seeds),
         "solved": ["".join(str(int(question)) for question in one) for one in solved],
+        "pairs": pairs_over_seeds(seeds),
         "against_baseline": None,
     }
+
+
+def _gap(runs: Sequence[ArmRun], in_domain: str, out_of_domain: Sequence[str]) -> dict[str, Any]:
+    names = (in_domain, *out_of_domain)
+    solved = {
+        name: [[bool(row["solved"]) for row in run.rows[name] if row["sample"] == 0] for run in runs] for name in names
+    }
+    accuracies = {name: [fmean(one) for one in of] for name, of in solved.items()}
+    return gap_over_seeds(accuracies, {name: len(of[0]) for name, of in solved.items()}, in_domain, out_of_domain)
 
 
 def _test(arms: Mapping[str, dict[str, Any]], baseline: str) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.plots import plot_comparison
+from toolkit.text_tables import aligned
 
 Found = Mapping[str, Any]
 
@@ -93,12 +94,7 @@ def write_pages(folder: Path, found: Found) -> list[Path]:
 def summary(found: Found) -> str:
     """Return the first table as aligned text."""
     table = _overview(found)
-    widths = [max(map(len, column)) for column in zip(table.header, *table.rows, strict=True)]
-    lines = [
-        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in [table.header, *table.rows])
-    ]
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:], _error(found)])
+    return f"{aligned(table.header, table.rows)}\n{_error(found)}"
 
 
 def blocks(found: Found, picture: Path) -> list[Block]:
@@ -109,6 +105,8 @@ def blocks(found: Found, picture: Path) -> list[Block]:
         shown += [Heading("Before you compare"), notes]
     shown += [Heading("Accuracy and cost"), _overview(found), _error(found)]
     shown += [Picture(picture, "accuracy of every recipe on every set")]
+    if robust := _robustness(found):
+        shown += [Heading("Out of domain, and under small edits"), robust, _ROBUST]
     for name in names:
         shown += [Heading(f"{name}, {found['sets'][name]['n']} questions"), _set_table(found, name)]
     shown += [_columns(found)]
@@ -183,12 +181,42 @@ def _set_table(found: Found, name: str) -> Table:
     return Table(header, rows, _baseline_row(found))
 
 
+_ROBUST = [
+    "out of domain, macro: mean of the accuracies on the sets out of domain. gap: accuracy in domain minus that, in "
+    "points.",
+    "both right: pairs, of questions that are edits of one another with different answers, with both answered right. "
+    "flipped: pairs whose two answers differ, right or wrong.",
+    "± standard error over seeds; with one seed over questions, and over pairs where these are counted.",
+]
+
+
+def _robustness(found: Found) -> Table | None:
+    """Return what is known of gap and pairs, None where no recipe has such sets."""
+    recipes = found["recipes"].values()
+    paired = [name for name in found["sets"] if all(recipe["sets"][name]["pairs"] for recipe in recipes)]
+    with_gap = all(recipe["gap"] for recipe in recipes)
+    header = ["recipe", *(["out of domain, macro %", "gap, points"] if with_gap else [])]
+    header += [label for name in paired for label in (f"{name}: both right, %", f"{name}: flipped, %", "pairs")]
+    rows = []
+    for name, recipe in found["recipes"].items():
+        row = [name, *(_share(recipe["gap"][key]) for key in (("macro", "gap") if with_gap else ()))]
+        for on in paired:
+            pairs = recipe["sets"][on]["pairs"]
+            row += [_share(pairs["consistency"]), _share(pairs["flip_rate"]), str(pairs["pairs"])]
+        rows.append(row)
+    return Table(header, rows, _baseline_row(found)) if len(header) > 1 else None
+
+
 def _baseline_row(found: Found) -> frozenset[int]:
     return frozenset(place for place, name in enumerate(found["recipes"]) if name == found["baseline"])
 
 
 def _accuracy(on: Mapping[str, Any]) -> str:
-    return f"{100 * on['accuracy']['mean']:.1f} ± {100 * on['accuracy']['standard_error']:.1f}"
+    return _share(on["accuracy"])
+
+
+def _share(found: Mapping[str, Any]) -> str:
+    return f"{100 * found['mean']:.1f} ± {100 * found['standard_error']:.1f}"
 
 
 def _p(value: float) -> str:

@@ -27,6 +27,7 @@ from toolkit.encoding import prompt_text
 from toolkit.errors import UserError
 from toolkit.likelihood import log_likelihoods
 from toolkit.problem import Problem, question_columns
+from toolkit.robustness import score_pairs
 from toolkit.scores import Row, Score, extractor, judge, score_by_task, score_rows
 from toolkit.views import RenderedView
 
@@ -59,8 +60,10 @@ class EvaluationResult:
     @property
     def summary(self) -> dict[str, Any]:
         """Everything but the rows, ready for JSON."""
+        pairs = score_pairs(self.rows)
         return {
             **asdict(self.score),
+            "pairs": asdict(pairs) if pairs else None,
             "by_task": {task: asdict(score) for task, score in self.by_task.items()},
             "settings": self.settings,
             **({"ways": self.ways} if self.ways else {}),

@@ -12,6 +12,8 @@ from typing import Any
 from toolkit.errors import UserError, nearest
 
 QUESTION = "question"
+# What an original shares with its edits, in data that has such: both halves of a pair go to one side.
+PAIR = "pair_id"
 # Fields of `training` that mean nothing without questions to evaluate on.
 _EVALUATING = (
     "eval_strategy",
@@ -36,7 +38,7 @@ def is_held_out(question: str, share: float, seed: int) -> bool:
 
 
 def hold_out(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
-    """Return the records to train on and those of the questions held out; all records of a question stay together.
+    """Return the records to train on and those held out; all of a question, or of a pair, stay together.
 
     Args:
         rows: Records.
@@ -50,7 +52,7 @@ def hold_out(rows: Rows, share: float, seed: int) -> tuple[Rows, Rows]:
         raise UserError(f"found records without a column {QUESTION!r}, by which records are held out together")
     sides: dict[bool, list[Mapping[str, Any]]] = {False: [], True: []}
     for row in rows:
-        sides[is_held_out(row[QUESTION], share, seed)].append(row)
+        sides[is_held_out(row.get(PAIR, row[QUESTION]), share, seed)].append(row)
     if not sides[False] or not sides[True]:
         number = len({row[QUESTION] for row in rows})
         found = "none" if sides[False] else "all"

@@ -19,6 +19,7 @@ class Problem:
         choices: Answer options in order, without their letters; empty where there are none.
         task_description: One sentence that says what the task asks for; may be empty.
         split: `train`, `validation` or `test`.
+        pair: What it shares with the questions that are edits of it, or that it is an edit of; empty for most.
     """
 
     id: str
@@ -29,6 +30,7 @@ class Problem:
     choices: tuple[str, ...] = ()
     task_description: str = ""
     split: str = "train"
+    pair: str = ""
 
 
 QUESTION_COLUMNS = ("id", "task", "task_description", "question", "choices", "kind")

@@ -1,9 +1,11 @@
-"""Rows of JSON and JSON Lines files, plain or gzipped, each with the place it came from for error messages."""
+"""Rows of JSON files, JSON Lines and tables, plain or gzipped, each with the place it came from for error messages."""
 
 from __future__ import annotations
 
+import csv
 import glob
 import gzip
+import io
 import json
 import zlib
 from collections.abc import Iterator
@@ -35,8 +37,9 @@ class Row:
 def read_rows(pattern: str, records: str | None = None) -> Iterator[Row]:
     """Yield the rows of every file that matches a glob pattern, in the order of the file names.
 
-    A name that ends in `.jsonl` or `.jsonl.gz` is read line by line; any other file as one JSON document (a list of
-    rows, or an object whose key `records` holds that list), or line by line where it holds several documents.
+    A name that ends in `.jsonl` is read line by line, one in `.tsv` or `.csv` as a table whose first line names the
+    columns, `.gz` behind it or not; any other file as one JSON document (a list of rows, or an object whose key
+    `records` holds that list), or line by line where it holds several documents.
 
     Raises:
         UserError: No such file, an unreadable one, or a document without a list of rows. A single bad line is no
@@ -45,6 +48,9 @@ def read_rows(pattern: str, records: str | None = None) -> Iterator[Row]:
     for path in _matching(pattern):
         name = path.name.removesuffix(".gz")
         stem = name.rsplit(".", 1)[0]
+        if name.endswith((".tsv", ".csv")):
+            yield from _table(path, stem, "\t" if name.endswith(".tsv") else ",")
+            continue
         document = None if name.endswith(".jsonl") else _document(path)
         if document is None:
             yield from (_parse_line(f"{path}:{number}", stem, line) for number, line in _lines(path))
@@ -85,6 +91,24 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                 yield number, line.removesuffix(b"\n")
     if empty:
         raise UserError(f"{path}: the file is empty")
+
+
+def _table(path: Path, stem: str, delimiter: str) -> Iterator[Row]:
+    """Yield the rows of a table, in whose cells a delimiter or a line break stands between quotation marks."""
+    with _opened(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        rows = csv.reader(text, delimiter=delimiter, strict=True)
+        try:
+            header = next(rows, None)
+            if header is None:
+                raise UserError(f"{path}: the file is empty")
+            for cells in rows:
+                place = f"{path}:{rows.line_num}"
+                if len(cells) == len(header):
+                    yield Row(place, stem, dict(zip(header, cells, strict=True)))
+                elif cells:
+                    yield Row(place, stem, {}, f"has {len(cells)} cells, and the table {len(header)} columns")
+        except (csv.Error, UnicodeDecodeError) as error:
+            raise UserError(f"{path}:{rows.line_num + 1}: is no table: {error}") from None
 
 
 def _parse_line(place: str, stem: str, line: bytes) -> Row:

@@ -32,6 +32,8 @@ class Columns(Strict):
         choices: List of answer options, or an object with the lists `text` and `label`. They are written below the
             question as `(A) ...` lines, and the gold answer becomes a letter in parentheses.
         task_description: One sentence that says what the task asks for.
+        pair: What a question shares with its edits and with no other one: of such questions an evaluation also tells
+            how often all are answered right, and how often the answer changes.
     """
 
     question: str = "question"
@@ -40,6 +42,7 @@ class Columns(Strict):
     task: str | None = None
     choices: str | None = None
     task_description: str | None = None
+    pair: str | None = None
 
 
 class DescriptionFile(Strict):
@@ -125,6 +128,7 @@ def _problem(row: Row, columns: Columns, answer_pattern: str | None, kind: Kind,
         kind=kind,
         choices=choices,
         task_description=_text(columns.task_description, row) if columns.task_description else "",
+        pair=_text(columns.pair, row) if columns.pair else "",
     )
 
 

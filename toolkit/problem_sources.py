@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import Field, field_validator, model_validator
 
@@ -52,14 +52,13 @@ class Generated(Strict):
         return self.n if split == "train" else self.n_test or min(self.n, 400)
 
 
-class ProceduralProblems(Generated):
-    """The procedural bank (`toolkit.bank`).
+class BankProblems(Generated):
+    """What sources that draw from the procedural bank (`toolkit.bank`) share.
 
     Attributes:
         steps: Difficulty: smallest and largest number of steps per task, where the family's own range is not wanted.
     """
 
-    source: Literal["procedural"] = "procedural"
     tasks: tuple[str, ...] = Field(default=bank.IN_DOMAIN, min_length=1)
     steps: dict[str, tuple[int, int]] = Field(default_factory=dict)
 
@@ -74,7 +73,7 @@ class ProceduralProblems(Generated):
         return tasks
 
     @model_validator(mode="after")
-    def _within_limits(self) -> ProceduralProblems:
+    def _within_limits(self) -> Self:
         for task, (low, high) in self.steps.items():
             if task not in self.tasks:
                 raise ValueError(
@@ -84,6 +83,34 @@ class ProceduralProblems(Generated):
             if not least <= low <= high <= most:
                 raise ValueError(f"steps.{task}: [{low}, {high}] must lie within [{least}, {most}]")
         return self
+
+
+class ProceduralProblems(BankProblems):
+    """The procedural bank (`toolkit.bank`)."""
+
+    source: Literal["procedural"] = "procedural"
+
+
+class ProceduralPairs(BankProblems):
+    """Pairs of questions of the procedural bank in which one number differs, and the answer with it.
+
+    Attributes:
+        tasks: Task families to draw from, in turn; some families have no such edits.
+        n: Pairs of the train split.
+        n_test: Pairs of the test split, by default `n` but at most 400.
+    """
+
+    source: Literal["procedural_pairs"]
+    tasks: tuple[str, ...] = Field(min_length=1)
+
+    @field_validator("tasks")
+    @classmethod
+    def _can_be_edited(cls, tasks: tuple[str, ...]) -> tuple[str, ...]:
+        editable = [name for name, family in bank.FAMILIES.items() if type(family).edits is not bank.Family.edits]
+        for task in tasks:
+            if task not in editable:
+                raise ValueError(f"{task!r} has no edits, allowed: {editable}{nearest(task, editable)}")
+        return tasks
 
 
 class ReasoningGymProblems(Generated):
@@ -136,11 +163,12 @@ class Rows(Strict):
 
 
 class JsonlProblems(Rows):
-    """JSON files.
+    """JSON files and tables.
 
     Attributes:
         path: File or glob pattern, relative to the working directory. `{split}` in it stands for `train` or `test`:
-            the source then has splits of its own. JSON Lines and JSON documents, both also as `.gz`.
+            the source then has splits of its own. JSON Lines, JSON documents, and tables (`.tsv`, `.csv`) whose first
+            line names the columns; all of them also as `.gz`.
         records: Key of the list of rows in a JSON document that is an object.
     """
 
@@ -169,7 +197,8 @@ class DatasetProblems(Rows):
 
 
 ProblemsConfig = Annotated[
-    ProceduralProblems | JsonlProblems | DatasetProblems | ReasoningGymProblems, Field(discriminator="source")
+    ProceduralProblems | JsonlProblems | DatasetProblems | ReasoningGymProblems | ProceduralPairs,
+    Field(discriminator="source"),
 ]
 
 
@@ -205,6 +234,13 @@ def open_problems(config: ProblemsConfig, split: str) -> Sequence[Problem]:
 def _load(config: ProblemsConfig, split: Split) -> Iterator[Problem]:
     if isinstance(config, ProceduralProblems):
         yield from _generated(config, split, _bank_stream(config, split))
+        return
+    if isinstance(config, ProceduralPairs):
+        for problem in _generated(config, split, _pair_stream(config, split)):
+            edited = _edited(problem, split, config.seed)
+            assert edited is not None
+            yield replace(problem, pair=problem.id)
+            yield replace(edited, id=f"{problem.id}#1", pair=problem.id)
         return
     if isinstance(config, ReasoningGymProblems):
         yield from _generated(config, split, _reasoning_gym_stream(config))
@@ -257,7 +293,31 @@ def _generated(config: Generated, split: Split, stream: Stream) -> Iterator[Prob
         yield replace(problem, split=split, id=f"{task}/{digest(problem.question)[:12]}")
 
 
-def _bank_stream(config: ProceduralProblems, split: Split) -> Stream:
+def _edited(problem: Problem, split: Split, seed: int) -> Problem | None:
+    """Return an edit of a bank's problem with another answer, None where there is none on this side of the split."""
+    found = bank.read(problem.question)
+    assert found is not None
+    family, facts = found
+    edits = list(family.edits(facts))
+    random.Random(repr((seed, problem.question, "edit"))).shuffle(edits)
+    for edit in edits:
+        answer = family.solve(edit, Pen(0))
+        if answer != problem.answer and _is_test(family.ask(replace(edit, phrasing=0))) == (split == "test"):
+            return replace(problem, question=family.ask(edit), answer=answer)
+    return None
+
+
+def _pair_stream(config: ProceduralPairs, split: Split) -> Stream:
+    """Return a stream of the problems that can be edited."""
+    plain = _bank_stream(config, split)
+
+    def stream(task: str) -> Iterator[tuple[Problem, str]]:
+        return (one for one in plain(task) if _edited(one[0], split, config.seed) is not None)
+
+    return stream
+
+
+def _bank_stream(config: BankProblems, split: Split) -> Stream:
     def stream(task: str) -> Iterator[tuple[Problem, str]]:
         family = bank.FAMILIES[task]
         rng = random.Random(repr((config.seed, task, split)))

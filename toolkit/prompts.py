@@ -1,7 +1,8 @@
 """Prompt templates: files in, rendered text out. What is put into a prompt is never read as a template.
 
 Two kinds of file. `.jinja` gets the variables `task`, `task_description`, `question`, `choices`, `answer`, `right`,
-`wrong`, `exemplars` and `answer_phrase`; an unknown one is an error. `.txt` is the form in which the authors of EDIT
+`wrong`, `exemplars` and `answer_phrase`, for counterfactuals also `other`, `field`, `text` and `labels`; an unknown one
+is an error. `.txt` is the form in which the authors of EDIT
 and BBH published theirs: the slots {QUESTION}, {CORRECT}, {RIGHT} and {WRONG} are filled, the rest stands as it is.
 """
 
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 
 # Of a `.jinja` file.
 _VARIABLES = frozenset(
-    ("task", "task_description", "question", "choices", "answer", "right", "wrong", "exemplars", "answer_phrase")
+    (
+        *("task", "task_description", "question", "choices", "answer", "right", "wrong", "exemplars"),
+        *("answer_phrase", "other", "field", "text", "labels"),
+    )
 )
+# Without these the teacher would not know what is wanted. None of them has a slot, so such a prompt is a .jinja file.
+_NEEDED = {"edit": {"other"}, "refute": {"other"}}
 _SLOT = re.compile(r"\{(QUESTION|CORRECT|RIGHT|WRONG)\}")
 # BBH's own few-shot files hold a canary and a rule above their exemplars, and no place for the question.
 _CANARY_HEADER = re.compile(r"\A.*canary GUID.*\n-----\n")
@@ -64,7 +70,18 @@ class Template:
     def _compiled(self) -> jinja2.Template:
         return _environment().from_string(self.text)
 
-    def render(self, problem: Problem, right: str = "", wrong: str = "", exemplars: Sequence[Exemplar] = ()) -> str:
+    def render(
+        self,
+        problem: Problem,
+        right: str = "",
+        wrong: str = "",
+        exemplars: Sequence[Exemplar] = (),
+        *,
+        other: str = "",
+        field: str = "",
+        text: str = "",
+        labels: Sequence[str] = (),
+    ) -> str:
         """Render the prompt for one problem.
 
         Args:
@@ -72,6 +89,10 @@ class Template:
             right: Right chain with its answer clause, for contrastive prompts.
             wrong: Start of the wrong chain, mostly empty.
             exemplars: Worked examples; files with {SLOTS} bring their own.
+            other: Another answer than the problem's: the one to be edited towards, or to be refuted.
+            field: Name of the part of the question to be edited.
+            text: That part as it is.
+            labels: All answers that there are to choose from.
 
         Raises:
             UserError: The template uses an unknown variable.
@@ -92,6 +113,10 @@ class Template:
                 wrong=wrong,
                 exemplars=exemplars,
                 answer_phrase=ANSWER_PHRASE,
+                other=other,
+                field=field,
+                text=text,
+                labels=labels,
             )
         except jinja2.UndefinedError as error:
             raise UserError(f"prompt template {self.name!r}: {error.message}") from None
@@ -122,7 +147,10 @@ def read_template(name: str, path: Path) -> Template:
     except (OSError, UnicodeDecodeError) as error:
         others = [other.name for other in path.parent.glob(f"*{path.suffix}") if other.name != path.name]
         raise UserError(f"cannot read prompt template {path}: {error}{nearest(path.name, others)}") from None
+    needed = _NEEDED.get(name, set())
     if path.suffix == ".txt":
+        if needed:
+            raise UserError(f"{path}: a prompt for {name!r} has to show {sorted(needed)}, which only a .jinja file can")
         if "{QUESTION}" not in text:
             text = _CANARY_HEADER.sub("", text).rstrip("\n") + _BBH_QUERY
         return Template(name, text, is_jinja=False)
@@ -136,8 +164,11 @@ def read_template(name: str, path: Path) -> Template:
     for unknown in sorted(used - _VARIABLES):
         allowed = ", ".join(sorted(_VARIABLES))
         raise UserError(f"{path}: no variable {unknown!r}, allowed {allowed}{nearest(unknown, _VARIABLES)}")
-    if "question" not in used:
-        raise UserError(f"{path}: the prompt never shows {{{{ question }}}}, the teacher would not know what is asked")
+    for name_ in ("question", *sorted(needed)):
+        if name_ not in used:
+            raise UserError(
+                f"{path}: the prompt never shows {{{{ {name_} }}}}, the teacher would not know what is asked"
+            )
     return Template(name, text, is_jinja=True)
 
 

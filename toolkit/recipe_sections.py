@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -16,9 +16,10 @@ from pydantic import (
     Tag,
     create_model,
     model_serializer,
+    model_validator,
 )
 
-from toolkit.errors import UserError
+from toolkit.errors import UserError, nearest
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.selection import Select
@@ -364,6 +365,18 @@ EvaluationSet = Annotated[
 ]
 
 
+class Gap(Section):
+    """Which sets are compared to see what is lost out of domain.
+
+    Attributes:
+        in_domain: Name of a set of questions like those that were trained on.
+        out_of_domain: Names of sets of other questions; their accuracies are averaged, each set counting the same.
+    """
+
+    in_domain: Name
+    out_of_domain: tuple[Name, ...] = Field(min_length=1)
+
+
 class Evaluation(Section):
     """What students are scored on.
 
@@ -371,14 +384,23 @@ class Evaluation(Section):
         sets: Sets by name: `{split: test}`, the dataset's own, or a source of problems, whose test split is taken.
         development: Questions on which `decode.beside` finds out which way to trust in a tie. Those that are in a set
             are left out, and no score is reported on the others.
+        gap: Also report the mean over sets out of domain, and how much less it is than the accuracy in domain.
         n: Most questions per set; all by default.
         batch_size: Prompts decoded at once.
     """
 
     sets: dict[Name, EvaluationSet] = Field(min_length=1)
     development: EvaluationSet | None = None
+    gap: Gap | None = None
     n: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _gap_is_between_sets(self) -> Self:
+        for name in (self.gap.in_domain, *self.gap.out_of_domain) if self.gap else ():
+            if name not in self.sets:
+                raise ValueError(f"gap: found {name!r}, allowed {', '.join(self.sets)}{nearest(name, self.sets)}")
+        return self
 
 
 class Publish(Section):

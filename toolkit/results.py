@@ -138,6 +138,7 @@ def conclude(
     """
     from toolkit.explain import as_html, shown_views
     from toolkit.readiness import check_student
+    from toolkit.robustness import robustness_table
     from toolkit.scores import format_scores_table, format_ways
 
     own = list(students)[-1]
@@ -156,7 +157,12 @@ def conclude(
     pictures.mkdir(exist_ok=True)
     write_student_card(pictures, told.facts)
     published = reporting.publish_student(recipe, run, student, partial(complete, recipe, run, told))
-    table = "\n\n".join(filter(None, [format_scores_table(told.scores), format_ways(told.scores)]))
+    tables = [
+        format_scores_table(told.scores),
+        format_ways(told.scores),
+        robustness_table(told.scores, gap_sets(recipe)),
+    ]
+    table = "\n\n".join(filter(None, tables))
     shown = list(shown_views(told.tokenizer, rows, recipe.stages, recipe.student.prompt_format, 3))
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
@@ -166,6 +172,12 @@ def conclude(
         print(f"note: {note}")
     print(f"\n{table}\n")
     print(_where(recipe, run, student, published))
+
+
+def gap_sets(recipe: Recipe) -> tuple[str, Sequence[str]] | None:
+    """Return the names of the set in domain and of those out of domain; None where a recipe wants no gap."""
+    gap = recipe.evaluation.gap if recipe.evaluation else None
+    return (gap.in_domain, gap.out_of_domain) if gap else None
 
 
 def score(
@@ -244,6 +256,7 @@ def student_facts(
         scores=scores,
         own=own,
         sets=origins,
+        gap=gap_sets(recipe),
         prompt=first["prompt"],
         completion=first["completion"],
         add_special_tokens=recipe.student.prompt_format == "plain",

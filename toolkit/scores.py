@@ -17,6 +17,7 @@ from toolkit import answer_readings, answers, math_equality
 from toolkit.decode_procedures import Answered
 from toolkit.decoding import majority_vote
 from toolkit.problem import Problem
+from toolkit.text_tables import aligned, markdown_table
 from toolkit.votes import Ballot, agree, vote
 
 Row = dict[str, Any]
@@ -61,7 +62,8 @@ class Share:
 def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], prefer: str | None = None) -> list[Row]:
     """One row per answer: what was asked, what came back, what was read out of it and whether that is right.
 
-    `solved` says whether the majority answer of the problem's samples is right; with one sample it equals `correct`.
+    `voted` is the majority answer of the problem's samples and `solved` says whether it is right; with one sample they
+    equal `predicted` and `correct`.
     `prompt` and `completion` are those of the last turn, `tokens` and `stopped` tell of all turns; where there were
     several, `turns` has them. `view` is that of the first turn, by which ways to an answer are told apart; where there
     are several ways, `agreed` says whether the first answers of all are one, and the vote is `toolkit.votes`'.
@@ -101,12 +103,14 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], p
                     "kind": kind,
                     "view": sample.turns[0].view,
                     "prompt": last.prompt,
+                    "pair": problem.pair,
                     "sample": index,
                     "completion": last.generation.text,
                     "status": sample.status,
                     "predicted": predicted,
                     "parsed": predicted is not None,
                     "correct": answers.matches(predicted, problem.answer, kind, problem.choices),
+                    "voted": elected,
                     "solved": solved,
                     "agreed": agreed,
                     "tokens": sum(turn.generation.tokens for turn in sample.turns),
@@ -224,15 +228,9 @@ def format_scores_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], m
         for student, summaries in scores.items()
     ]
     if markdown:
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        return "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *body])
-    widths = [max(len(line[column]) for line in [header, *body]) for column in range(len(header))]
-    lines = [
-        "  ".join(cell.rjust(width) if place else cell.ljust(width) for place, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in [header, *body])
-    ]
+        return markdown_table(header, body)
     legend = "accuracy ± standard error; unparsed: completions in which no answer was found, which count as wrong"
-    return "\n".join([lines[0], "─" * len(lines[0]), *lines[1:], legend])
+    return f"{aligned(header, body)}\n{legend}"
 
 
 def _cells(summary: Mapping[str, Any] | None) -> tuple[str, str, str]:

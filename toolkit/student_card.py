@@ -14,6 +14,7 @@ from typing import Any
 
 from toolkit.cards import document, render
 from toolkit.installed import OWN, versions
+from toolkit.robustness import robustness_table
 from toolkit.scores import format_scores_table, format_ways
 
 CARD = "README.md"
@@ -106,6 +107,7 @@ class StudentFacts:
         add_special_tokens: Whether the tokenizer adds special tokens to such a prompt.
         hardware: One line (`describe_hardware`).
         versions: Libraries (`library_versions`).
+        gap: Names of the set in domain and of those out of domain; None where no gap is told.
         language: ISO 639-1 codes.
         limitations: One sentence each, beside those that every student has.
     """
@@ -129,6 +131,7 @@ class StudentFacts:
     add_special_tokens: bool
     hardware: str
     versions: Mapping[str, str]
+    gap: tuple[str, Sequence[str]] | None = None
     language: Sequence[str] = ("en",)
     limitations: Sequence[str] = field(default_factory=tuple)
 
@@ -165,6 +168,7 @@ def build_student_card(facts: StudentFacts) -> str:
         prompt_literal=_literal(facts.prompt),
         table=format_scores_table(facts.scores, markdown=True),
         ways=format_ways(facts.scores),
+        robustness=robustness_table(facts.scores, facts.gap, markdown=True),
         tasks=[(name, task, score) for name, summary in own.items() for task, score in summary["by_task"].items()],
         settings=next(iter(own.values()))["settings"],
         training_keys=list(dict.fromkeys(key for stage in facts.stages for key in stage.training)),

@@ -39,6 +39,7 @@ def alive() -> int:
         ("dual_cots", {}),
         ("counterfactual_rationales", {}),
         ("socratic_steps", {}),
+        ("counterfactual_pairs", {"problems": {**CONFIG["problems"], "tasks": ["contests"]}, "edits": 1}),
     ],
 )
 def test_no_row_stays_in_memory(builder: str, more: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,6 +196,45 @@ def test_of_equal_recipes_nothing_is_said_against_comparing_them(tmp_path: Path)
     assert "Before you compare" not in markdown(tmp_path, found())
 
 
+def paired(seed: int, solved: str) -> ArmRun:
+    """Return a run on two sets: pairs of a question with yes and one with no, and the same as a set far off."""
+    made = run(seed, solved)
+    for place, row in enumerate(made.rows["in_domain"]):
+        right, wrong = ("yes", "no") if place % 2 else ("no", "yes")
+        answers = {"gold": right, "voted": right if row["solved"] else wrong, "kind": "boolean"}
+        row.update(answers, pair=f"p{place // 2}")  # type: ignore[attr-defined]
+    far = [row | {"solved": False} for row in made.rows["in_domain"]]
+    return ArmRun(seed, made.digest, made.stages, {**made.rows, "far": far})
+
+
+def test_gap_and_pairs_are_told_for_every_recipe_with_their_errors(tmp_path: Path) -> None:
+    """Two seeds: both of four pairs right and none; accuracies 1 and 1/2, and 0 far off."""
+    arms = {"std_cot": [paired(0, "11111111"), paired(1, "10101010")]}
+    compared = arms_compared(arms, "std_cot", ("in_domain", ("far",)))["std_cot"]
+    assert compared["gap"]["gap"] == {"mean": 0.75, "standard_error": pytest.approx(0.25), "over": "seeds"}
+    assert compared["gap"]["macro"]["mean"] == 0.0
+    pairs = {"pairs": 4, "consistency": {"mean": 0.5, "standard_error": pytest.approx(0.5), "over": "seeds"}}
+    assert compared["sets"]["in_domain"]["pairs"] == pairs | {"flip_rate": pairs["consistency"]}
+
+    shown = found(arms)
+    shown["recipes"]["std_cot"] |= compared
+    shown["sets"]["far"] = shown["sets"]["in_domain"]
+    header, _, row = cells(markdown(tmp_path, shown), "Out of domain, and under small edits")
+    assert header[:3] == ["recipe", "out of domain, macro %", "gap, points"]
+    assert [cell.strip("*") for cell in row][:6] == [
+        "std_cot",
+        "0.0 ± 0.0",
+        "75.0 ± 25.0",
+        "50.0 ± 50.0",
+        "50.0 ± 50.0",
+        "4",
+    ]
+
+
+def test_without_gap_and_pairs_nothing_is_said_of_them(tmp_path: Path) -> None:
+    assert "small edits" not in markdown(tmp_path, found())
+
+
 def test_the_html_page_says_what_the_markdown_page_says(tmp_path: Path) -> None:
     page = markdown(tmp_path, found(vocabulary="w"))
     shown = re.sub(r"<style>.*?</style>|<[^>]+>", " ", (tmp_path / "compare.html").read_text(), flags=re.DOTALL)

@@ -51,6 +51,14 @@ def test_which_questions_are_held_out_depends_on_no_order(
 
 
 @given(st.lists(st.sampled_from("abcdefgh"), min_size=8), st.integers(0, 99))
+def test_both_halves_of_a_pair_are_on_one_side_though_their_questions_differ(pairs: list[str], seed: int) -> None:
+    assume(len({is_held_out(pair, 0.5, seed) for pair in pairs}) == 2)
+    rows = [{"id": i, "question": f"{pair}{i}", "pair_id": pair} for i, pair in enumerate(pairs)]
+    trained, held = hold_out(rows, 0.5, seed)
+    assert not {row["pair_id"] for row in trained} & {row["pair_id"] for row in held}
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=8), st.integers(0, 99))
 def test_all_records_of_a_question_are_on_one_side(questions: list[str], seed: int) -> None:
     assume(len({is_held_out(question, 0.5, seed) for question in questions}) == 2)
     rows = [{"id": i, "question": question} for i, question in enumerate(questions)]

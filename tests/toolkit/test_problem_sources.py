@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -462,3 +463,49 @@ def test_svamp_is_one_json_list() -> None:
     problems = load("test", source="jsonl", path=path, split="test", columns=columns, kind="number")
     assert len(problems) == 1000
     assert problems[0].answer == "51"
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("t.tsv", "\t"), ("t.csv", ","), ("t.tsv.gz", "\t")])
+def test_a_table_is_read_as_rows_of_its_columns(tmp_path: Path, name: str, delimiter: str) -> None:
+    cells = ["question", "answer", "batch"], [f'"Is{delimiter} it\n""so""?"', "yes", "7"], ["Is it not?", "no", "7"]
+    text = "\n".join(delimiter.join(line) for line in cells) + "\n"
+    (tmp_path / name).write_bytes(gzip.compress(text.encode()) if name.endswith(".gz") else text.encode())
+    found = load(source="jsonl", path=str(tmp_path / name), columns={"pair": "batch"}, split="train")
+    assert [(one.question, one.answer, one.pair, one.task) for one in found] == [
+        (f'Is{delimiter} it\n"so"?', "yes", "7", "t"),
+        ("Is it not?", "no", "7", "t"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"", "is empty"),
+        (b"question\tanswer\nIs it?\n", r"t\.tsv:2: has 1 cells, and the table 2 columns"),
+        (b"question\tanswer\nIs \xff it?\tno\n", "is no table: .*invalid start byte"),
+        (b'question\tanswer\n"Is it?\tno\n', "is no table: unexpected end of data"),
+    ],
+)
+def test_a_faulty_table_is_told_with_its_line(tmp_path: Path, content: bytes, told: str) -> None:
+    (tmp_path / "t.tsv").write_bytes(content)
+    assert re.search(told, fault(source="jsonl", path=str(tmp_path / "t.tsv"), split="train"))
+
+
+def test_pairs_of_the_bank_are_minimal_and_both_on_the_side_of_the_split() -> None:
+    config = {"source": "procedural_pairs", "tasks": ["contests", "duels"], "n": 40, "n_test": 30}
+    for split, count in (("train", 40), ("test", 30)):
+        drawn = load(split, **config)
+        ones, others = drawn[::2], drawn[1::2]
+        assert len(ones) == len(others) == count
+        for one, other in zip(ones, others, strict=True):
+            assert (one.pair, other.pair, other.id) == (one.id, one.id, f"{one.id}#1")
+            words = zip(one.question.split(), other.question.split(), strict=True)
+            assert sum(a != b for a, b in words) == 1
+            assert {one.answer, other.answer} == {"yes", "no"}
+    plain = load(source="procedural", tasks=["contests", "duels"], n=400, seed=5)
+    assert not questions(plain) & questions(load("test", **config))
+
+
+def test_a_family_without_edits_gives_no_pairs() -> None:
+    with pytest.raises(ValidationError, match=r"'dates' has no edits, allowed: .*contests"):
+        load(source="procedural_pairs", tasks=["dates"])

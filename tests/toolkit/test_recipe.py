@@ -405,6 +405,10 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
         ),
         ("evaluation.sets.out_of_domain.tasks=[daets]", "evaluation.sets.out_of_domain.tasks: unknown task 'daets'"),
         ("evaluation.sets.1st.split=test", "evaluation.sets.1st: found '1st', allowed a name of letters"),
+        (
+            "evaluation.gap={in_domain: in_domain, out_of_domain: [out_of_domian]}",
+            "evaluation: gap: found 'out_of_domian', allowed in_domain, out_of_domain (did you mean 'out_of_domain'?)",
+        ),
         ("publish.revision=latest", "publish.revision: found 'latest', allowed a version tag like 'v1.2.3'"),
         ("hub_dir=3", "hub_dir: found 3, allowed text (put it in quotes)"),
     ],

@@ -112,6 +112,7 @@ RECORD = {
     },
     **{"right": CHAIN, "wrong": WRONG, "factual": CHAIN, "counterfactual": WRONG},
     **{"cot": CHAIN, "pot": {"rationale": "n = 2\nans = n + 3", "answer": "5"}},
+    **{"why": CHAIN, "whys": [CHAIN], "refutes": [{"label": "1", **CHAIN}], "is_original": True, "is_cf": False},
     "demonstrations": {"answers": "Q: 1 + 1?\nA: 2\n\n", "chains": "Q: 1 + 1?\nA: Two.\n\n"},
 }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from toolkit.bank.arithmetic import CHAINED_ARITHMETIC, SHOPPING
 from toolkit.bank.comparisons import COMPARISONS
+from toolkit.bank.contests import CONTESTS, DUELS, UPSETS
 from toolkit.bank.dates import DATES
 from toolkit.bank.deliveries import DELIVERIES
 from toolkit.bank.family import Family
@@ -19,6 +20,7 @@ from toolkit.bank.shows import SHOWS
 _ALL: tuple[Family[Any], ...] = (
     *(CHAINED_ARITHMETIC, ORDERING, DATES, LOOKUPS),
     *(SHOPPING, DELIVERIES, SHOWS, QUEUE, COMPARISONS),
+    *(CONTESTS, DUELS, UPSETS),
 )
 FAMILIES: dict[str, Family[Any]] = {family.name: family for family in _ALL}
 IN_DOMAIN = tuple(family.name for family in _ALL if family.domain == "in")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 
-from toolkit.bank.arithmetic import SIGNS, Move, apply, code_moves, draw_moves, misread, story
+from toolkit.bank.arithmetic import SIGNS, TOP, Move, apply, code_moves, draw_moves, misread, story
 from toolkit.bank.chain import Pen
 from toolkit.bank.family import COUNTS, NAMES, Family, Template, whole
 
@@ -103,6 +104,13 @@ class Comparisons(Family[Baskets]):
                 return Baskets(left, right, phrasing)
         return None
 
+    def edits(self, facts: Baskets) -> Iterator[Baskets]:
+        """Give the question with another number at the start of either side."""
+        changed = (replace(facts, left=left) for left in restarted(facts.left))
+        for edited in (*changed, *(replace(facts, right=right) for right in restarted(facts.right))):
+            if final(edited.left) != final(edited.right):
+                yield edited
+
     def solve(self, facts: Baskets, pen: Pen) -> str:
         """Work out both numbers, then compare them."""
         words = TEXTS[pen.wording]
@@ -141,6 +149,16 @@ def final(side: Side) -> int:
     for move in side.moves:
         value = apply(move, value)
     return value
+
+
+def restarted(side: Side) -> Iterator[Side]:
+    """Give a side with every other number at its start that keeps all its numbers in 1..`TOP`."""
+    for start in range(1, TOP + 1):
+        values = [start]
+        for move in side.moves:
+            values.append(apply(move, values[-1]))
+        if start != side.start and min(values) >= 1 and max(values) <= TOP:
+            yield replace(side, start=start)
 
 
 def tell(side: Side) -> str:

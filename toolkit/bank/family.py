@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 from toolkit.bank.chain import Pen
@@ -110,6 +111,10 @@ class Family(ABC, Generic[Facts]):
         The machine calculates, so the places where it can go wrong are those of logic and knowledge. A boolean answer
         is True or False there.
         """
+
+    def edits(self, facts: Facts) -> Iterator[Facts]:
+        """Give the same problem with one number changed, whatever its answer is; none where a family has no such."""
+        return iter(())
 
     def choices(self, facts: Facts) -> tuple[str, ...]:
         """Return the answer options in order, none unless the answer is a choice."""

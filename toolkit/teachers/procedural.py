@@ -18,7 +18,9 @@ from pydantic import Field
 from toolkit import bank
 from toolkit.answers import answer_clause
 from toolkit.bank.chain import Chain, Solver, write_chain, write_chain_to, write_wrong_chain
+from toolkit.bank.family import Family
 from toolkit.schema import Strict
+from toolkit.teachers.procedural_edits import EditQuery, edited, read_edit_prompt, refutation
 from toolkit.teachers.protocol import Completion, Request, refuse_contrast, refuse_logprobs
 
 MODEL = "procedural-v1"
@@ -43,8 +45,10 @@ class ProceduralConfig(Strict):
         seed: Seed of every draw.
         error_rate: Plain CoT, socratic and program prompts answered with one mistake. EDIT's teacher erred on 27 %
             (1,402 of 5,207).
-        hint_failure_rate: Right answers ignored that a prompt gives away: the wrong attempt comes back.
-        corrupt_failure_rate: Prompts for a wrong chain answered with the right one all the same.
+        hint_failure_rate: Right answers ignored that a prompt gives away: the wrong attempt comes back, or a
+            refutation that argues for what it was to refute.
+        corrupt_failure_rate: Prompts for a wrong chain answered with the right one all the same, and edits that do not
+            change the answer or change the whole question.
         garble_rate: Completions of any kind that break off before the answer, or in the line of a program that sets it.
     """
 
@@ -73,12 +77,14 @@ class Query:
     given: str = ""
 
 
-def read_prompt(prompt: str) -> Query | None:
+def read_prompt(prompt: str) -> Query | EditQuery | None:
     """Find the query of a rendered prompt, or return None where it has none of the known layouts."""
     block = _QUERY.search(prompt)
     if block is None:
         return None
     query = block["query"]
+    if edit := read_edit_prompt(query):
+        return edit
     if found := _CONTRASTIVE.match(query):
         return Query("contrastive", found["question"], found["right"])
     if found := _HINT.match(query):
@@ -125,6 +131,8 @@ class ProceduralTeacher:
         if query is None or found is None:
             return self._completion(request, UNREADABLE, {"read": False, "task": None, "mistake": None})
         family, facts = found
+        if isinstance(query, EditQuery):
+            return self._edited(request, query, family, facts)
         garbles = self._happens(self.config.garble_rate, "garble", query.kind, query.question, request.sample_index)
         if query.kind == "pot":
             chain = self._program(query, partial(family.program, facts), family.wordings, request.sample_index)
@@ -143,6 +151,20 @@ class ProceduralTeacher:
 
     async def close(self) -> None:
         """Do nothing: there is nothing to release."""
+
+    def _edited(self, request: Request, query: EditQuery, family: Family[Any], facts: Any) -> Completion:
+        """Answer a prompt for an edit or a refutation."""
+        content = (query.kind, query.question, query.other, request.sample_index)
+        rate = self.config.corrupt_failure_rate if query.kind == "edit" else self.config.hint_failure_rate
+        errs, rng = self._happens(rate, *content), self._rng(*content)
+        if query.kind == "edit":
+            text, mistake = edited(family, facts, query.other, errs, rng)
+        else:
+            wording = self._rng("wording", query.question, request.sample_index).randrange(family.wordings)
+            text, answer, mistake = refutation(family, facts, query.other, errs, wording, rng)
+            if not self._happens(self.config.garble_rate, "garble", *content):
+                text = f"{text} {answer_clause(answer)}"
+        return self._completion(request, text, {"read": True, "task": family.name, "mistake": mistake})
 
     def _chain(self, query: Query, solve: Solver, wordings: int, sample: int) -> Chain:
         wording = self._rng("wording", query.question, sample).randrange(wordings)
