@@ -206,7 +206,7 @@ def published(folder: Path, builder: str, **config: Any) -> tuple[BuildReport, d
 
 
 def test_counterfactual_rationales_are_published_with_a_side_for_either_answer(tmp_path: Path) -> None:
-    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 42}
+    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 84}
     report, rows = published(tmp_path, "counterfactual_rationales", problems=problems)
 
     assert set(rows["task"]) == set(bank.FAMILIES)
@@ -217,7 +217,7 @@ def test_counterfactual_rationales_are_published_with_a_side_for_either_answer(t
 
 
 def test_steps_are_published_as_lists_of_records(tmp_path: Path) -> None:
-    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 42}
+    problems = {**PROCEDURAL["problems"], "tasks": list(bank.FAMILIES), "n": 84}
     report, rows = published(tmp_path, "socratic_steps", problems=problems)
 
     assert set(rows["task"]) == set(bank.FAMILIES)

@@ -238,9 +238,10 @@ def test_contrastive_decoding_is_refused_by_the_name_of_its_setting() -> None:
 
 def test_answers_to_the_first_three_kinds_of_prompt_are_those_of_the_first_release() -> None:
     # Stores and published datasets hold them under `procedural-v1`; another answer would need another name.
+    first = (*bank.IN_DOMAIN, "shopping", "deliveries", "shows", "queue", "comparisons")  # the families of that release
     said = [
         ask(make(problem), sample, error_rate=0.4, garble_rate=0.1).text
-        for problem in PROBLEMS[:42]
+        for problem in load_problems(ProceduralProblems(tasks=first, n=42, seed=5), "train")
         for make in (cot, hint, lambda problem: contrastive(problem, f"So. Therefore, the answer is {problem.answer}."))
         for sample in (0, 1)
     ]
