@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION
-from dataset_builders.settings import Attributor, KeyTokensSettings, PublishedChains
+from dataset_builders.key_tokens_settings import Attributor, KeyTokensSettings, PublishedChains
 from toolkit import hub
 from toolkit.attribution import Example, Unscorable, WordScorer, WordScores, require_captum
 from toolkit.errors import UserError, nearest

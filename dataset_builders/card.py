@@ -17,7 +17,8 @@ from dataset_builders import figures
 from dataset_builders.asking import Outcome
 from dataset_builders.chains import whole
 from dataset_builders.columns import PROVENANCE, leaves
-from dataset_builders.settings import BuilderSettings, KeyTokensSettings
+from dataset_builders.key_tokens_settings import KeyTokensSettings
+from dataset_builders.settings import BuilderSettings
 from toolkit.cards import document, render
 from toolkit.installed import ENVIRONMENT, lock
 from toolkit.plots import plot_key_shares, plot_lengths, plot_yields

@@ -215,29 +215,18 @@ def _ask(
     over_ray: bool,
 ) -> CollectReport:
     """Ask one teacher for what the store lacks of its answers, and note there what was lost on the way."""
-    lost = ledger.lost
-    try:
-        return _collected(part, rounds, store, ledger, progress, over_ray)
-    finally:
-        if ledger.lost > lost:
-            store.add_loss(part.model, ledger.lost - lost)
-
-
-def _collected(
-    part: Part,
-    rounds: Iterator[Iterable[Request]],
-    store: Store,
-    ledger: Ledger,
-    progress: Progress | None,
-    over_ray: bool,
-) -> CollectReport:
     collect = part.settings.collect
     if part.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
         collect = collect.model_copy(update={"retry_failed": True})
-    if over_ray:
-        return collect_over_ray(rounds, part.settings.teacher, store, collect, progress, ledger)
-    teacher = make_teacher(part.settings.teacher)
-    return asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=ledger))
+    lost = ledger.lost
+    try:
+        if over_ray:
+            return collect_over_ray(rounds, part.settings.teacher, store, collect, progress, ledger)
+        teacher = make_teacher(part.settings.teacher)
+        return asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=ledger))
+    finally:
+        if ledger.lost > lost:
+            store.add_loss(part.model, ledger.lost - lost)
 
 
 class Usage:

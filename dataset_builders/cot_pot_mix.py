@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from dataset_builders.asking import UNPAIRED, Ask, Asker, Record, Requests, Rounds, Step, is_unanswered, record_id
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
+from dataset_builders.cot_pot_settings import CotPotMixSettings
 from dataset_builders.published import CotsBuilder
-from dataset_builders.settings import CotPotMixSettings
 from dataset_builders.written_mix import Written
 from toolkit import program_jail
 from toolkit.answers import kind_of, matches

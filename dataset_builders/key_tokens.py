@@ -12,8 +12,8 @@ from dataset_builders.asking import Asker, Record, Rounds, Step
 from dataset_builders.attributions import ScoredChain, scored_chains
 from dataset_builders.chains import sft_record
 from dataset_builders.columns import CHAIN, PROVENANCE, QUESTION, REASON, SFT, Column, Columns, text_paths
+from dataset_builders.key_tokens_settings import KeyTokensSettings
 from dataset_builders.published import CotsBuilder
-from dataset_builders.settings import KeyTokensSettings
 from toolkit.problem import Problem
 
 if TYPE_CHECKING:

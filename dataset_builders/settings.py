@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from toolkit.collect import CollectSettings
-from toolkit.errors import UserError, nearest
+from toolkit.errors import UserError
 from toolkit.problem_rows import Kind
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.teachers.kinds import TeacherConfig
 from toolkit.views import columns
 
+
+def _template(text: str) -> str:
+    try:
+        columns(text)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    return text
+
+
 Positive = Annotated[int, Field(ge=1)]
-# Columns of a question that a template of `key_tokens` may take beside its own.
-QUESTION_TEXTS = ("question", "task", "task_description")
+Template = Annotated[str, AfterValidator(_template)]
 
 
 class SamplingSettings(Strict):
@@ -105,7 +113,7 @@ class ReadyMade(Strict):
     """
 
     path: str
-    question: str = "question"
+    question: Template = "question"
     answer: str = "answer"
     task: str = "{stem}"
     kind: Kind = "auto"
@@ -121,17 +129,8 @@ class WrittenChains(ReadyMade):
         choices: Column of the answer options, as in `columns.choices` of problems.
     """
 
-    chain: str = "chain"
+    chain: Template = "chain"
     choices: str | None = None
-
-    @field_validator("question", "chain")
-    @classmethod
-    def _is_a_template(cls, template: str) -> str:
-        try:
-            columns(template)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return template
 
 
 class Decomposed(ReadyMade):
@@ -309,97 +308,6 @@ class CounterfactualRationalesSettings(BuilderSettings):
         return {**super().knobs(), **self.model_dump(mode="json", include={"tries", "seed", "contrastive"})}
 
 
-class WrittenTexts(Strict):
-    """A file of ready-made chains or programs, which belong to problems by what both have in common.
-
-    Attributes:
-        path: File or glob pattern, as for problems of source `jsonl`.
-        records: Key of the list of rows in a JSON document that is an object.
-        by: What a row has of its problem: its `id`, or the `question`, of which the words alone are compared.
-        key: Column or template of that.
-        text: Column or template of the chain, with its answer, or of the program, which leaves its answer in `ans`; a
-            line such as `ans = answer` may follow the column. A column may be a list of one; rows without it are passed
-            over.
-        model: Who wrote it, as far as the source says.
-    """
-
-    path: str
-    records: str | None = None
-    by: Literal["id", "question"] = "id"
-    key: str = "id"
-    text: str = "completion"
-    model: str = "unknown"
-
-    @field_validator("key", "text")
-    @classmethod
-    def _is_a_template(cls, template: str) -> str:
-        try:
-            columns(template)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        return template
-
-
-class WrittenMix(Strict):
-    """Ready-made chains and programs for the problems; of several files for one kind all count.
-
-    Attributes:
-        cot: Files of chains of thought.
-        pot: Files of programs.
-    """
-
-    cot: tuple[WrittenTexts, ...] = Field(min_length=1)
-    pot: tuple[WrittenTexts, ...] = Field(min_length=1)
-
-
-class MixSampling(SamplingSettings):
-    """Sampling parameters of `cot_pot_mix`, whose samples are to differ.
-
-    Attributes:
-        temperature: Softmax temperature.
-        max_tokens: Most tokens of a chain or a program.
-    """
-
-    temperature: float = Field(default=0.7, ge=0, le=2)
-    max_tokens: Positive = 512
-
-
-class CotPotMixSettings(BuilderSettings):
-    """Settings of `cot_pot_mix`; `problems`, and either a `teacher` or `written`.
-
-    Attributes:
-        cots: Chains of thought asked per problem.
-        programs: Programs asked per problem.
-        pairs: Most records of a problem. It gets as many as it has right ones of the kind that has fewer.
-        labels: What a chain or a program is held against: the problem's `gold` answer, or, where none is to be looked
-            at, the one that most of them agree on, which at least one of each kind must have.
-        jail: Run programs that need more than the interpreter has, such as numpy, in a jailed CPython
-            (docs/programs.md). Without it they are rejected, on every machine alike.
-        written: Ready-made chains and programs instead of a teacher.
-    """
-
-    sampling: MixSampling = MixSampling()
-    cots: Positive = 4
-    programs: Positive = 4
-    pairs: Positive = 2
-    labels: Literal["gold", "agreement"] = "gold"
-    jail: bool = False
-    written: WrittenMix | None = None
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> Self:
-        if self.problems is None:
-            raise ValueError("name problems")
-        if (self.written is None) == (self.teacher is None):
-            raise ValueError("name a teacher, or files of ready-made chains and programs in written, and not both")
-        return self
-
-    def knobs(self) -> dict[str, Any]:
-        """See `BuilderSettings.knobs`."""
-        names = {"cots", "programs", "pairs", "labels", "jail"}
-        return {**super().knobs(), **self.model_dump(mode="json", include=names)}
-
-
 class SocraticStepsSettings(BuilderSettings):
     """Settings of `socratic_steps`; either `problems` and `teacher`, or `decomposed`.
 
@@ -424,88 +332,3 @@ class SocraticStepsSettings(BuilderSettings):
     def knobs(self) -> dict[str, Any]:
         """See `BuilderSettings.knobs`."""
         return {**super().knobs(), **self.model_dump(mode="json", include={"tries", "min_steps"})}
-
-
-class PublishedChains(Strict):
-    """A dataset of chains that was published before, as `teacher_cots` publishes it.
-
-    Attributes:
-        repo_id: Its name in the local hub, or on the Hub.
-        revision: Version tag; on the Hub also a commit.
-        recipe: Recipe that builds it; named where the dataset is missing.
-    """
-
-    repo_id: str
-    revision: str
-    recipe: str | None = None
-
-
-class Attributor(Strict):
-    """The student whose answers are attributed: one that reads a rationale before it answers.
-
-    Attributes:
-        model: A student in the local hub, a folder, or a model of the Hub.
-        revision: Version tag in the local hub; on the Hub also a branch or a commit.
-        recipe: Recipe that trains it; named where the student is missing.
-        prompt_format: As in `student.prompt_format` of that recipe.
-    """
-
-    model: str
-    revision: str | None = None
-    recipe: str | None = None
-    prompt_format: Literal["plain", "chat"] = "plain"
-
-
-class KeyTokensSettings(BuilderSettings):
-    """Settings of `key_tokens`, which asks no teacher. The templates must be those the attributor was trained with.
-
-    Attributes:
-        chains: The chains whose words are scored.
-        attributor: The student that scores them.
-        keep: `right` rejects chains whose final answer is not gold, without scoring them; `all` scores them too.
-        prompt: Template of its prompt; takes `{question}` once.
-        rationale: Template of the piece with the rationale; takes `{chain.rationale}` once.
-        marker: Template of the piece with the answer; takes `{answer}` once. Only the answer's tokens are attributed.
-        steps: Points at which the gradient is taken; more lower the completeness error, at that many times the price.
-        baseline: What a rationale is compared with: as many padding tokens, or zeros in place of its embeddings. Models
-            that normalise their inputs (RMSNorm) jump near zero, and their completeness error is large then.
-        sign: Whether a word adds up the absolute scores of its tokens or the signed ones.
-        batch_size: Points in one forward pass; scores do not depend on it.
-    """
-
-    chains: PublishedChains
-    attributor: Attributor
-    keep: Literal["right", "all"] = "all"
-    prompt: str = "Q: {question}\nA:"
-    rationale: str = " {chain.rationale}"
-    marker: str = "\nTherefore, the answer is {answer}."
-    steps: int = Field(default=32, ge=2)
-    baseline: Literal["pad", "zero"] = "pad"
-    sign: Literal["abs", "signed"] = "abs"
-    batch_size: Positive = 32
-
-    @field_validator("prompt", "rationale", "marker")
-    @classmethod
-    def _takes_its_column_once(cls, template: str, info: ValidationInfo) -> str:
-        column = {"prompt": "question", "rationale": "chain.rationale", "marker": "answer"}[str(info.field_name)]
-        try:
-            taken = columns(template)
-        except UserError as error:
-            raise ValueError(str(error)) from None
-        if taken.count(column) != 1:
-            raise ValueError(f"must take {{{column}}} exactly once, takes {taken or 'nothing'}")
-        known = [*QUESTION_TEXTS, column]
-        if unknown := [path for path in taken if path not in known]:
-            raise ValueError(f"found the column {unknown[0]!r}, allowed {known}{nearest(unknown[0], known)}")
-        return template
-
-    @model_validator(mode="after")
-    def _asks_nobody(self) -> Self:
-        if self.problems is not None or self.teacher is not None:
-            raise ValueError("the chains are there already: leave out problems and teacher")
-        return self
-
-    def knobs(self) -> dict[str, Any]:
-        """See `BuilderSettings.knobs`."""
-        names = {"keep", "steps", "baseline", "sign", "prompt", "rationale", "marker"}
-        return self.model_dump(mode="json", include=names)

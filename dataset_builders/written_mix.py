@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from dataset_builders.chains import Chain, parse, ready_made, unreadable, well_formed
-from dataset_builders.settings import WrittenMix, WrittenTexts
+from dataset_builders.cot_pot_settings import WrittenMix, WrittenTexts
 from toolkit.errors import UserError
 from toolkit.on_disk import DiskList
 from toolkit.problem import Problem

@@ -15,26 +15,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel
 
+from dataset_builders.cot_pot_settings import CotPotMixSettings, MixSampling, WrittenMix, WrittenTexts
 from dataset_builders.counterfactual_settings import CounterfactualPairsSettings, EditedPairs
+from dataset_builders.key_tokens_settings import Attributor, KeyTokensSettings, PublishedChains
 from dataset_builders.settings import (
-    Attributor,
-    CotPotMixSettings,
     CounterfactualRationalesSettings,
     Decomposed,
     DualCotsSettings,
-    KeyTokensSettings,
     LogprobSampling,
-    MixSampling,
     Pairs,
     PromptFiles,
-    PublishedChains,
     Recording,
     SamplingSettings,
     SocraticStepsSettings,
     TeacherCotsSettings,
     WrittenChains,
-    WrittenMix,
-    WrittenTexts,
 )
 from toolkit import recipe_sections as sections
 from toolkit.collect import CollectSettings

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from dataset_builders import load_builder
 from dataset_builders.attributions import example
 from dataset_builders.building import BuildReport, build_dataset
-from dataset_builders.settings import KeyTokensSettings
+from dataset_builders.key_tokens_settings import KeyTokensSettings
 from tests.records import saved_student
 from toolkit.errors import UserError
 

@@ -9,7 +9,7 @@ import pytest
 from huggingface_hub import HfApi, constants
 
 from dataset_builders import attributions
-from dataset_builders.settings import Attributor
+from dataset_builders.key_tokens_settings import Attributor
 from tests.loopback_hub import LoopbackHub
 from tests.tiny_recipe import EDIT, written
 from toolkit import runs
