@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 RECIPE, RUN = "recipe.yaml", "run.json"
 Open = Callable[[str, Sequence[str]], "Recipe"]
+_CALLED: dict[hub.Kind, str] = {"dataset": "dataset", "model": "student"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Original:
     is_local: bool
 
     def __str__(self) -> str:
-        return f"{'student' if self.kind == 'model' else 'dataset'} {self.repo_id} {self.revision}"
+        return f"{_CALLED[self.kind]} {self.repo_id} {self.revision}"
 
 
 def reproduce(
@@ -130,7 +131,7 @@ def find(repo_id: str, revision: str | None, hub_dir: Path, whole: bool) -> Orig
                 _require(folder, kind)
                 return Original(kind, repo_id, newest, folder, is_local)
             if there:
-                known[f"the {kind} {'in ' + str(hub_dir) if is_local else 'on the Hub'}"] = there
+                known[f"the {_CALLED[kind]} {'in ' + str(hub_dir) if is_local else 'on the Hub'}"] = there
     if known:
         listed = "; ".join(f"{where} has {', '.join(names)}" for where, names in known.items())
         every = [name for names in known.values() for name in names]

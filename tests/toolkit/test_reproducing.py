@@ -223,7 +223,10 @@ def test_work_is_done_in_a_new_folder_only(student: Student, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["org/student", "--revision", "v1.0.1"], "no revision v1.0.1 (did you mean 'v1.0.0'?): the model in hub has"),
+        (
+            ["org/student", "--revision", "v1.0.1"],
+            "no revision v1.0.1 (did you mean 'v1.0.0'?): the student in hub has",
+        ),
         (
             ["studnt"],
             "no student and no dataset 'studnt' with a version like v1.0.0 in hub; a name on the Hub has an owner",
