@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe
 
 RECIPE, RUN = "recipe.yaml", "run.json"
+_TOLD = {"recipe", "code", "rows", "dataset_commit", "base_commit", "stages"}
 Open = Callable[[str, Sequence[str]], "Recipe"]
 _CALLED: dict[hub.Kind, str] = {"dataset": "dataset", "model": "student"}
 
@@ -153,6 +154,14 @@ def _require(folder: Path, kind: hub.Kind) -> None:
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise UserError(f"{folder} has no {' and no '.join(missing)}: it does not say what it was made from")
+    for name in needed[1:]:
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+            is_whole = name != RUN or json.loads(text).keys() >= _TOLD
+        except (ValueError, AttributeError):  # neither text nor JSON, or JSON of another kind
+            is_whole = False
+        if not is_whole:
+            raise UserError(f"{folder / name} is not what this project writes: it does not say what it was made from")
 
 
 def _told(original: Original, recipe: Recipe) -> str:
