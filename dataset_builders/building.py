@@ -105,6 +105,8 @@ class BuildReport:
             lines += ["", *_share_table(unit, shares), ""]
         state = "published" if self.published.is_new else "nothing to do, the same content is published already:"
         lines.append(f"{state} {self.published.folder}")
+        if self.published.keeps_card:
+            lines.append("note: its card was kept, and would be another one now; that takes a higher dataset.revision")
         lines += [f"  {name}" for name in self.published.files]
         lines.append(f'next: load_dataset("{self.published.folder}", "default"), or `distill train` with this recipe')
         return "\n".join(lines)

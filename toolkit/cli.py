@@ -110,10 +110,11 @@ def _publish(args: argparse.Namespace) -> None:
     from toolkit.hub_remote import user
     from toolkit.publishing import publish, published_names
 
+    publisher = user()  # who may not publish is told so first, and in a rehearsal
     # On the Hub a name without an organisation is its publisher's own.
     names = {key: name for key, name in published_names(recipe).items() if args.to or "/" not in name}
     if names:
-        owner = args.to or user()
+        owner = args.to or publisher
         args.words += [f"{key}={owner}/{name.rpartition('/')[2]}" for key, name in names.items()]
         recipe = _one_recipe(args)
     options = {"private": args.private, "dry_run": args.dry_run, "yes": args.yes, "collection": args.collection}
@@ -142,6 +143,13 @@ def _one_recipe(args: argparse.Namespace) -> Recipe:
     if len(recipes) > 1:
         raise UserError(f"found {len(recipes)} recipes ({', '.join(recipes)}), allowed one; overrides are {_OVERRIDES}")
     return open_recipe(recipes[0], overrides)
+
+
+def _name(text: str) -> str:
+    """Return a name; an empty one, as of a variable of the shell that is not set, is no name left out."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError(f"found {text!r}, allowed a name; without one leave the option away")
+    return text
 
 
 def _positive(text: str) -> int:
@@ -194,8 +202,12 @@ def parser() -> argparse.ArgumentParser:
     only.add_argument("--dataset", dest="kinds", action="store_const", const=["dataset"], help="only the dataset")
     only.add_argument("--student", dest="kinds", action="store_const", const=["model"], help="only the student")
     publish.set_defaults(kinds=[])
-    publish.add_argument("--to", metavar="ORG", help="organisation or user (default: the recipe's, or else your own)")
-    publish.add_argument("--collection", metavar="TITLE", help="also put both into this collection of the same owner")
+    publish.add_argument(
+        "--to", type=_name, metavar="ORG", help="organisation or user (default: the recipe's, or else your own)"
+    )
+    publish.add_argument(
+        "--collection", type=_name, metavar="TITLE", help="also put both into this collection of the same owner"
+    )
     publish.add_argument("--private", action="store_true", help="make new repositories private ones")
     publish.add_argument(
         "--dry-run", action="store_true", help="make the folders, read the Hub, check, and send nothing"

@@ -47,11 +47,13 @@ class Published:
         folder: The revision's folder.
         files: Everything in it, relative to it.
         is_new: False where the same content was there already and nothing was written.
+        keeps_card: Whether the card that was there already says something else than the new one, and was kept.
     """
 
     folder: Path
     files: tuple[str, ...]
     is_new: bool
+    keeps_card: bool = False
 
 
 def folder(root: str | Path, kind: Kind, repo_id: str, revision: str) -> Path:
@@ -142,7 +144,7 @@ def publish(
             for name in files:
                 (target / name).parent.mkdir(exist_ok=True)
                 (staging / name).replace(target / name)
-        return Published(target, files, is_new=False)
+        return Published(target, files, is_new=False, keeps_card=found is not None and other_card == "keep")
     except OSError as error:
         if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):  # copytree lists what it met
             raise

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Literal
 
 from toolkit import hub
 from toolkit.cards import merge, shown_files
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _OF_THE_HUB = ".gitattributes"  # made with the repository; says which files are kept in LFS
 _TRIES = 5
-_AGAIN = "the same command goes on from here"
-_NO_TAG = f"it has no tag yet; {_AGAIN}"
+_AGAIN = "type the same again"
+_NO_TAG = "it has no tag yet; the same command goes on from here"
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     from huggingface_hub.errors import HfHubHTTPError
 
     api, kind, repo_id = _api(), place.kind, place.repo_id
-    with told(str(place), _NO_TAG):
+    with told(str(place), _NO_TAG, to="write"):
         api.create_repo(repo_id, repo_type=kind, private=True if private else None, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=kind).private:
             raise UserError(
@@ -163,7 +163,7 @@ def collect(title: str, places: Sequence[Place], private: bool) -> str:
         UserError: The Hub refuses, or does not answer.
     """
     api, namespace = _api(), places[0].repo_id.partition("/")[0]
-    with told(f"collection {title!r} of {namespace}"):
+    with told(f"collection {title!r} of {namespace}", to="write"):
         made = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
         for place in places:
             api.add_collection_item(made.slug, place.repo_id, place.kind, exists_ok=True)
@@ -269,12 +269,13 @@ def _prefix(kind: hub.Kind) -> str:
 
 
 @contextmanager
-def told(what: str, then: str = _AGAIN) -> Iterator[None]:
+def told(what: str, then: str = _AGAIN, to: Literal["read", "write"] = "read") -> Iterator[None]:
     """Say what a failure of the Hub means, and what to do.
 
     Args:
         what: What it was about.
         then: What to do about one that passes.
+        to: What the Hub was asked for.
 
     Raises:
         UserError: For whatever the Hub refused, or where it does not answer.
@@ -284,26 +285,29 @@ def told(what: str, then: str = _AGAIN) -> Iterator[None]:
     except Exception as error:
         cause: BaseException | None = error
         while cause is not None:  # of an upload in a thread the client says only that it failed
-            if meaning := _meaning(cause, then):
+            if meaning := _meaning(cause, then, to):
                 raise UserError(f"{what}: {meaning}") from None
             cause = cause.__cause__
         raise
 
 
-def _meaning(error: BaseException, then: str) -> str | None:
+def _meaning(error: BaseException, then: str, to: Literal["read", "write"]) -> str | None:
     """Return what a failure means, None for one that is not the Hub's."""
     import httpx2
-    from huggingface_hub import constants
+    from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, OfflineModeIsEnabled
 
     where = constants.ENDPOINT
+    status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
+    if isinstance(error, LocalTokenNotFoundError) or (status == 401 and get_token() is None):
+        return f"nobody is logged in to {where}: `hf auth login`, or set HF_TOKEN"
     if isinstance(error, HfHubHTTPError):
         said = _first_line(error.server_message or error)
-        return f"{where} {_refusal(error.response.status_code, said, then)}"
+        return f"{where} {_refusal(error.response.status_code, said, then, to)}"
     if isinstance(error, OfflineModeIsEnabled):
         return f"HF_HUB_OFFLINE is set, and this asks {where}; unset it"
-    if isinstance(error, LocalTokenNotFoundError):
-        return f"nobody is logged in to {where}: `hf auth login`, or set HF_TOKEN"
+    if isinstance(error, ConnectionError) and "/xet-" in str(error):
+        return f"{where} does not speak Xet ({_first_line(error)}): set HF_HUB_DISABLE_XET=1; {then}"
     if isinstance(error, httpx2.TransportError | ConnectionError):
         return f"{where} cannot be reached ({_first_line(error)}); {then}"
     if isinstance(error, ValueError) and "Invalid metadata" in str(error):
@@ -311,14 +315,12 @@ def _meaning(error: BaseException, then: str) -> str | None:
     return None
 
 
-def _refusal(status: int, said: str, then: str) -> str:
+def _refusal(status: int, said: str, then: str, to: Literal["read", "write"]) -> str:
     if status == 401:
         return f"does not know the token ({said}): `hf auth login` with a valid one, or set HF_TOKEN to it"
     if status == 403:
-        return (
-            f"refuses ({said}): the token must be allowed to write there; `hf auth login` with one that is, or name a "
-            "namespace of your own with --to"
-        )
+        other = ", or name a namespace of your own with --to" if to == "write" else ""
+        return f"refuses ({said}): the token must be allowed to {to} there; `hf auth login` with one that is{other}"
     if status == 409:
         return f"has it already ({said}), as somebody else is publishing it; {then}"
     if status == 429:

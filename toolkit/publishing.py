@@ -112,10 +112,13 @@ def publish(
 def _chosen(recipe: Recipe, kinds: Collection[hub.Kind]) -> list[hub.Kind]:
     """Return what to publish, the dataset first, so that the student's card can name its commit."""
     has: dict[hub.Kind, bool] = {"dataset": recipe.dataset.builder is not None, "model": recipe.publish is not None}
-    missing = {"dataset": "dataset.builder: missing; the dataset is somebody else's", "model": "publish: missing"}
+    missing: dict[hub.Kind, str] = {
+        "dataset": "dataset.builder: missing; the dataset is somebody else's, so the recipe has no dataset to publish",
+        "model": "publish: missing, so the recipe has no student to publish",
+    }
     for kind in kinds:
         if not has[kind]:
-            raise UserError(f"{missing[kind]}, so the recipe has no {kind} to publish")
+            raise UserError(missing[kind])
     chosen: list[hub.Kind] = [kind for kind in has if has[kind] and (not kinds or kind in kinds)]
     if not chosen:
         raise UserError("dataset.builder and publish are missing, so the recipe has nothing to publish")

@@ -27,7 +27,9 @@ if TYPE_CHECKING:
     from toolkit.recipe import Recipe
 
 RECIPE, RUN = "recipe.yaml", "run.json"
+_TOLD = {"recipe", "code", "rows", "dataset_commit", "base_commit", "stages"}
 Open = Callable[[str, Sequence[str]], "Recipe"]
+_CALLED: dict[hub.Kind, str] = {"dataset": "dataset", "model": "student"}
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Original:
     is_local: bool
 
     def __str__(self) -> str:
-        return f"{'student' if self.kind == 'model' else 'dataset'} {self.repo_id} {self.revision}"
+        return f"{_CALLED[self.kind]} {self.repo_id} {self.revision}"
 
 
 def reproduce(
@@ -130,7 +132,7 @@ def find(repo_id: str, revision: str | None, hub_dir: Path, whole: bool) -> Orig
                 _require(folder, kind)
                 return Original(kind, repo_id, newest, folder, is_local)
             if there:
-                known[f"the {kind} {'in ' + str(hub_dir) if is_local else 'on the Hub'}"] = there
+                known[f"the {_CALLED[kind]} {'in ' + str(hub_dir) if is_local else 'on the Hub'}"] = there
     if known:
         listed = "; ".join(f"{where} has {', '.join(names)}" for where, names in known.items())
         every = [name for names in known.values() for name in names]
@@ -152,6 +154,14 @@ def _require(folder: Path, kind: hub.Kind) -> None:
     missing = [name for name in needed if not (folder / name).exists()]
     if missing:
         raise UserError(f"{folder} has no {' and no '.join(missing)}: it does not say what it was made from")
+    for name in needed[1:]:
+        try:
+            text = (folder / name).read_text(encoding="utf-8")
+            is_whole = name != RUN or json.loads(text).keys() >= _TOLD
+        except (ValueError, AttributeError):  # neither text nor JSON, or JSON of another kind
+            is_whole = False
+        if not is_whole:
+            raise UserError(f"{folder / name} is not what this project writes: it does not say what it was made from")
 
 
 def _told(original: Original, recipe: Recipe) -> str:

@@ -183,6 +183,20 @@ def test_terms_that_are_filled_in_later_reach_the_card_of_the_same_version(remot
     assert local(tmp_path, "v1.0.0") == there(remote, "v1.0.0")
 
 
+def test_a_card_that_a_published_version_does_not_take_is_told(
+    remote: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = data_alone(tmp_path)
+    built(file)
+    publish(file)
+    before = there(remote, "v1.0.0")
+
+    publish(file, "dataset.config.title=Another title")
+
+    assert "note: its card was kept, and would be another one now" in capsys.readouterr().out
+    assert local(tmp_path, "v1.0.0") == there(remote, "v1.0.0") == before
+
+
 def test_a_secret_in_a_row_is_named_without_being_shown(
     remote: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -271,7 +285,26 @@ def test_a_mistake_ends_with_2_and_one_message(
 ) -> None:
     file = data_alone(tmp_path)
     assert cli.main(["publish", str(file), "--student", "--yes"]) == 2
-    assert capsys.readouterr().err == "publish: missing, so the recipe has no model to publish\n"
+    assert capsys.readouterr().err == "publish: missing, so the recipe has no student to publish\n"
+
+
+@pytest.mark.parametrize("option", ["--to", "--collection"])
+def test_a_variable_of_the_shell_that_is_not_set_is_no_name_left_out(
+    remote: LoopbackHub, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["publish", str(data_alone(tmp_path)), "--yes", option, ""])
+    assert f"argument {option}: found '', allowed a name" in capsys.readouterr().err
+    assert remote.requests == []
+
+
+def test_a_rehearsal_notices_a_token_that_may_only_read(
+    remote: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    remote.be_the_hub(monkeypatch, remote.read_token)
+    assert cli.main(["publish", str(data_alone(tmp_path)), "--to", "org", "--dry-run"]) == 2
+    assert "may only read" in capsys.readouterr().err
+    assert not (tmp_path / "hub").exists()
 
 
 # --- students

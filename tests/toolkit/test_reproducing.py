@@ -223,7 +223,10 @@ def test_work_is_done_in_a_new_folder_only(student: Student, capsys: pytest.Capt
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["org/student", "--revision", "v1.0.1"], "no revision v1.0.1 (did you mean 'v1.0.0'?): the model in hub has"),
+        (
+            ["org/student", "--revision", "v1.0.1"],
+            "no revision v1.0.1 (did you mean 'v1.0.0'?): the student in hub has",
+        ),
         (
             ["studnt"],
             "no student and no dataset 'studnt' with a version like v1.0.0 in hub; a name on the Hub has an owner",
@@ -242,6 +245,18 @@ def test_a_folder_that_does_not_say_what_it_was_made_from(student: Student, caps
     (student.folder / "recipe.yaml").unlink()
     assert main(["reproduce", "org/student"]) == 2
     assert "has no recipe.yaml and no run.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("run.json", b"{not json"), ("run.json", b"{}"), ("run.json", b"[1]"), ("environment.txt", b"\x00\xff")],
+)
+def test_files_that_are_somebody_elses_are_told(
+    student: Student, capsys: pytest.CaptureFixture[str], name: str, content: bytes
+) -> None:
+    (student.folder / name).write_bytes(content)
+    assert main(["reproduce", "org/student"]) == 2
+    assert f"{name} is not what this project writes" in capsys.readouterr().err
 
 
 def test_a_student_of_the_hub_is_made_again_without_a_local_hub(
