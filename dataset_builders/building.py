@@ -149,6 +149,7 @@ def draft_dataset(
     *,
     hub_dir: str | Path,
     repo_id: str,
+    revision: str,
     command: str,
     recipe: str = "",
     cache_dir: str | Path | None = None,
@@ -164,6 +165,7 @@ def draft_dataset(
         store_path: Where completions are kept; made where it is missing and a teacher is asked.
         hub_dir: Root of the local hub.
         repo_id: The dataset's name there.
+        revision: Its version, e.g. `v1.0.0`.
         command: The command that was typed; stands in the card.
         recipe: What of the recipe concerns the dataset, as YAML, to lie beside the card; empty for none.
         cache_dir: Where `datasets` keeps its Arrow files; its usual place where None.
@@ -205,7 +207,7 @@ def draft_dataset(
     tokens = Counter[str]()
     for usage in usages:
         tokens.update(usage.tokens)
-    origin = Origin(repo_id, command, config[:12], rows[:12], labels, tokens, cost, recipe)
+    origin = Origin(repo_id, revision, command, config[:12], rows[:12], labels, tokens, cost, recipe)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)
@@ -231,8 +233,7 @@ def build_dataset(
     """Build a dataset as `draft_dataset` does, and publish it in the local hub.
 
     Args:
-        builder_name, settings, store_path, hub_dir, repo_id: As of `draft_dataset`.
-        revision: Its version, e.g. `v1.0.0`.
+        builder_name, settings, store_path, hub_dir, repo_id, revision: As of `draft_dataset`.
         command, recipe, cache_dir, show_progress: As of `draft_dataset`.
         other_card: What to do about an existing revision with the same records and another card, as of `hub.publish`.
         engine, ask: As of `draft_dataset`.
@@ -246,6 +247,7 @@ def build_dataset(
         store_path,
         hub_dir=hub_dir,
         repo_id=repo_id,
+        revision=revision,
         command=command,
         recipe=recipe,
         cache_dir=cache_dir,

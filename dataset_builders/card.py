@@ -65,6 +65,7 @@ class Origin:
 
     Attributes:
         repo_id: Name of the dataset.
+        revision: Its version.
         command: What was typed to build it.
         config_digest: Digest of settings, prompts and code.
         rows_digest: Digest of the rows.
@@ -75,6 +76,7 @@ class Origin:
     """
 
     repo_id: str
+    revision: str
     command: str
     config_digest: str
     rows_digest: str
@@ -153,7 +155,8 @@ def dataset_card(
         what=builder.WHAT,
         summary=settings.summary.strip(),
         splits=splits,
-        load_lines=_load_lines(splits),
+        load_lines=_load_lines(splits, origin),
+        has_owner="/" in origin.repo_id,
         are_embedded={writer.model.startswith("procedural") for writer in writers},
         columns=_columns(builder, outcome, splits),
         provenance=list(PROVENANCE.items()),
@@ -221,7 +224,9 @@ def _pictures(
     return pictures
 
 
-def _load_lines(splits: Mapping[str, int]) -> list[str]:
+def _load_lines(splits: Mapping[str, int], origin: Origin) -> list[str]:
+    """Return the code that loads each split: from the Hub where the dataset's name has an owner, else from a folder."""
+    where, at = (origin.repo_id, f', revision="{origin.revision}"') if "/" in origin.repo_id else ("FOLDER", "")
     names = {
         "default / train": "records",
         "default / unpaired": "unpaired",
@@ -232,7 +237,7 @@ def _load_lines(splits: Mapping[str, int]) -> list[str]:
     lines = []
     for split in splits:
         config, _, part = split.partition(" / ")
-        lines.append(f'{names[split]} = load_dataset("FOLDER", "{config}", split="{part}")')
+        lines.append(f'{names[split]} = load_dataset("{where}", "{config}", split="{part}"{at})')
     return lines
 
 

@@ -60,6 +60,7 @@ def _dataset_card(recipe: Recipe, folder: Path) -> Path:
         store,
         hub_dir=recipe.hub_dir,
         repo_id=dataset.repo_id,
+        revision=dataset.revision,
         command=f"distill build {recipe.dataset_words}",
         recipe=recipe.to_yaml("recipe", "dataset"),
         ask=False,

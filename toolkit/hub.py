@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal
@@ -37,6 +38,7 @@ _SHARD_BYTES = 500_000_000
 # Uncompressed; `datasets` aims at 100 MB, half as much again as a build takes of memory without.
 _ROW_GROUP_BYTES = 32_000_000
 _COUNTED_ROWS = 10_000
+_STAGED = ".staged-"
 
 
 @dataclass(frozen=True)
@@ -116,35 +118,10 @@ def publish(
             that would do; or the disk is full.
     """
     target = folder(root, kind, repo_id, revision)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # Beside its target, so that the rename at the end stays within one file system and is atomic.
-    staging = Path(tempfile.mkdtemp(prefix=f".{revision}-", dir=target.parent))
     try:
-        write(staging)
-        keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
-        for path in [staging, *staging.rglob("*")]:
-            # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        files = tuple(sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()))
-        new, what, known = content(staging), f"{kind} {repo_id!r}", revisions(root, kind, repo_id)
-        if not target.exists():
-            check_rise(what, KEYS[kind], revision, known, lambda name: change(content(target.with_name(name)), new))
-            try:
-                staging.rename(target)
-                return Published(target, files, is_new=True)
-            except OSError:
-                if not target.exists():
-                    raise  # else somebody published it in this very moment: compare
-        found = change(content(target), new)
-        if found is not None and (found.level != "patch" or other_card == "refuse"):
-            refuse(what, KEYS[kind], revision, known, found)
-        if found is not None and other_card == "take":
-            for gone in {path for path in target.rglob("*") if path.is_file()} - {target / name for name in files}:
-                gone.unlink()
-            for name in files:
-                (target / name).parent.mkdir(exist_ok=True)
-                (staging / name).replace(target / name)
-        return Published(target, files, is_new=False, keeps_card=found is not None and other_card == "keep")
+        with _staging(target) as staging:
+            write(staging)
+            return _put(staging, target, root, kind, repo_id, other_card)
     except OSError as error:
         if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):  # copytree lists what it met
             raise
@@ -152,8 +129,51 @@ def publish(
             f"{target}: no space is left on its disk; nothing of the revision was kept. Free some, and the same "
             "command goes on from here"
         ) from None
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Give an empty folder beside a revision, to one publisher of its repository at a time.
+
+    What publishers that were killed have left is removed.
+    """
+    from filelock import FileLock  # takes longer to import than all else here
+
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(target.parent / ".publishing"):
+        for left in target.parent.glob(f"{_STAGED}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        # Beside its target, so that the rename at the end stays within one file system and is atomic.
+        staging = Path(tempfile.mkdtemp(prefix=_STAGED, dir=target.parent))
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+def _put(staging: Path, target: Path, root: str | Path, kind: Kind, repo_id: str, other_card: OtherCard) -> Published:
+    """Make a staged folder the revision; arguments and errors as of `publish`."""
+    revision = target.name
+    keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
+    for path in [staging, *staging.rglob("*")]:
+        # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    files = tuple(sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()))
+    new, what, known = content(staging), f"{kind} {repo_id!r}", revisions(root, kind, repo_id)
+    if not target.exists():
+        check_rise(what, KEYS[kind], revision, known, lambda name: change(content(target.with_name(name)), new))
+        staging.rename(target)
+        return Published(target, files, is_new=True)
+    found = change(content(target), new)
+    if found is not None and (found.level != "patch" or other_card == "refuse"):
+        refuse(what, KEYS[kind], revision, known, found)
+    if found is not None and other_card == "take":
+        for gone in {path for path in target.rglob("*") if path.is_file()} - {target / name for name in files}:
+            gone.unlink()
+        for name in files:
+            (target / name).parent.mkdir(exist_ok=True)
+            (staging / name).replace(target / name)
+    return Published(target, files, is_new=False, keeps_card=found is not None and other_card == "keep")
 
 
 def publish_dataset(

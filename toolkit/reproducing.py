@@ -268,9 +268,8 @@ def _rows(folder: Path, table: str) -> Iterator[dict[str, Any]]:
 
 def _is_written_by_others(recipe: Recipe) -> bool:
     """Whether a teacher wrote the dataset that need not say the same again, or cannot be asked for nothing."""
-    teacher = getattr(recipe.dataset.config, "teacher", None)
-    given = teacher if isinstance(teacher, Sequence) else [teacher]
-    return any(one is not None and one.kind != "procedural" for one in given)
+    settings = recipe.dataset.config
+    return any(teacher.kind != "procedural" for teacher in (settings.teachers if settings else ()))
 
 
 def _student(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[str], list[str]]:

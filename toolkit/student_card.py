@@ -165,6 +165,7 @@ def build_student_card(facts: StudentFacts) -> str:
         facts=facts,
         own=own,
         parameters=_amount(facts.parameters),
+        address=f'"{facts.repo_id}", revision="{facts.revision}"' if "/" in facts.repo_id else '"FOLDER"',
         prompt_literal=_literal(facts.prompt),
         table=format_scores_table(facts.scores, markdown=True),
         ways=format_ways(facts.scores),

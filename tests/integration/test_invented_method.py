@@ -233,8 +233,10 @@ def test_the_student_is_published_with_its_recipe_and_loads_without_this_project
     model = AutoModelForCausalLM.from_pretrained(ran.published)
     assert model.config.vocab_size == len(ran.tokenizer)
     card = (ran.published / "README.md").read_text()
-    assert "name: invented" in card
-    assert "kind: shuffle" in card
+    recipe = (ran.published / "recipe.yaml").read_text()
+    assert "(recipe.yaml)" in card
+    assert "name: invented" in recipe
+    assert "kind: shuffle" in recipe
 
 
 def test_a_second_evaluation_finds_everything_done(ran: Ran, capsys: pytest.CaptureFixture[str]) -> None:

@@ -123,7 +123,27 @@ def test_a_failure_while_writing_leaves_nothing_behind(tmp_path: Path) -> None:
         hub.publish(tmp_path, "model", "student", "v1.0.0", write)
 
     assert hub.revisions(tmp_path, "model", "student") == []
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert kept(tmp_path) == []
+
+
+def kept(folder: Path) -> list[Path]:
+    """Files below a folder but for the lock of publishers."""
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != ".publishing"]
+
+
+def test_what_a_killed_publisher_has_left_goes_with_the_next_one(tmp_path: Path) -> None:
+    code = (
+        "import os, signal; from toolkit import hub\n"
+        "def write(folder):\n    (folder / 'half').write_text('x'); os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"hub.publish({str(tmp_path)!r}, 'model', 'student', 'v1.0.0', write)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    assert [path.name for path in kept(tmp_path)] == ["half"]
+
+    published = hub.publish(tmp_path, "model", "student", "v1.0.0", lambda folder: None)
+
+    assert published.is_new
+    assert kept(tmp_path) == []
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -135,7 +155,7 @@ def test_a_full_disk_leaves_nothing_behind_and_is_told(tmp_path: Path, wrapped: 
 
     with pytest.raises(UserError, match=r"v1.0.0: no space is left on its disk; nothing of the revision was kept"):
         hub.publish(tmp_path, "model", "student", "v1.0.0", write)
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert kept(tmp_path) == []
 
     assert hub.publish(tmp_path, "model", "student", "v1.0.0", lambda folder: None).is_new
 
@@ -172,12 +192,19 @@ def test_another_card_may_be_kept_out_or_taken(tmp_path: Path, other_card: hub.O
 def test_of_several_that_publish_the_same_at_once_one_writes(tmp_path: Path) -> None:
     together = threading.Barrier(4)
 
+    writing = threading.Lock()
+
     def write(folder: Path) -> None:
+        assert writing.acquire(blocking=False), "two at once"
         (folder / "weights").write_bytes(b"same")
+        writing.release()
+
+    def run() -> hub.Published:
         together.wait(timeout=60)
+        return hub.publish(tmp_path, "model", "student", "v1.0.0", write)
 
     with ThreadPoolExecutor(4) as pool:
-        runs = [pool.submit(hub.publish, tmp_path, "model", "student", "v1.0.0", write) for _ in range(4)]
+        runs = [pool.submit(run) for _ in range(4)]
 
     assert sorted(run.result().is_new for run in runs) == [False, False, False, True]
 
