@@ -103,7 +103,7 @@ class BuildReport:
         lines.append(f"train {len(self.outcome.train)} rows{unpaired}, rejected {len(self.outcome.rejected)}")
         for unit, shares in self.shares.items():
             lines += ["", *_share_table(unit, shares), ""]
-        state = "published" if self.published.is_new else "nothing to do, the same content is published already:"
+        state = "wrote" if self.published.is_new else "nothing to do, the same content is there already:"
         lines.append(f"{state} {self.published.folder}")
         if self.published.keeps_card:
             lines.append("note: its card was kept, and would be another one now; that takes a higher dataset.revision")

@@ -103,7 +103,7 @@ def test_building_again_asks_nothing_and_writes_nothing(tmp_path: Path) -> None:
     again = build(tmp_path)
 
     assert (again.collected.asked, again.published.is_new) == (0, False)
-    assert "the same content is published already" in again.summary()
+    assert "the same content is there already" in again.summary()
 
 
 def test_a_few_more_problems_ask_only_for_themselves(tmp_path: Path) -> None:
