@@ -89,7 +89,7 @@ def written_text(folder: Path) -> str:
 
 @pytest.mark.parametrize(
     ("script", "code", "said"),
-    [(refuses, 2, "key refused"), (breaks, 2, "max_failure_rate"), (answers, 0, "published")],
+    [(refuses, 2, "key refused"), (breaks, 2, "max_failure_rate"), (answers, 0, "wrote ")],
     ids=["refused", "failing", "succeeding"],
 )
 def test_the_key_is_nowhere(tmp_path: Path, script: Callable[[Ask], Reply], code: int, said: str) -> None:
