@@ -177,7 +177,7 @@ def build_student_card(facts: StudentFacts) -> str:
         last_losses={stage.name: losses[-1][1] for stage in facts.stages if (losses := _logged(stage, "loss"))},
         held_out=[_held_out(stage) for stage in facts.stages if stage.outcome["encoding"]["held_out"]],
         softened={(stage.name, name): told for stage in facts.stages for name, told in _softened(stage)},
-        procedural=facts.dataset.teacher == "procedural",
+        procedural=_procedural(facts.dataset.teacher.split(" and ")),
         loss_plot=LOSS_PLOT if _logs(facts) else None,
         accuracy_plot=ACCURACY_PLOT,
         endpoint=constants.ENDPOINT,
@@ -323,6 +323,13 @@ def _softened(stage: StageFacts) -> Iterator[tuple[str, str]]:
                 f"{soft['aligned']} of {soft['tokens']} ({share:.1%}); each keeps {mass:.3f} of the teacher's "
                 f"probability, {unmapped:.3f} has no token",
             )
+
+
+def _procedural(teachers: Sequence[str]) -> str:
+    """Whether `all`, `some` or none (empty) of the teachers are the embedded one."""
+    if "procedural" not in teachers:
+        return ""
+    return "all" if set(teachers) == {"procedural"} else "some"
 
 
 def _amount(number: int) -> str:

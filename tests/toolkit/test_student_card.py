@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +223,8 @@ def test_a_procedural_teacher_is_told_apart() -> None:
     assert warning in build_student_card(facts())
     bought = DatasetFacts("org/dual-cots", "v1.0.0", "9f" * 32, "openai", "gpt-5-mini")
     assert warning not in build_student_card(facts(dataset=bought))
+    both = build_student_card(facts(dataset=replace(bought, teacher="openai and procedural")))
+    assert "One of its teachers is this project's embedded" in both
 
 
 def test_chains_that_nobody_was_asked_for_have_no_teacher() -> None:
