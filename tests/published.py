@@ -106,18 +106,20 @@ print(json.dumps({
 """
 
 
-def check_answers(told: Any, run: Path) -> None:
-    """Compare what others get from a published student with what its run has written."""
+def answers_of(run: Path) -> dict[str, Any]:
+    """Return what `ANSWER` has to print of a student, from what its run has written."""
     scores = json.loads((run / "scores.json").read_text())["students"]["imitate"]
-    assert told["results"] == [
-        [name, kind, round(on[key], 6)]
-        for name, on in scores.items()
-        for kind, key in (("accuracy", "accuracy"), ("accuracy_stderr", "standard_error"))
-    ]
-    assert told["entries"] == [[DATASET, "in_domain", round(scores["in_domain"]["accuracy"], 6)]]
-    assert told["datasets"] == [DATASET]
     sample = parquet.ParquetFile(run / "samples" / "imitate-in_domain.parquet").read().to_pylist()[0]
-    assert told["said"] == sample["prompt"] + sample["completion"]
+    return {
+        "results": [
+            [name, kind, round(on[key], 6)]
+            for name, on in scores.items()
+            for kind, key in (("accuracy", "accuracy"), ("accuracy_stderr", "standard_error"))
+        ],
+        "entries": [[DATASET, "in_domain", round(scores["in_domain"]["accuracy"], 6)]],
+        "datasets": [DATASET],
+        "said": sample["prompt"] + sample["completion"],
+    }
 
 
 def prompt_of(run: Path) -> str:

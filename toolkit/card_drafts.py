@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from toolkit import hub
 from toolkit.errors import UserError
-from toolkit.recipe_dataset import dataset_folder, load_split, store_path
+from toolkit.recipe_dataset import building_arguments, dataset_folder, load_split, store_path
 from toolkit.runs import Run, rows_digest
 
 if TYPE_CHECKING:
@@ -58,11 +58,7 @@ def _dataset_card(recipe: Recipe, folder: Path) -> Path:
         dataset.builder,
         dataset.config,
         store,
-        hub_dir=recipe.hub_dir,
-        repo_id=dataset.repo_id,
-        revision=dataset.revision,
-        command=f"distill build {recipe.dataset_words}",
-        recipe=recipe.to_yaml("recipe", "dataset"),
+        **building_arguments(recipe),
         ask=False,
     )
     folder.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit import hub
 from toolkit.errors import UserError
 from toolkit.hub_revisions import base_commit, pinned_arguments
-from toolkit.recipe_dataset import built_from, dataset_folder, load_split, store_path
+from toolkit.recipe_dataset import building_arguments, built_from, dataset_folder, load_split, store_path
 from toolkit.reporting import check_free, check_padding, check_questions
 from toolkit.results import conclude, evaluation_sets
 from toolkit.runs import Run, rows_digest
@@ -65,11 +65,7 @@ def build(
         dataset.builder,
         dataset.config,
         store,
-        hub_dir=recipe.hub_dir,
-        repo_id=dataset.repo_id,
-        revision=dataset.revision,
-        command=f"distill build {recipe.dataset_words}",
-        recipe=recipe.to_yaml("recipe", "dataset"),
+        **building_arguments(recipe),
         other_card=other_card,
         engine=engine,
         ask=ask,

@@ -33,6 +33,17 @@ def built_from(recipe: Recipe) -> Path:
     return Path(recipe.hub_dir) / "stores" / f"{dataset.repo_id}-{dataset.revision}.built-from"
 
 
+def building_arguments(recipe: Recipe) -> dict[str, Any]:
+    """Return what a build is told of a recipe beside builder, settings and store, as `build_dataset` names it."""
+    return {
+        "hub_dir": recipe.hub_dir,
+        "repo_id": recipe.dataset.repo_id,
+        "revision": recipe.dataset.revision,
+        "command": f"distill build {recipe.dataset_words}",
+        "recipe": recipe.to_yaml("recipe", "dataset"),
+    }
+
+
 def load_split(recipe: Recipe, config: str, split: str) -> Any:
     """Load a config and split of the recipe's dataset.
 

@@ -20,7 +20,7 @@ from toolkit import hub, hub_remote
 from toolkit.errors import UserError, nearest
 from toolkit.hub_revisions import base_commit, commit_of
 from toolkit.installed import ENVIRONMENT, OWN, differences, versions
-from toolkit.recipe_dataset import built_from, dataset_folder, store_path
+from toolkit.recipe_dataset import building_arguments, built_from, dataset_folder, store_path
 from toolkit.version_rules import change, is_version, version
 
 if TYPE_CHECKING:
@@ -226,11 +226,7 @@ def _dataset(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[st
         dataset.builder,
         dataset.config,
         store,
-        hub_dir=recipe.hub_dir,
-        repo_id=dataset.repo_id,
-        revision=dataset.revision,
-        command=f"distill build {RECIPE}",
-        recipe=recipe.to_yaml("recipe", "dataset"),
+        **{**building_arguments(recipe), "command": f"distill build {RECIPE}"},
         ask=not _is_written_by_others(recipe),
     ).published.folder
     then, now = (_configuration(folder) for folder in (original.folder, built))
