@@ -128,12 +128,12 @@ class Draft:
     """A dataset that is built and not published.
 
     Attributes:
-        tables: Datasets by config and split.
+        tables: The builder of each config that has rows, run.
         card: Its card.
         outcome: As of `BuildReport`, and so are the others.
     """
 
-    tables: Mapping[str, Mapping[str, datasets.Dataset]]
+    tables: Mapping[str, datasets.DatasetBuilder]
     card: Card
     outcome: Outcome
     collected: CollectReport
@@ -291,13 +291,12 @@ def settings_digest(builder_name: str, settings: Any) -> str:
 
 def _tables(
     builder: type[CotsBuilder], outcome: Outcome, test: Sequence[Problem], inputs: str, cache_dir: str | Path | None
-) -> dict[str, dict[str, datasets.Dataset]]:
+) -> dict[str, datasets.DatasetBuilder]:
     """Run the builder for every config that has rows."""
-    tables = {}
+    tables: dict[str, datasets.DatasetBuilder] = {}
     for config in ("default", "sft", *(["evaluation"] if test else [])):
-        made = builder(outcome, test, config, hash=inputs, cache_dir=str(cache_dir) if cache_dir else None)
-        made.download_and_prepare()
-        tables[config] = dict(made.as_dataset())
+        tables[config] = builder(outcome, test, config, hash=inputs, cache_dir=str(cache_dir) if cache_dir else None)
+        tables[config].download_and_prepare()
     return tables
 
 

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
-import math
 import os
-import pickle
 import re
 import shutil
 import tempfile
@@ -19,25 +16,21 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Literal
 
 from toolkit.cards import merge, shown_files
 from toolkit.errors import UserError, nearest
+from toolkit.parquet_files import write_split
 from toolkit.version_rules import CARD, Content, change, check_rise, interface, is_version, refuse, version
 
 if TYPE_CHECKING:
     import datasets
-    import pyarrow
 
 Kind = Literal["dataset", "model"]
 OtherCard = Literal["refuse", "keep", "take"]
 
 KEYS: dict[Kind, str] = {"dataset": "dataset.revision", "model": "publish.revision"}
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-_SHARD_BYTES = 500_000_000
-# Uncompressed; `datasets` aims at 100 MB, half as much again as a build takes of memory without.
-_ROW_GROUP_BYTES = 32_000_000
-_COUNTED_ROWS = 10_000
 _STAGED = ".staged-"
 
 
@@ -180,7 +173,7 @@ def publish_dataset(
     root: str | Path,
     repo_id: str,
     revision: str,
-    tables: Mapping[str, Mapping[str, datasets.Dataset]],
+    tables: Mapping[str, datasets.DatasetBuilder],
     card: str,
     *,
     beside: Callable[[Path], None] = lambda folder: None,
@@ -192,7 +185,7 @@ def publish_dataset(
         root: The hub's folder.
         repo_id: `name` or `owner/name`.
         revision: Version, e.g. `v1.0.0`.
-        tables: Datasets by config and split, none of them empty.
+        tables: Prepared builders by config, no split of them empty.
         card: Card with front matter; `configs` and `dataset_info` are added to it.
         beside: Writes what the card shows and links into the folder it is given.
         other_card: See `publish`.
@@ -202,72 +195,32 @@ def publish_dataset(
     """
 
     def write(staging: Path) -> None:
-        for config, splits in tables.items():
+        for config, prepared in tables.items():
             (staging / config).mkdir()
-            for split, dataset in splits.items():
-                _write_parquet(dataset, staging / config, split)
+            for split in prepared.info.splits:
+                write_split(prepared, split, staging / config)
         (staging / CARD).write_text(_with_configs(card, tables), encoding="utf-8")
         beside(staging)
 
     return publish(root, "dataset", repo_id, revision, write, other_card=other_card)
 
 
-def _write_parquet(dataset: datasets.Dataset, into: Path, split: str) -> None:
-    shards = max(1, math.ceil(_bytes_of(dataset) / _SHARD_BYTES))
-    for index in range(shards):
-        shard = dataset.shard(shards, index, contiguous=True)
-        _write_shard(shard, into / f"{split}-{index:05d}-of-{shards:05d}.parquet")
-
-
-def _write_shard(shard: datasets.Dataset, path: Path) -> None:
-    """Write what `shard.to_parquet` writes, in smaller row groups where it is large."""
-    from datasets import config
-    from datasets.arrow_writer import get_parquet_column_options
-    from pyarrow import parquet
-
-    rows = max(1, len(shard) * _ROW_GROUP_BYTES // max(1, _bytes_of(shard)))
-    schema, chunking = shard.features.arrow_schema, config.DEFAULT_CDC_OPTIONS
-    columns = get_parquet_column_options(shard.features, schema)
-    with parquet.ParquetWriter(
-        path, schema, use_content_defined_chunking=chunking, write_page_index=True, **columns
-    ) as writer:
-        for part in _parts(shard, rows):
-            writer.write_table(part)
-        writer.add_key_value_metadata({"content_defined_chunking": json.dumps(chunking)})
-
-
-def _bytes_of(dataset: datasets.Dataset) -> int:
-    """Return `dataset.data.nbytes`, for which a page of every column of every batch has to be read."""
-    return sum(int(part.nbytes) for part in _parts(dataset, _COUNTED_ROWS))
-
-
-def _parts(dataset: datasets.Dataset, rows: int) -> Iterator[pyarrow.Table]:
-    """Yield a dataset in tables of so many rows, in the memory of one of them.
-
-    A dataset is one map of its files into memory, of which every page that was read stays with the process. Here each
-    part has a map of its own.
-    """
-    reference = pickle.dumps(dataset.data)  # of a table on disk this is the path
-    for start in range(0, len(dataset), rows):
-        yield pickle.loads(reference).fast_slice(start, rows)
-
-
-def _with_configs(card: str, tables: Mapping[str, Mapping[str, datasets.Dataset]]) -> str:
+def _with_configs(card: str, tables: Mapping[str, datasets.DatasetBuilder]) -> str:
     from datasets.info import DatasetInfo, DatasetInfosDict
-    from datasets.splits import SplitDict, SplitInfo
     from huggingface_hub import DatasetCard
 
     parsed = DatasetCard(card)
     parsed.data["configs"] = [
-        {"config_name": config, "data_files": [{"split": split, "path": f"{config}/{split}-*"} for split in splits]}
-        for config, splits in tables.items()
+        {
+            "config_name": config,
+            "data_files": [{"split": split, "path": f"{config}/{split}-*"} for split in prepared.info.splits],
+        }
+        for config, prepared in tables.items()
     ]
-    infos: dict[str, Any] = {}
-    for config, splits in tables.items():
-        sizes = SplitDict()
-        for split, dataset in splits.items():
-            sizes.add(SplitInfo(name=split, num_bytes=_bytes_of(dataset), num_examples=len(dataset)))
-        infos[config] = DatasetInfo(features=next(iter(splits.values())).features, splits=sizes)
+    infos = {
+        config: DatasetInfo(features=prepared.info.features, splits=prepared.info.splits)
+        for config, prepared in tables.items()
+    }
     DatasetInfosDict(infos).to_dataset_card_data(parsed.data)
     return str(parsed)
 
@@ -277,7 +230,7 @@ def write_dataset_card(
     root: str | Path,
     repo_id: str,
     revision: str,
-    tables: Mapping[str, Mapping[str, datasets.Dataset]],
+    tables: Mapping[str, datasets.DatasetBuilder],
     card: str,
 ) -> None:
     """Write a dataset's card as `publish_dataset` would, into a file of one's own."""

@@ -23,6 +23,7 @@ from huggingface_hub import (
 from huggingface_hub.utils import _http
 
 from tests.loopback_hub import LoopbackHub
+from tests.prepared import prepared
 from tests.records import saved_student
 from toolkit.hub import publish_dataset
 
@@ -403,7 +404,7 @@ def test_each_tag_of_a_dataset_has_its_rows(hub: LoopbackHub, api: HfApi, tmp_pa
     commits = {}
     api.create_repo("org/cots", repo_type="dataset")
     for tag, ids in rows.items():
-        tables = {"default": {"train": datasets.Dataset.from_dict({"id": ids})}}
+        tables = prepared({"default": {"train": datasets.Dataset.from_dict({"id": ids})}}, tmp_path)
         folder = publish_dataset(tmp_path / "local", "cots", tag, tables, CARD.decode()).folder
         commits[tag] = api.upload_folder(repo_id="org/cots", repo_type="dataset", folder_path=folder).oid
         api.create_tag("org/cots", tag=tag, revision=commits[tag], repo_type="dataset")

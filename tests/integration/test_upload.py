@@ -13,6 +13,7 @@ import pytest
 from huggingface_hub import constants
 
 from tests.loopback_hub import LoopbackHub
+from tests.prepared import prepared
 from toolkit import hub, hub_remote
 from toolkit.cards import document
 from toolkit.errors import UserError
@@ -32,7 +33,7 @@ def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Loopback
 
 def folder_of(root: Path, revision: str, *values: int, what: str = "text") -> Path:
     table = datasets.Dataset.from_dict({"n": list(values)})
-    tables = {"default": {"train": table}, "sft": {"train": table}}
+    tables = prepared({"default": {"train": table}, "sft": {"train": table}}, root)
     return hub.publish_dataset(root / "hub", "org/numbers", revision, tables, CARD.format(what)).folder
 
 

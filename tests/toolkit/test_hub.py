@@ -12,8 +12,8 @@ from pathlib import Path
 import datasets
 import pytest
 from huggingface_hub import DatasetCard
-from pyarrow import parquet
 
+from tests.prepared import prepared
 from toolkit import hub
 from toolkit.cards import document
 from toolkit.errors import UserError
@@ -22,34 +22,17 @@ datasets.disable_progress_bars()
 CARD = document({"license": "mit"}, "# Numbers\n\n<!-- generated:a -->\ntext\n<!-- /generated:a -->\n")
 
 
-def rows(*values: int, column: str = "n") -> dict[str, dict[str, datasets.Dataset]]:
+def rows(root: Path, *values: int, column: str = "n") -> dict[str, datasets.DatasetBuilder]:
     dataset = datasets.Dataset.from_dict({column: list(values), "nested": [{"a": [value]} for value in values]})
-    return {"default": {"train": dataset, "rejected": dataset}, "sft": {"train": dataset}}
+    return prepared({"default": {"train": dataset, "rejected": dataset}, "sft": {"train": dataset}}, root.parent)
 
 
 def publish(root: Path, revision: str, *values: int, card: str = CARD, column: str = "n") -> hub.Published:
-    return hub.publish_dataset(root, "org/numbers", revision, rows(*values, column=column), card)
+    return hub.publish_dataset(root, "org/numbers", revision, rows(root, *values, column=column), card)
 
 
 def load(folder: Path, config: str, split: str, cache: Path) -> list[int]:
     return list(datasets.load_dataset(str(folder), config, split=split, cache_dir=str(cache))["n"])
-
-
-def test_row_groups_are_written_one_by_one_and_as_datasets_writes_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(datasets.config, "MAX_ROW_GROUP_SIZE", "4KB")
-    monkeypatch.setattr(hub, "_ROW_GROUP_BYTES", 4000)
-    values = {"n": range(900), "nested": [{"a": ["text"] * (i % 3), "b": None if i % 2 else i / 3} for i in range(900)]}
-    datasets.Dataset.from_dict(values).save_to_disk(tmp_path / "saved")
-    dataset = datasets.load_from_disk(str(tmp_path / "saved"))  # mapped into memory, as what a builder made
-
-    dataset.to_parquet(tmp_path / "expected.parquet")
-    published = hub.publish_dataset(tmp_path, "numbers", "v1.0.0", {"default": {"train": dataset}}, CARD)
-
-    (file,) = published.folder.rglob("*.parquet")
-    assert file.read_bytes() == (tmp_path / "expected.parquet").read_bytes()
-    assert parquet.ParquetFile(file).num_row_groups > 3
 
 
 def test_two_versions_stand_side_by_side_and_both_load(tmp_path: Path) -> None:
@@ -179,14 +162,14 @@ def test_another_card_may_be_kept_out_or_taken(tmp_path: Path, other_card: hub.O
     (folder / "old.png").write_bytes(b"a picture")
 
     card = CARD.replace("text", "other text")
-    hub.publish_dataset(tmp_path, "org/numbers", "v1.0.0", rows(1), card, other_card=other_card)
+    hub.publish_dataset(tmp_path, "org/numbers", "v1.0.0", rows(tmp_path, 1), card, other_card=other_card)
 
     written = (folder / "README.md").read_text()
     assert f"-->\n{told}\n<!--" in written
     assert "My note." in written
     assert (folder / "old.png").exists() == (other_card == "keep")
     with pytest.raises(UserError, match="has other content"):
-        hub.publish_dataset(tmp_path, "org/numbers", "v1.0.0", rows(2), card, other_card=other_card)
+        hub.publish_dataset(tmp_path, "org/numbers", "v1.0.0", rows(tmp_path, 2), card, other_card=other_card)
 
 
 def test_of_several_that_publish_the_same_at_once_one_writes(tmp_path: Path) -> None:
