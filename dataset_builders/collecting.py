@@ -1,4 +1,4 @@
-"""Has every teacher of a build asked for what the store lacks, one teacher after the other.
+"""Has every teacher of a build asked for what the store lacks, several side by side.
 
 A builder knows of one teacher. Where a recipe names several, the builder goes through its problems once for each, and
 each has a part of the build: settings that name it alone, the price of its tokens, ids of its own. The cap on what the
@@ -12,8 +12,9 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from dataset_builders.asking import Answers, Asker
@@ -21,7 +22,7 @@ from dataset_builders.recordings import import_recordings
 from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, collect_rounds
 from toolkit.errors import UserError
 from toolkit.prices import FREE, Price, price_of
-from toolkit.progress import live_line
+from toolkit.progress import live_line, together
 from toolkit.ray_collection import collect_over_ray
 from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Standing, Store
@@ -52,9 +53,20 @@ class Part:
     name: str = ""
     price: Price | None = FREE
 
+    @property
+    def collect(self) -> CollectSettings:
+        """How the teacher is asked."""
+        collect: CollectSettings = self.settings.collect
+        # What was not recorded the last time may be now, and looking is free.
+        return collect.model_copy(update={"retry_failed": True}) if self.kind == "recorded" else collect
+
     def asker(self, answers: Answers) -> Asker:
         """Return a fresh asker for this teacher."""
         return Asker(self.settings, answers, self.kind, self.model)
+
+
+Asked = tuple[Part, Iterator[Iterable[Request]], Ledger]
+"""What a teacher has to do, the rounds of its requests, and where it is counted what they cost."""
 
 
 def parts_of(settings: Any) -> list[Part]:
@@ -112,8 +124,9 @@ def collect_parts(
 ) -> tuple[list[Part], CollectReport, Ledger]:
     """Bring every answer of every teacher into the store, over Ray where there are verdicts.
 
-    Teachers that nobody pays come first. Before any of several is asked, the servers among them are checked, so that
-    nothing is paid where another one has a bad key. Where nobody may be asked, the store has to have all answers.
+    Teachers that nobody pays come first, then all others; each of them at its own pace, side by side, but over Ray one
+    after the other, as each has all workers. Before any of several is asked, the servers among them are checked, so
+    that nothing is paid where another one has a bad key. Where nobody may be asked, the store has to have all answers.
 
     Returns:
         The parts of the build, what was asked, and what the run has spent.
@@ -143,15 +156,14 @@ def collect_parts(
     elif store is not None:
         if len(parts) > 1:
             asyncio.run(_check([part for part in parts if part.kind == "openai" and _is_open(part, rounds, store)]))
-        for part, ledger in sorted(zip(parts, ledgers, strict=True), key=lambda pair: pair[0].price is not FREE):
-            with ExitStack() as shown:
-                title = f"asking {part.name or make_teacher(part.settings.teacher).model}"
-                progress = shown.enter_context(live_line(title, ledger)) if show_progress else None
-                report += _ask(part, rounds(part), store, ledger, progress, over_ray=verdicts is not None)
+        asked = [(part, rounds(part), ledger) for part, ledger in zip(parts, ledgers, strict=True)]
+        free, paid = ([each for each in asked if (each[0].price is FREE) == is_free] for is_free in (True, False))
+        for group in [[each] for each in free + paid] if verdicts is not None else [free, paid]:
+            if group:
+                report += _ask(group, store, show_progress, over_ray=verdicts is not None)
     elif verdicts is not None:
         verdicts.rehearse(lambda: rehearse(parts[0]))
-    # What is spent in all is not known where one teacher's price is not.
-    return parts, report, next((ledger for ledger in ledgers if ledger.price is None), ledgers[0])
+    return parts, report, _telling(ledgers)
 
 
 def _ledgers(parts: Sequence[Part], store: Store | None) -> list[Ledger]:
@@ -163,8 +175,21 @@ def _ledgers(parts: Sequence[Part], store: Store | None) -> list[Ledger]:
         if store is not None and part.price is not None and not part.price.is_free:
             for billed in store.billed(part.model):
                 ledger.remember(billed)
+            for request, uncounted in store.uncounted(part.model):
+                ledger.remember(uncounted, request)
             ledger.remember_loss(store.lost(part.model))
     return ledgers
+
+
+def _telling(ledgers: Sequence[Ledger]) -> Ledger:
+    """Return the ledger that tells what all together spend; not known where one teacher's price is not."""
+    return next(
+        chain(
+            (ledger for ledger in ledgers if ledger.price is None),
+            (ledger for ledger in ledgers if ledger.price is not None and not ledger.price.is_free),
+            ledgers,
+        )
+    )
 
 
 def _is_open(part: Part, rounds: Callable[[Part], Iterator[Iterable[Request]]], store: Store) -> bool:
@@ -206,27 +231,51 @@ async def _check(parts: Sequence[Part]) -> None:
             await teacher.close()
 
 
-def _ask(
-    part: Part,
-    rounds: Iterator[Iterable[Request]],
-    store: Store,
-    ledger: Ledger,
-    progress: Progress | None,
-    over_ray: bool,
-) -> CollectReport:
-    """Ask one teacher for what the store lacks of its answers, and note there what was lost on the way."""
-    collect = part.settings.collect
-    if part.kind == "recorded":  # what was not recorded the last time may be now, and looking is free
-        collect = collect.model_copy(update={"retry_failed": True})
-    lost = ledger.lost
-    try:
+def _ask(asked: Sequence[Asked], store: Store, show_progress: bool, over_ray: bool) -> CollectReport:
+    """Ask teachers side by side for what the store lacks of their answers.
+
+    Raises:
+        UserError: One of them stopped; the others were asked to their ends.
+    """
+    with ExitStack() as shown:
+        progress: list[Progress | None] = [None] * len(asked)
+        if show_progress:
+            names = [part.name or make_teacher(part.settings.teacher).model for part, _, _ in asked]
+            line = live_line(f"asking {', '.join(names)}", _telling([ledger for _, _, ledger in asked]))
+            progress[:] = together(shown.enter_context(line), len(asked))
         if over_ray:
-            return collect_over_ray(rounds, part.settings.teacher, store, collect, progress, ledger)
-        teacher = make_teacher(part.settings.teacher)
-        return asyncio.run(collect_rounds(rounds, teacher, store, collect, progress, ledger=ledger))
+            ((part, rounds, ledger),) = asked
+            with _losses_noted(part, store, ledger):
+                return collect_over_ray(rounds, part.settings.teacher, store, part.collect, progress[0], ledger)
+        return asyncio.run(_ask_side_by_side(asked, store, progress))
+
+
+async def _ask_side_by_side(asked: Sequence[Asked], store: Store, progress: Sequence[Progress | None]) -> CollectReport:
+    async def ask(asked: Asked, progress: Progress | None) -> CollectReport:
+        part, rounds, ledger = asked
+        with _losses_noted(part, store, ledger):
+            teacher = make_teacher(part.settings.teacher)
+            return await collect_rounds(rounds, teacher, store, part.collect, progress, ledger=ledger)
+
+    # What one is asked goes on when another one stops: it is not lost, and what is in flight would be.
+    ends = await asyncio.gather(*map(ask, asked, progress), return_exceptions=True)
+    faults = [end for end in ends if isinstance(end, BaseException)]
+    if len(faults) > 1 and all(isinstance(fault, UserError) for fault in faults):
+        kinds = set(map(type, faults))
+        raise (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(map(str, faults)))
+    for fault in faults:
+        raise fault
+    return sum((end for end in ends if isinstance(end, CollectReport)), CollectReport())
+
+
+@contextmanager
+def _losses_noted(part: Part, store: Store, ledger: Ledger) -> Iterator[None]:
+    """Note in the store what is lost on the way on tries without an answer."""
+    try:
+        yield
     finally:
-        if ledger.lost > lost:
-            store.add_loss(part.model, ledger.lost - lost)
+        if ledger.own_lost > 0:
+            store.add_loss(part.model, ledger.own_lost)
 
 
 class Usage:

@@ -159,6 +159,8 @@ class BatchCollection(Collection):
         """Go on with the batches that an earlier run has left."""
         for submission in Submission.read_all(self.folder):
             requests = submission.requests()
+            if any(request.model != self.teacher.model for request in requests.values()):
+                continue  # its own teacher takes it up, at its price
             submission.open_digests = {
                 digest for digest, request in requests.items() if self.store.standing(request) != "answered"
             }
@@ -179,7 +181,7 @@ class BatchCollection(Collection):
         await self._submit(requests)
         wait = self.settings.poll_seconds
         while self.open_digests and self.ending is None:
-            if not self.live:
+            if not self.live and not (self.ledger is not None and self.ledger.reserved):
                 self._stop(self._cap_reached)
             elif await self._look():
                 await self._submit(requests)
@@ -187,6 +189,8 @@ class BatchCollection(Collection):
             else:
                 await self.sleep(wait)
                 wait = min(2 * wait, max(self.settings.max_wait, self.settings.poll_seconds))
+                if not self.live:  # all that is left below the cap was set aside by another teacher's run
+                    await self._submit(requests)
 
     async def _submit(self, requests: Iterator[Request]) -> None:
         """Send a batch after the other, until nothing is left to be asked, or the cap or the provider wants no more."""
@@ -342,7 +346,7 @@ class BatchCollection(Collection):
         if request.digest not in self.unreserved:
             self.ledger.settle(request, outcome)
         elif isinstance(outcome, Completion):  # submitted below a cap that was higher
-            self.ledger.remember(outcome)
+            self.ledger.remember(outcome, request)
 
     def _refuse_elsewhere(self, request: Request) -> None:
         if other := self.elsewhere.get(request.digest):

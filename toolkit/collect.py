@@ -243,6 +243,8 @@ class Collection:
         self.pauses: set[asyncio.Future[None]] = set()
         self.changed = asyncio.Event()
         self.writer = Writer(store, self._written, self._stop)
+        if ledger is not None:
+            ledger.watch(self.changed.set)
         self.opened = ExitStack()
         self.is_open = False
 
@@ -383,7 +385,7 @@ class Collection:
                 elif self.ledger is None or self.ledger.reserve(request):
                     self.tally.in_flight += 1
                     return endpoint.pace.send(request)
-                elif self.tally.in_flight:
+                elif self.ledger.reserved:  # by requests in flight, of whichever teacher
                     await self._change()
                 else:
                     self._stop(self._cap_reached)
@@ -433,7 +435,7 @@ class Collection:
         return pause
 
     async def _change(self) -> None:
-        """Return when a request has come back or the run stops."""
+        """Return when a request has come back, of this run or of one that spends the same money, or the run stops."""
         self.changed.clear()
         await self.changed.wait()
 

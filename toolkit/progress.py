@@ -7,15 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
+from toolkit.collect import Progress, Tally
 from toolkit.spending import Ledger, dollars
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
-
-    from toolkit.collect import Progress, Tally
 
 WINDOW_S = 30.0  # over which rates are taken
 _LIVE_PER_S = 4
@@ -99,6 +99,20 @@ def live_line(description: str, ledger: Ledger, console: Console | None = None) 
     meter = Meter(description, ledger)
     with (_live if console.is_terminal else _plain)(meter, console) as progress:
         yield progress
+
+
+def together(progress: Progress, number: int) -> list[Progress]:
+    """Return what so many collections that run side by side tell; `progress` is told the sum of their tallies."""
+    if number == 1:
+        return [progress]
+    tallies = [Tally() for _ in range(number)]
+
+    def told(index: int, tally: Tally) -> None:
+        tallies[index] = tally
+        columns = zip(*(vars(each).values() for each in tallies), strict=True)
+        progress(Tally(*(None if None in column else sum(column) for column in columns)))  # type: ignore[arg-type]
+
+    return [partial(told, index) for index in range(number)]
 
 
 @contextmanager

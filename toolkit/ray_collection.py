@@ -304,7 +304,7 @@ class _Worker:
         ledger = Ledger(self._price, store.allowance) if self._price else None
         for request in requests:
             if ledger and store.standing(request) == "answered":  # by a worker that died, below the same allowance
-                ledger.remember(store.get(request))
+                ledger.remember(store.get(request), request)
         failed, fault = 0, ""
         try:
             failed = asyncio.run(collect(requests, self._teacher, store, self._settings, ledger=ledger)).failed

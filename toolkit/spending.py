@@ -12,7 +12,8 @@ Money is added up in whole picodollars (10^-12 USD), so that a million rows give
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from toolkit.errors import UserError
@@ -41,12 +42,13 @@ def token_cost(price: Price, prompt: int, cached: int, completion: int, batched:
 
 @dataclass
 class _Sums:
-    """Picodollars for answers remembered and new, lost on failed tries, and set aside."""
+    """Picodollars for answers remembered and new, lost on failed tries, and set aside; who is told of a release."""
 
     answered: int = 0
     lost: int = 0
     remembered: int = 0
     reserved: int = 0
+    watchers: list[Callable[[], None]] = field(default_factory=list)
 
 
 class Ledger:
@@ -73,6 +75,7 @@ class Ledger:
         self._batched = batched
         self._cap = None if max_cost_usd is None else math.floor(Fraction(max_cost_usd) * _PICODOLLARS)
         self._sums = _Sums()
+        self._own_lost = 0
 
     def beside(self, price: Price | None) -> Ledger:
         """Return a ledger of the same money under the same cap, for another teacher's requests at its price.
@@ -100,13 +103,26 @@ class Ledger:
         return self._usd(self._sums.lost)
 
     @property
+    def own_lost(self) -> float:
+        """USD of `lost` for requests of this ledger, without those of the ones beside it."""
+        return self._usd(self._own_lost)
+
+    @property
     def remembered(self) -> float:
         """USD that earlier runs have spent; NaN where no price is known."""
         return self._usd(self._sums.remembered)
 
-    def remember(self, completion: Completion) -> None:
-        """Count what an earlier run paid for; the cap is what the data may cost, not one run."""
-        if self.price is not None:
+    def remember(self, completion: Completion, request: Request | None = None) -> None:
+        """Count what an earlier run paid for; the cap is what the data may cost, not one run.
+
+        Where its tokens were not counted, it is what its request can cost at most, as in the run that asked; nothing
+        where the request is not given.
+        """
+        if self.price is None:
+            return
+        if request is not None and not is_counted(completion):
+            self._sums.remembered += _bound(request, self.price, completion.batched)
+        else:
             self._sums.remembered += _cost(completion, self.price)
 
     def remember_loss(self, usd: float) -> None:
@@ -134,15 +150,25 @@ class Ledger:
         most = _bound(request, self.price, self._batched)
         self._sums.reserved -= most
         if isinstance(outcome, TeacherError):
-            self._sums.lost += most if outcome.billed else 0
+            self._lose(most if outcome.billed else 0)
         else:
             self._sums.answered += _cost(outcome, self.price) if is_counted(outcome) else most
+        for told in self._sums.watchers:
+            told()
+
+    def watch(self, told: Callable[[], None]) -> None:
+        """Have somebody told whenever money that was set aside is released, by whichever ledger of this money."""
+        self._sums.watchers.append(told)
 
     def add(self, spent: float, lost: float) -> None:
         """Count what a worker with a ledger of its own has spent, in USD, of that what was lost on failed tries."""
         if self.price is not None:
             self._sums.answered += round((spent - lost) * _PICODOLLARS)
-            self._sums.lost += round(lost * _PICODOLLARS)
+            self._lose(round(lost * _PICODOLLARS))
+
+    def _lose(self, amount: int) -> None:
+        self._sums.lost += amount
+        self._own_lost += amount
 
     @property
     def _spent(self) -> int:

@@ -195,14 +195,23 @@ class Store:
         return row[0] if row else None
 
     def billed(self, model: str) -> Iterator[Completion]:
-        """Yield the tokens of all completions that were asked of a model, as one; those of batches apart."""
+        """Yield the tokens of all completions of a model that told them, as one completion; those of batches apart."""
         query = (
             "SELECT sum(prompt_tokens), sum(completion_tokens), sum(min(cached_tokens, prompt_tokens)), batched "
-            "FROM completions WHERE model = ? GROUP BY batched"
+            "FROM completions WHERE model = ? AND prompt_tokens > 0 GROUP BY batched"
         )
         for prompt, completion, cached, batched in self.select(query, (_pack(model),)):
             tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached}
             yield Completion("", batched=bool(batched), **tokens)
+
+    def uncounted(self, model: str) -> Iterator[tuple[Request, Completion]]:
+        """Yield what was asked of a model and answered without a word on tokens, with no more of the answer."""
+        query = "SELECT request, batched FROM completions WHERE model = ? AND prompt_tokens = 0"
+        for request, batched in self.select(query, (_pack(model),)):
+            try:
+                yield request_of(request), Completion("", batched=bool(batched))
+            except ValueError as error:
+                raise StoreDamaged(self.path, f"a row holds what is {error}") from None
 
     def add_loss(self, model: str, usd: float) -> None:
         """Note what a run has lost on tries of a model without an answer; exports and merges leave it out."""
@@ -253,14 +262,13 @@ class Store:
                 f"{self.path}: {holder(self.path) or 'another process'} is collecting into it. Wait for it, or end it: "
                 "what it has answered is kept, and the same command goes on from there"
             ) from None
-        is_first = self._lock.lock_counter == 1
         try:
-            if is_first:
+            if self._lock.lock_counter == 1:
                 sidecar.write_text(json.dumps({"pid": os.getpid(), "since": _now()}))
                 self._refuse_lost_log()
             yield
         finally:
-            if is_first:
+            if self._lock.lock_counter == 1:  # the last one to go
                 sidecar.unlink(missing_ok=True)
             self._lock.release()
 

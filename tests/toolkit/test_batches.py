@@ -9,6 +9,7 @@ import urllib.request
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -37,7 +38,7 @@ from toolkit.store import Store
 from toolkit.teachers.openai_batches import BatchEndpoint
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
-from toolkit.teachers.protocol import Completion, Request, Sampling
+from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
 from toolkit.testing.batch_endpoints import BatchEndpoints, BatchScript
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import RESET, Ask, Reply, completion, fault
@@ -707,6 +708,39 @@ def test_a_batch_of_requests_that_nobody_wants_any_more_is_collected_all_the_sam
         assert run([ask("q1"), ask("another")], server, store).answered == 2
         assert [store.standing(request) for request in asks(3)] == ["answered"] * 3
         assert submitted(server) == [["q0", "q1", "q2"], ["another"]]
+
+
+def test_batches_of_another_model_are_left_to_its_own_teacher(store: Store) -> None:
+    dear = Price(input=100.0, output=200.0, batch=0.5)
+    with FaultServer(answers) as server:
+        with pytest.raises(Killed):
+            run(asks(3), server, store, sleep=killed_at(1))
+        (record,) = records(store)
+        other = OpenAITeacher(OpenAIConfig(model="other", base_url=server.url))
+        ledger = Ledger(dear, None, batched=True)
+        assert run([replace(ask("q1"), model="other")], server, store, teacher=other, ledger=ledger).answered == 1
+        assert ledger.spent == pytest.approx((7 * 50 + 3 * 100) / 1e6)
+        assert records(store) == [record]
+        assert run(asks(3), server, store).answered == 3
+        assert submitted(server) == [["q0", "q1", "q2"], ["q1"]]
+
+
+def test_a_cap_whose_rest_is_set_aside_for_another_teacher_is_waited_for(store: Store) -> None:
+    request = ask("q", max_tokens=100)
+    most = bound(request, PRICE, batched=True)
+    ledger = Ledger(PRICE, 1.5 * most, batched=True)
+    other = ledger.beside(PRICE)
+    assert other.reserve(request)
+    waits = Counter[str]()
+
+    async def sleep(_: float) -> None:
+        waits["all"] += 1
+        if waits["all"] == 3:
+            other.settle(request, TeacherError("permanent", "refused"))
+
+    with FaultServer(answers, batches=[AT_ONCE]) as server:
+        assert run([request], server, store, ledger=ledger, max_cost_usd=1.5 * most, sleep=sleep).answered == 1
+    assert waits["all"] == 3
 
 
 def test_what_the_other_mode_answered_meanwhile_is_not_waited_for(store: Store) -> None:

@@ -583,6 +583,9 @@ class Purse:
         self.most_at_risk = 0.0
         self.settled: list[Completion | TeacherError] = []
 
+    def watch(self, told: Callable[[], None]) -> None:
+        """There is no other ledger of this money."""
+
     def reserve(self, request: Request) -> bool:
         if self.spent + self.reserved + 3 > self.cap:
             return False

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from toolkit.collect import Tally
 from toolkit.prices import FREE, Price
-from toolkit.progress import Meter, Pace, live_line
+from toolkit.progress import Meter, Pace, live_line, together
 from toolkit.spending import Ledger
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
@@ -96,6 +96,19 @@ def test_nothing_is_projected_without_a_total_or_an_answer() -> None:
     line = Meter("x", ledger, Clock()).line(tally(done=3, cached=3))
     assert "0.00 USD spent" in line
     assert "projected" not in line
+
+
+def test_collections_side_by_side_are_told_as_one() -> None:
+    told: list[Tally] = []
+    first, second = together(told.append, 2)
+    first(Tally(total=10, done=3, answered=2, failed=1, in_flight=4, window=8, completion_tokens=50))
+    second(Tally(total=None, done=1, cached=1, window=8))
+    second(Tally(total=5, done=2, cached=1, answered=1, window=2, prompt_tokens=7))
+    assert told[1].total is None
+    whole = Tally(15, 5, 1, 0, 3, 1, 4, 10, 7, 50)
+    assert told[2] == whole
+    first(replace(whole, total=None))
+    assert told[3] == replace(whole, total=None, done=7, cached=2, answered=4, window=12, prompt_tokens=14)
 
 
 def test_an_unknown_price_is_no_cost_of_nothing() -> None:

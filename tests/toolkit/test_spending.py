@@ -96,6 +96,30 @@ def test_what_was_paid_before_counts_towards_the_cap() -> None:
     assert (ledger.remembered, ledger.reserved) == (0.4, 0)
 
 
+def test_an_earlier_answer_without_token_counts_costs_the_bound_of_its_request() -> None:
+    ledger = Ledger(PRICE, None)
+    ledger.remember(answer(0, 0), ask())
+    ledger.remember(answer(0, 0, batched=True), ask())
+    ledger.remember(answer(10, 5), ask())  # counted
+    ledger.remember(answer(0, 0))  # nothing is known of it
+    costs = bound(ask(), PRICE), bound(ask(), PRICE, batched=True), cost(answer(10, 5), PRICE)
+    assert ledger.remembered == pytest.approx(sum(costs))
+
+
+def test_ledgers_of_the_same_money_tell_each_other_of_releases_and_keep_their_losses_apart() -> None:
+    most = bound(ask(), PRICE)
+    first = Ledger(PRICE, 1.5 * most)
+    second = first.beside(PRICE)
+    told: list[float] = []
+    second.watch(lambda: told.append(second.reserved))
+    assert first.reserve(ask())
+    assert not second.reserve(ask())
+    first.settle(ask(), TeacherError("retry", "connection lost", billed=True))
+    assert told == [0]
+    assert (first.own_lost, second.own_lost) == (most, 0)
+    assert first.lost == second.lost == first.spent == most
+
+
 def test_the_cap_itself_may_be_spent() -> None:
     ledger = Ledger(Price(input=0, output=1e6), 20.0)
     assert ledger.reserve(ask())

@@ -176,6 +176,30 @@ def test_what_was_billed_is_summed_per_model_and_batches_apart(store: Store) -> 
     assert list(store.billed("nobody")) == []
 
 
+def test_answers_that_told_no_tokens_are_yielded_with_their_requests(store: Store) -> None:
+    unknown = Completion("x", completion_tokens=7)
+    store.put_many(
+        [(ask("a"), unknown), (ask("b"), replace(unknown, batched=True)), (ask("c"), Completion("", prompt_tokens=1))]
+    )
+    store.put(ask("d", model="llama"), unknown)
+    found = {request: completion.batched for request, completion in store.uncounted(ask("a").model)}
+    assert found == {ask("a"): False, ask("b"): True}
+    assert list(store.billed(ask("a").model)) == [Completion("", prompt_tokens=1)]
+
+
+def test_two_that_collect_with_one_store_hold_it_until_both_have_ended(store: Store) -> None:
+    first, second = store.collecting(), store.collecting()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    with Store(store.path) as other, pytest.raises(UserError, match=f"process {os.getpid()} .* is collecting into it"):
+        other.collecting().__enter__()
+    second.__exit__(None, None, None)
+    assert holder(store.path) is None
+    with Store(store.path) as other, other.collecting():
+        pass
+
+
 def test_losses_add_up_per_model_and_an_older_store_has_none(store: Store) -> None:
     assert store.lost("gpt") == 0
     store.add_loss("gpt", 0.25)
