@@ -38,8 +38,8 @@ class CollectSettings(Strict):
 
     Attributes:
         mode: `batch` asks through the provider's batch API, which is cheaper and takes hours.
-        concurrency: Requests in flight at once. More is faster until the server's own limit; then it only waits. Where
-            the server says that it is overloaded, fewer are sent until it bears more again.
+        concurrency: Requests in flight at once, at each teacher. More is faster until the server's own limit; then it
+            only waits. Where the server says that it is overloaded, fewer are sent until it bears more again.
         requests_per_minute: The endpoint's rate limit; none where null, as for the next two. Each teacher has its own.
         input_tokens_per_minute: Its limit of prompt tokens.
         output_tokens_per_minute: Its limit of completion tokens.

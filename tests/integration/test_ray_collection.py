@@ -6,10 +6,12 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psutil
@@ -35,7 +37,7 @@ KEY = "sk-never-to-be-seen-7391"
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster() -> Iterator[Any]:
     """Start a head with one CPU and a second node with another; nothing of them is left behind."""
     pytest.importorskip("ray", reason="the extra `ray` is not installed")
     from ray.cluster_utils import Cluster
@@ -49,7 +51,7 @@ def cluster() -> Iterator[None]:
             two.add_node(**node)
             patched.setenv("RAY_ADDRESS", two.address)
             with ray_cluster():
-                yield
+                yield two
         finally:
             two.shutdown()
 
@@ -105,6 +107,65 @@ def test_a_killed_worker_costs_no_stored_answer_and_the_store_is_that_of_one_mac
         teacher = make_teacher(OpenAIConfig(model="m", base_url=server.url))
         asyncio.run(collect_rounds(rounds, teacher, store, settings))
         assert together == [store.get(request) for request in asks(0, 160)]
+
+
+def test_a_lost_machine_costs_no_stored_answer(cluster: Any, tmp_path: Path) -> None:
+    third = cluster.add_node(num_cpus=1, object_store_memory=100_000_000)
+    kept: list[str] = []
+
+    def answer_and_lose_the_machine(ask: Ask) -> Reply:
+        if ask.number == 60:
+            cluster.remove_node(third, allow_graceful=False)
+            with Store(tmp_path / "s.sqlite", read_only=True) as reader:
+                kept.extend(r.messages[0][1] for r in asks(0, 160) if reader.standing(r) == "answered")
+        return answer(ask)
+
+    with FaultServer(answer_and_lose_the_machine) as server, Store(tmp_path / "s.sqlite") as store:
+        teacher, settings = OpenAIConfig(model="m", base_url=server.url), CollectSettings(concurrency=9)
+        assert collect_over_ray([asks(0, 160)], teacher, store, settings) == CollectReport(160, 160, 0, 0, 1120, 480)
+        assert all(store.standing(request) == "answered" for request in asks(0, 160))
+    asked = server.asked_per_prompt()
+    assert len(kept) > 20
+    assert {asked[prompt] for prompt in kept} == {1}
+    assert asked.total() <= 160 + 3  # what its worker had in flight
+
+
+DRIVER = """
+import sys
+from pathlib import Path
+from tests.integration.test_ray_collection import asks
+from toolkit.collect import CollectSettings
+from toolkit.ray_collection import collect_over_ray, ray_cluster
+from toolkit.store import Store
+from toolkit.teachers.openai_compatible import OpenAIConfig
+
+with ray_cluster(), Store(Path(sys.argv[1])) as store:
+    teacher = OpenAIConfig(model="m", base_url=sys.argv[2])
+    collect_over_ray([asks(0, 160)], teacher, store, CollectSettings(concurrency=8))
+"""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_killed_driver_costs_no_stored_answer(tmp_path: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    driver: list[subprocess.Popen[bytes]] = []
+
+    def answer_and_kill_once(ask: Ask) -> Reply:
+        if ask.number == 60:
+            driver[0].kill()
+        return answer(ask)
+
+    with FaultServer(answer_and_kill_once) as server:
+        driver.append(subprocess.Popen([sys.executable, "-c", DRIVER, str(path), server.url]))
+        assert driver[0].wait() == -signal.SIGKILL
+        with Store(path) as store:
+            stored = [request for request in asks(0, 160) if store.standing(request) == "answered"]
+            teacher, settings = OpenAIConfig(model="m", base_url=server.url), CollectSettings(concurrency=8)
+            collect_over_ray([asks(0, 160)], teacher, store, settings)
+            assert all(store.standing(request) == "answered" for request in asks(0, 160))
+    asked = server.asked_per_prompt()
+    assert len(stored) > 30
+    assert {asked[request.messages[0][1]] for request in stored} == {1}
 
 
 @pytest.mark.usefixtures("cluster")
