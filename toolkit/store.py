@@ -6,7 +6,6 @@ SQLite's write-ahead log needs a local disk: keep a store off network file syste
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
@@ -21,43 +20,29 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from toolkit.errors import UserError
-from toolkit.teachers.protocol import Completion, Request, Sampling
+from toolkit.store_rows import (
+    COMPLETION_COLUMNS,
+    FAILURE_COLUMNS,
+    Row,
+    completion_of,
+    completion_row,
+    failure_row,
+    is_sound,
+    packed,
+    request_of,
+)
+from toolkit.teachers.protocol import Completion, Request
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
 
 Standing = Literal["answered", "failed", "refused"]
-Row = tuple[str | int, ...]
 
 _APPLICATION_ID = 0x436F5444  # "CoTD" in the file's header tells a store from any other SQLite database
 _SCHEMA_VERSION = 2
 _BUSY_S = 60.0
 PAGE_BYTES = 4096
 
-# What is counted stands before what is long, so that counting reads the first page of a row only.
-COMPLETION_COLUMNS = (
-    "digest",
-    "prompt_digest",
-    "model",
-    "created_at",
-    "finish_reason",
-    "answered_by",
-    "prompt_tokens",
-    "completion_tokens",
-    "cached_tokens",
-    "batched",
-    "text",
-    "reasoning",
-    "raw",
-    "request",
-    "row_digest",
-)
-FAILURE_COLUMNS = ("digest", "created_at", "permanent", "reason", "request", "row_digest")
-PACKED_COLUMNS = {"model", "finish_reason", "answered_by", "text", "reasoning", "raw", "request", "reason"}  # JSON
-
-# Text a teacher wrote may hold NUL bytes and lone surrogates, which SQLite's TEXT cuts or refuses. Such columns hold
-# ASCII JSON instead: exact, and still readable in any SQLite shell through json_extract(text, '$'). The last column of
-# a row is the digest of all others, so that a row which the disk has changed is known by itself.
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS completions (
     digest TEXT PRIMARY KEY, prompt_digest TEXT NOT NULL, model TEXT NOT NULL, created_at TEXT NOT NULL,
@@ -69,7 +54,6 @@ CREATE TABLE IF NOT EXISTS failures (
     digest TEXT PRIMARY KEY, created_at TEXT NOT NULL, permanent INTEGER NOT NULL, reason TEXT NOT NULL,
     request TEXT NOT NULL, row_digest TEXT NOT NULL);
 """
-ANSWER = slice(4, 13)  # what came back of a request: the columns `finish_reason` to `raw`
 _COMPLETION = f"SELECT {', '.join(COMPLETION_COLUMNS)} FROM completions WHERE "
 _FAILURE = f"SELECT {', '.join(FAILURE_COLUMNS)} FROM failures WHERE digest = ?"
 _ADD = f"INSERT INTO completions VALUES ({', '.join('?' * len(COMPLETION_COLUMNS))}) ON CONFLICT DO NOTHING"
@@ -116,9 +100,9 @@ class StoreStats:
 class Store:
     """Completions and failures under the digest of their request, in one file.
 
-    Several processes may read a store while one writes. Within a process one thread may write while another reads:
-    writing and reading have a connection each, so that a read neither waits for a commit nor sees half of one. A
-    `Store` is not carried into a forked process: open it anew there.
+    Several processes may read a store while one writes. Within a process threads may write, each in its turn, while
+    one reads: writing and reading have a connection each, so that a read neither waits for a commit nor sees half of
+    one. A `Store` is not carried into a forked process: open it anew there.
 
     Args:
         path: The file; made, with its folders, where it is missing.
@@ -155,7 +139,7 @@ class Store:
         """
         condition, values = "prompt_digest = ?", [request.prompt_digest]
         if model is not None:
-            condition, values = condition + " AND model = ?", [*values, _pack(model)]
+            condition, values = condition + " AND model = ?", [*values, packed(model)]
         return self._answer(condition + " ORDER BY digest != ?, digest LIMIT 1", (*values, request.digest))
 
     def put(self, request: Request, completion: Completion) -> None:
@@ -200,14 +184,14 @@ class Store:
             "SELECT sum(prompt_tokens), sum(completion_tokens), sum(min(cached_tokens, prompt_tokens)), batched "
             "FROM completions WHERE model = ? AND prompt_tokens > 0 GROUP BY batched"
         )
-        for prompt, completion, cached, batched in self.select(query, (_pack(model),)):
+        for prompt, completion, cached, batched in self.select(query, (packed(model),)):
             tokens = {"prompt_tokens": prompt, "completion_tokens": completion, "cached_tokens": cached}
             yield Completion("", batched=bool(batched), **tokens)
 
     def uncounted(self, model: str) -> Iterator[tuple[Request, Completion]]:
         """Yield what was asked of a model and answered without a word on tokens, with no more of the answer."""
         query = "SELECT request, batched FROM completions WHERE model = ? AND prompt_tokens = 0"
-        for request, batched in self.select(query, (_pack(model),)):
+        for request, batched in self.select(query, (packed(model),)):
             try:
                 yield request_of(request), Completion("", batched=bool(batched))
             except ValueError as error:
@@ -217,13 +201,13 @@ class Store:
         """Note what a run has lost on tries of a model without an answer; exports and merges leave it out."""
         with self._transaction():
             self._writer.execute("CREATE TABLE IF NOT EXISTS losses (created_at TEXT, model TEXT, usd REAL)")
-            self._writer.execute("INSERT INTO losses VALUES (?, ?, ?)", (_now(), _pack(model), usd))
+            self._writer.execute("INSERT INTO losses VALUES (?, ?, ?)", (_now(), packed(model), usd))
 
     def lost(self, model: str) -> float:
         """Return the USD that all runs have lost on tries of a model without an answer, as far as they noted it."""
         if self._row("SELECT 1 FROM sqlite_master WHERE name = 'losses'") is None:
             return 0.0
-        (usd,) = self._row("SELECT total(usd) FROM losses WHERE model = ?", (_pack(model),))
+        (usd,) = self._row("SELECT total(usd) FROM losses WHERE model = ?", (packed(model),))
         return float(usd)
 
     def models(self) -> list[str]:
@@ -391,21 +375,7 @@ class Store:
 
     def _answer(self, condition: str, values: tuple[str, ...]) -> Completion | None:
         row = self._sound_row(_COMPLETION + condition, values)
-        if row is None:
-            return None
-        finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, *written = row[ANSWER]
-        text, reasoning, raw = written
-        return Completion(
-            text=json.loads(text),
-            reasoning=json.loads(reasoning),
-            finish_reason=json.loads(finish_reason),
-            model=json.loads(model),
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            cached_tokens=cached_tokens,
-            batched=bool(batched),
-            raw=json.loads(raw),
-        )
+        return None if row is None else completion_of(row)
 
     def _sound_row(self, query: str, values: tuple[str, ...]) -> Any:
         row = self._row(query, values)
@@ -468,79 +438,8 @@ def holder(store: Path) -> str | None:
     return None
 
 
-def completion_row(request: Request, completion: Completion, created_at: str) -> Row:
-    """Return the columns of a completion, `COMPLETION_COLUMNS`."""
-    columns = (
-        request.digest,
-        request.prompt_digest,
-        _pack(request.model),
-        created_at,
-        _pack(completion.finish_reason),
-        _pack(completion.model),
-        completion.prompt_tokens,
-        completion.completion_tokens,
-        completion.cached_tokens,
-        int(completion.batched),
-        _pack(completion.text),
-        _pack(completion.reasoning),
-        _pack(completion.raw),
-        _packed_request(request),
-    )
-    return (*columns, row_digest(columns))
-
-
-def failure_row(request: Request, reason: str, permanent: bool, created_at: str) -> Row:
-    """Return the columns of a failure, `FAILURE_COLUMNS`."""
-    columns = (request.digest, created_at, int(permanent), _pack(reason), _packed_request(request))
-    return (*columns, row_digest(columns))
-
-
-def request_of(packed: str) -> Request:
-    """Return the request of a row's column `request`.
-
-    Raises:
-        ValueError: It is none: not JSON, or with other fields.
-    """
-    try:
-        given = json.loads(packed)
-        sampling = given.pop("sampling")
-        sampling = Sampling(**{**sampling, "stop": tuple(sampling["stop"])})
-        messages = tuple((role, content) for role, content in given.pop("messages"))
-        return Request(messages=messages, sampling=sampling, **given)
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"not a request: {error}") from None
-
-
-def row_digest(columns: Iterable[str | int | None]) -> str:
-    """Return the SHA-256 (hex) of a row without its last column. No column holds a line break: JSON escapes it."""
-    return hashlib.sha256("\n".join(map(str, columns)).encode()).hexdigest()
-
-
-def is_sound(row: Sequence[Any]) -> bool:
-    """Whether a row is what was stored, by its own digest."""
-    return row_digest(row[:-1]) == row[-1]
-
-
 def _decoded(text: bytes) -> str:
     return text.decode("ascii", "replace")  # what is not ASCII is damaged, and its row's digest will say so
-
-
-def _pack(value: object) -> str:
-    return json.dumps(value)  # ASCII
-
-
-def _packed_request(request: Request) -> str:
-    # By hand: `asdict` copies every value, and takes longer than all else about a row.
-    return _pack(
-        {
-            "model": request.model,
-            "messages": request.messages,
-            "sampling": vars(request.sampling),
-            "sample_index": request.sample_index,
-            "template": request.template,
-            "contrast": request.contrast,
-        }
-    )
 
 
 def _now() -> str:

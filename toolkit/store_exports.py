@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolkit.errors import UserError
-from toolkit.store import COMPLETION_COLUMNS, FAILURE_COLUMNS, PACKED_COLUMNS, Store, StoreDamaged, is_sound, request_of
+from toolkit.store import Store, StoreDamaged
 from toolkit.store_files import BATCH, MergeReport, add_completions, add_failures, batches
+from toolkit.store_rows import COMPLETION_COLUMNS, FAILURE_COLUMNS, PACKED_COLUMNS, is_sound, request_of
 
 SUFFIXES = (".parquet", ".jsonl")
 _MOST_NAMED = 20

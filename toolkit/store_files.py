@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.errors import UserError, nearest
-from toolkit.store import ANSWER, COMPLETION_COLUMNS, FAILURE_COLUMNS, Store, StoreDamaged, holder, is_sound
+from toolkit.store import Store, StoreDamaged, holder
 from toolkit.store_pages import log_of, rows_of_file, rows_of_log
+from toolkit.store_rows import ANSWER, COMPLETION_COLUMNS, FAILURE_COLUMNS, is_sound
 
 BATCH = 500
 _MOST_DAMAGE = 20

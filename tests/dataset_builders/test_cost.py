@@ -14,7 +14,8 @@ from toolkit.collect import CostCapReached
 from toolkit.errors import UserError
 from toolkit.prices import Price
 from toolkit.spending import bound
-from toolkit.store import Store, request_of
+from toolkit.store import Store
+from toolkit.store_rows import request_of
 from toolkit.teachers.protocol import Request
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import TRUNCATED, Ask, Reply, completion, fault

@@ -20,10 +20,11 @@ from hypothesis import strategies as st
 
 from toolkit import cli, store_exports, store_files
 from toolkit.errors import UserError
-from toolkit.store import COMPLETION_COLUMNS, FAILURE_COLUMNS, PAGE_BYTES, Store, StoreDamaged, row_digest
+from toolkit.store import PAGE_BYTES, Store, StoreDamaged
 from toolkit.store_exports import export, import_rows
 from toolkit.store_files import contents, merge, prune, recover, verify
 from toolkit.store_pages import log_of, rows_of_file
+from toolkit.store_rows import COMPLETION_COLUMNS, FAILURE_COLUMNS, row_digest
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 NASTY = ["", "a\0b\0", "\ud800 alone", "\udcff\ud83d", "\U0001f600 \u2028\r\n", "x" * 20_000, "{{ 7 * 7 }}'; --", '"\\']
