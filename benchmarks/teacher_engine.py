@@ -102,8 +102,10 @@ def server_of(spec: str) -> Iterator[str]:
 
 async def ours(url: str, rows: int) -> None:
     """Collect into a store on disk, as `distill build` does."""
-    from toolkit.collect import CollectSettings, Tally, collect
+    from toolkit.collect import collect
+    from toolkit.collect_settings import CollectSettings
     from toolkit.store import Store
+    from toolkit.tally import Tally
     from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
     from toolkit.teachers.protocol import Request
 

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dataset_builders.collecting import NoAnswers, Part, Usage, collect_parts, cost_of
 from dataset_builders.figures import label_cells
-from toolkit.collect import CollectReport
 from toolkit.errors import UserError
 from toolkit.hub import OtherCard, Published, publish_dataset
 from toolkit.prices import prices_in
@@ -29,6 +28,7 @@ from toolkit.problem_sources import open_problems
 from toolkit.ray_verdicts import verdicts_over_ray
 from toolkit.spending import Ledger, dollars
 from toolkit.store import Store
+from toolkit.tally import CollectReport
 
 if TYPE_CHECKING:
     import datasets

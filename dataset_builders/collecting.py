@@ -19,20 +19,22 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.asking import Answers, Asker
 from dataset_builders.recordings import import_recordings
-from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, collect_rounds
+from toolkit.collect import TeacherUnavailable, collect_rounds
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import FREE, Price, price_of
 from toolkit.progress import live_line, together
 from toolkit.ray_collection import collect_over_ray
 from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Standing, Store
+from toolkit.tally import CollectReport
 from toolkit.teachers.kinds import make_teacher
 from toolkit.teachers.protocol import Completion, Request, Teacher, TeacherError
 
 if TYPE_CHECKING:
     from dataset_builders.published import CotsBuilder
-    from toolkit.collect import Progress
     from toolkit.ray_verdicts import Verdicts
+    from toolkit.tally import Progress
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from toolkit.collect import CollectSettings
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.problem_rows import Kind
 from toolkit.problem_sources import ProblemsConfig

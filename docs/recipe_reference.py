@@ -32,7 +32,7 @@ from dataset_builders.settings import (
     WrittenChains,
 )
 from toolkit import recipe_sections as sections
-from toolkit.collect import CollectSettings
+from toolkit.collect_settings import CollectSettings
 from toolkit.prices import Price
 from toolkit.problem_rows import Columns, DescriptionFile
 from toolkit.problem_sources import (

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
-from toolkit.collect import Progress, Tally
 from toolkit.spending import Ledger, dollars
+from toolkit.tally import Progress, Tally
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -23,10 +23,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.collect import CollectReport, CollectSettings, CostCapReached, Progress, Tally, collect
+from toolkit.collect import CostCapReached, collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.spending import Ledger
 from toolkit.store import Standing, Store
+from toolkit.tally import CollectReport, Progress, Tally
 from toolkit.teachers.protocol import Completion, Request
 
 if TYPE_CHECKING:

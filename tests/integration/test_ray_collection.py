@@ -20,13 +20,15 @@ import yaml
 
 from toolkit import ray_verdicts
 from toolkit.cli import open_recipe
-from toolkit.collect import CollectReport, CollectSettings, collect_rounds
+from toolkit.collect import collect_rounds
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.pipeline import build
 from toolkit.prices import Price
 from toolkit.ray_collection import collect_over_ray, ray_cluster
 from toolkit.spending import Ledger
 from toolkit.store import Store
+from toolkit.tally import CollectReport
 from toolkit.teachers.kinds import make_teacher
 from toolkit.teachers.openai_compatible import OpenAIConfig
 from toolkit.teachers.protocol import Completion, Request, Sampling
@@ -134,7 +136,7 @@ DRIVER = """
 import sys
 from pathlib import Path
 from tests.integration.test_ray_collection import asks
-from toolkit.collect import CollectSettings
+from toolkit.collect_settings import CollectSettings
 from toolkit.ray_collection import collect_over_ray, ray_cluster
 from toolkit.store import Store
 from toolkit.teachers.openai_compatible import OpenAIConfig

@@ -17,9 +17,11 @@ import pytest
 
 from dataset_builders import load_builder
 from dataset_builders.building import build_dataset
-from toolkit.collect import CollectReport, CollectSettings, collect
+from toolkit.collect import collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.store import Store
+from toolkit.tally import CollectReport
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.protocol import Request, Sampling
 

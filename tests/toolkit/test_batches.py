@@ -22,19 +22,13 @@ from pydantic import ValidationError
 from dataset_builders.settings import TeacherCotsSettings
 from tests.waits import Waits
 from toolkit.batches import Submission
-from toolkit.collect import (
-    CollectReport,
-    CollectSettings,
-    CostCapReached,
-    Tally,
-    TeacherUnavailable,
-    collect,
-    collect_rounds,
-)
+from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import Price
 from toolkit.spending import Ledger, bound, cost
 from toolkit.store import Store
+from toolkit.tally import CollectReport, Tally
 from toolkit.teachers.openai_batches import BatchEndpoint
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.procedural import ProceduralConfig, ProceduralTeacher
@@ -780,7 +774,8 @@ def test_the_key_stands_in_no_record_error_or_log(
 COLLECTOR = """
 import asyncio, sys
 import toolkit.batches
-from toolkit.collect import CollectSettings, collect
+from toolkit.collect import collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.store import Store
 from toolkit.teachers.openai_batches import BatchEndpoint
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher

@@ -18,18 +18,11 @@ from unittest.mock import patch
 import pytest
 
 from tests.waits import Waits
-from toolkit.collect import (
-    CollectReport,
-    CollectSettings,
-    CostCapReached,
-    Progress,
-    Tally,
-    TeacherUnavailable,
-    collect,
-    collect_rounds,
-)
+from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.store import Store
+from toolkit.tally import CollectReport, Progress, Tally
 from toolkit.teachers.protocol import Completion, Request, TeacherError
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import Ask, Reply, completion
@@ -352,7 +345,8 @@ def test_a_bad_round_is_not_followed_by_another(store: Store) -> None:
 
 COLLECTOR = """
 import asyncio, sys
-from toolkit.collect import CollectSettings, collect
+from toolkit.collect import collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.store import Store
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.protocol import Request

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from toolkit.collect import CollectReport, CollectSettings, CostCapReached, collect
+from toolkit.collect import CostCapReached, collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import Price
 from toolkit.spending import Ledger
 from toolkit.store import Store
+from toolkit.tally import CollectReport
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.protocol import Request, Sampling
 from toolkit.testing.fault_server import FaultServer, Limits

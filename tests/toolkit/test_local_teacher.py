@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from tests.records import saved_student
 from tests.tiny_students import tiny_llama, tiny_tokenizer
-from toolkit.collect import CollectSettings, TeacherUnavailable, collect
+from toolkit.collect import TeacherUnavailable, collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.contrastive_decoding import contrast_scores, decode_contrastively
 from toolkit.decoding import Decoding, generate
 from toolkit.store import Store

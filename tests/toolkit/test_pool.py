@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from toolkit.collect import CollectSettings, TeacherUnavailable, collect
+from toolkit.collect import TeacherUnavailable, collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.store import Store
 from toolkit.teachers.kinds import make_teacher
 from toolkit.teachers.openai_compatible import OpenAIConfig, Unreachable

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from toolkit.collect import Tally
 from toolkit.prices import FREE, Price
 from toolkit.progress import Meter, Pace, live_line, together
 from toolkit.spending import Ledger
+from toolkit.tally import Tally
 from toolkit.teachers.protocol import Completion, Request, Sampling
 
 DOLLAR = Price(input=0, output=1e6)  # a dollar per token of a completion

@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from toolkit.collect import CollectReport, CollectSettings, TeacherUnavailable, collect
+from toolkit.collect import TeacherUnavailable, collect
+from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.store import Store
+from toolkit.tally import CollectReport
 from toolkit.teachers.kinds import TeacherConfig, make_teacher
 from toolkit.teachers.logprobs import TokenLogprob, logprobs_of
 from toolkit.teachers.openai_compatible import (
