@@ -73,6 +73,10 @@ def trl_arguments(
         The `SFTConfig`, and the keyword arguments `model`, `peft_config`, `quantization_config`.
     """
     model = ModelConfig(model_name_or_path=start, **model_fields)
+    named = model_fields.get("lora_target_modules")
+    if named is not None and named != ["all-linear"]:
+        # TRL 1.16 makes text of a list of one, which PEFT takes for a pattern of whole module names: none matches.
+        model.lora_target_modules = named
     layout = ("packing", "padding_free")
     fields = {name: value for name, value in training.items() if name not in layout}
     # Every metric is a loss; a name like `loss/right` would be taken for something of which more is better.

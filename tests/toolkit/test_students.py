@@ -189,9 +189,10 @@ def test_what_a_broken_save_left_behind_is_not_in_the_next_one(tmp_path: Path) -
     assert json.loads((tmp_path / "student" / "stage.json").read_text()) == {"steps": 3}
 
 
-def test_a_merged_adapter_answers_as_the_adapter_did(tmp_path: Path) -> None:
+@pytest.mark.parametrize("modules", [["q_proj", "v_proj"], ["o_proj"], ["all-linear"]])
+def test_a_merged_adapter_answers_as_the_adapter_did(tmp_path: Path, modules: list[str]) -> None:
     base = saved_student(tmp_path / "base")
-    fields = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+    fields = {"use_peft": True, "lora_r": 4, "lora_target_modules": modules}
     stage = imitation(max_steps=4, learning_rate=5e-2)
     trainer, _ = make_trainer(stage, duals(8), base, tmp_path / "out", fields, "plain")
     trainer.train()
