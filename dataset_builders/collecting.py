@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from dataset_builders.asking import Answers, Asker
 from dataset_builders.recordings import import_recordings
-from toolkit.collect import TeacherUnavailable, collect_rounds
+from toolkit.collect import Collection, TeacherUnavailable, collection_of, one_by_one
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import FREE, Price, price_of
@@ -126,15 +126,16 @@ def collect_parts(
 ) -> tuple[list[Part], CollectReport, Ledger]:
     """Bring every answer of every teacher into the store, over Ray where there are verdicts.
 
-    Teachers that nobody pays come first, then all others; each of them at its own pace, side by side, but over Ray one
-    after the other, as each has all workers. Before any of several is asked, the servers among them are checked, so
-    that nothing is paid where another one has a bad key. Where nobody may be asked, the store has to have all answers.
+    Those in this process come first, one after the other: they share its machine. Then all servers are asked side by
+    side, each at its own pace; but over Ray one after the other, as each has all workers. Before any of several is
+    asked, the servers among them are checked, so that nothing is paid where another one has a bad key. Where nobody may
+    be asked, the store has to have all answers.
 
     Returns:
         The parts of the build, what was asked, and what the run has spent.
 
     Raises:
-        UserError: As `toolkit.collect.collect_rounds`, and of `parts_of`; a cap without a price of every teacher; or
+        UserError: As `toolkit.collect.collect`, and of `parts_of`; a cap without a price of every teacher; or
             an answer is missing that may not be asked for.
     """
     if settings.recordings:
@@ -159,8 +160,9 @@ def collect_parts(
         if len(parts) > 1:
             asyncio.run(_check([part for part in parts if part.kind == "openai" and _is_open(part, rounds, store)]))
         asked = [(part, rounds(part), ledger) for part, ledger in zip(parts, ledgers, strict=True)]
-        free, paid = ([each for each in asked if (each[0].price is FREE) == is_free] for is_free in (True, False))
-        for group in [[each] for each in free + paid] if verdicts is not None else [free, paid]:
+        here, servers = ([each for each in asked if (each[0].price is FREE) == is_free] for is_free in (True, False))
+        alone = [*here, *servers] if verdicts is not None else here
+        for group in [*([each] for each in alone), [] if verdicts is not None else servers]:
             if group:
                 report += _ask(group, store, show_progress, over_ray=verdicts is not None)
     elif verdicts is not None:
@@ -242,8 +244,10 @@ def _ask(asked: Sequence[Asked], store: Store, show_progress: bool, over_ray: bo
     with ExitStack() as shown:
         progress: list[Progress | None] = [None] * len(asked)
         if show_progress:
-            names = [part.name or make_teacher(part.settings.teacher).model for part, _, _ in asked]
-            line = live_line(f"asking {', '.join(names)}", _telling([ledger for _, _, ledger in asked]))
+            part = asked[0][0]
+            name = part.name or make_teacher(part.settings.teacher).model
+            title = f"asking {name if len(asked) == 1 else f'{len(asked)} teachers'}"
+            line = live_line(title, _telling([ledger for _, _, ledger in asked]))
             progress[:] = together(shown.enter_context(line), len(asked))
         if over_ray:
             ((part, rounds, ledger),) = asked
@@ -253,21 +257,41 @@ def _ask(asked: Sequence[Asked], store: Store, show_progress: bool, over_ray: bo
 
 
 async def _ask_side_by_side(asked: Sequence[Asked], store: Store, progress: Sequence[Progress | None]) -> CollectReport:
-    async def ask(asked: Asked, progress: Progress | None) -> CollectReport:
+    # All of them are there before one begins: what the batches of earlier runs cost is set aside for each.
+    collections = [
+        collection_of(make_teacher(part.settings.teacher), store, part.collect, told, ledger)
+        for (part, _, ledger), told in zip(asked, progress, strict=True)
+    ]
+    drawing = asyncio.Lock()
+
+    async def ask(asked: Asked, collection: Collection) -> CollectReport:
         part, rounds, ledger = asked
         with _losses_noted(part, store, ledger):
-            teacher = make_teacher(part.settings.teacher)
-            return await collect_rounds(rounds, teacher, store, part.collect, progress, ledger=ledger)
+            drawn = one_by_one(rounds) if len(collections) == 1 else _drawn_aside(rounds, drawing)
+            return await collection.collect(drawn)
 
     # What one is asked goes on when another one stops: it is not lost, and what is in flight would be.
-    ends = await asyncio.gather(*map(ask, asked, progress), return_exceptions=True)
+    ends = await asyncio.gather(*map(ask, asked, collections), return_exceptions=True)
     faults = [end for end in ends if isinstance(end, BaseException)]
-    if len(faults) > 1 and all(isinstance(fault, UserError) for fault in faults):
-        kinds = set(map(type, faults))
-        raise (kinds.pop() if len(kinds) == 1 else UserError)("\n".join(map(str, faults)))
-    for fault in faults:
+    said = list(dict.fromkeys(str(fault) for fault in faults if isinstance(fault, UserError)))
+    if len(said) > 1 and all(isinstance(fault, UserError) for fault in faults):
+        raise UserError("\n".join(said))
+    for fault in sorted(faults, key=lambda fault: isinstance(fault, UserError)):
         raise fault
     return sum((end for end in ends if isinstance(end, CollectReport)), CollectReport())
+
+
+async def _drawn_aside(rounds: Iterator[Iterable[Request]], drawing: asyncio.Lock) -> AsyncIterator[Iterable[Request]]:
+    """Yield rounds that are drawn in a thread: to read and judge the answers so far may take long.
+
+    Meanwhile the answers to another teacher's requests are waited for. One thread draws at a time.
+    """
+    while True:
+        async with drawing:
+            requests = await asyncio.to_thread(next, rounds, None)
+        if requests is None:
+            return
+        yield requests
 
 
 @contextmanager

@@ -118,9 +118,14 @@ class Submission:
 class BatchCollection(Collection):
     """State of one `collect_rounds` that asks through the batch API.
 
+    The batches that earlier runs have left are part of it from the start, so that what they cost is set aside before
+    anybody spends it.
+
     Raises:
-        UserError: The teacher has no batch API.
+        UserError: The teacher has no batch API, or a batch's record cannot be read.
     """
+
+    goes_on = True
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -139,6 +144,8 @@ class BatchCollection(Collection):
         self.tries: Counter[str] = Counter()
         self.unreserved: set[str] = set()
         self.refusal: TeacherError | None = None
+        for submission in Submission.read_all(self.folder):
+            self._set_aside(submission)
 
     async def _ask_all(self, requests: Iterator[Request | None]) -> None:
         try:
@@ -157,24 +164,26 @@ class BatchCollection(Collection):
 
     async def _take_up(self) -> None:
         """Go on with the batches that an earlier run has left."""
-        for submission in Submission.read_all(self.folder):
-            requests = submission.requests()
-            if any(request.model != self.teacher.model for request in requests.values()):
-                continue  # its own teacher takes it up, at its price
-            submission.open_digests = {
-                digest for digest, request in requests.items() if self.store.standing(request) != "answered"
-            }
-            if submission.address != self.endpoint.address:
-                self.elsewhere |= dict.fromkeys(submission.open_digests, submission)
-                continue
-            self.live.append(submission)
-            self.unreserved |= {digest for digest in submission.open_digests if not self._reserve(requests[digest])}
         for submission in list(self.live):
             if not submission.open_digests:
                 self._forget(submission)
             elif submission.batch is None:
                 await self._create(submission, is_in_doubt=True)
         self.is_taken_up = True
+
+    def _set_aside(self, submission: Submission) -> None:
+        """See what an earlier run's batch has still to answer, and set its cost aside before anything new is asked."""
+        requests = submission.requests()
+        if any(request.model != self.teacher.model for request in requests.values()):
+            return  # its own teacher takes it up, at its price
+        submission.open_digests = {
+            digest for digest, request in requests.items() if self.store.standing(request) != "answered"
+        }
+        if submission.address != self.endpoint.address:
+            self.elsewhere |= dict.fromkeys(submission.open_digests, submission)
+            return
+        self.live.append(submission)
+        self.unreserved |= {digest for digest in submission.open_digests if not self._reserve(requests[digest])}
 
     async def _go_through(self, requests: Iterator[Request]) -> None:
         """Submit, look and wait, until none of these requests is open."""
@@ -195,19 +204,24 @@ class BatchCollection(Collection):
     async def _submit(self, requests: Iterator[Request]) -> None:
         """Send a batch after the other, until nothing is left to be asked, or the cap or the provider wants no more."""
         while self.most_live is None or len(self.live) < self.most_live:
-            chosen = await self._choose(requests)
-            if not chosen or self.ending is not None:
-                return
-            file = await self._patiently(self.endpoint.upload, list(chosen.values()))
-            submission = Submission.written(self.folder, self.endpoint.address, file, list(chosen))
+            chosen: dict[Request, bytes] = {}
+            submission = None
+            try:
+                await self._choose(requests, chosen)
+                if not chosen or self.ending is not None:
+                    return
+                file = await self._patiently(self.endpoint.upload, list(chosen.values()))
+                submission = Submission.written(self.folder, self.endpoint.address, file, list(chosen))
+            finally:
+                if submission is None:
+                    self._release(chosen)
             self.live.append(submission)
             self.tally.in_flight += len(chosen)
             self._tell()
             await self._create(submission, is_in_doubt=False)
 
-    async def _choose(self, requests: Iterator[Request]) -> dict[Request, bytes]:
+    async def _choose(self, requests: Iterator[Request], chosen: dict[Request, bytes]) -> None:
         """Take what goes into the next batch, in the order in which it comes, and set its cost aside."""
-        chosen: dict[Request, bytes] = {}
         size = 0
         held = {digest for submission in self.live for digest in submission.open_digests}
         while len(chosen) < self.settings.batch_size:
@@ -228,9 +242,9 @@ class BatchCollection(Collection):
             if (chosen and size + len(line) > _MOST_BYTES) or not self._reserve(request):
                 self.again.appendleft(request)
                 break
+            self.unreserved.discard(request.digest)
             chosen[request] = line
             size += len(line)
-        return chosen
 
     async def _create(self, submission: Submission, is_in_doubt: bool) -> None:
         """Create a submission's batch, and only one, even where the provider's answer is lost."""
@@ -241,6 +255,7 @@ class BatchCollection(Collection):
                 return
             except TeacherError as error:
                 if error.kind != "retry":  # it said no: there is none
+                    self._release(submission.requests().values())
                     self._forget(submission)
                 if error.kind != "retry" or attempt >= self.settings.max_attempts:
                     raise
@@ -340,6 +355,11 @@ class BatchCollection(Collection):
     def _reserve(self, request: Request) -> bool:
         return self.ledger is None or self.ledger.reserve(request)
 
+    def _release(self, requests: Iterable[Request]) -> None:
+        """Have what was set aside for requests that were not sent."""
+        for request in requests:
+            self._settled(request, TeacherError("retry", "not sent"))
+
     def _settled(self, request: Request, outcome: Outcome) -> None:
         if self.ledger is None:
             return
@@ -379,7 +399,7 @@ class BatchCollection(Collection):
     def _going_on(self) -> str:
         number = sum(len(submission.open_digests) for submission in self.live)
         return (
-            f"{number} requests in {len(self.live)} batches go on at {self.endpoint.address}; "
+            f"{number} requests to {self.teacher.model} in {len(self.live)} batches go on at {self.endpoint.address}; "
             "the same command waits for them and submits none of them again."
         )
 

@@ -11,12 +11,10 @@ import itertools
 import random
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
-from types import TracebackType
-from typing import Self
 
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
@@ -97,21 +95,36 @@ async def collect_rounds(
     So `rounds` may be a generator that reads the store to decide what to ask next. Arguments and errors are those of
     `collect`, failures being counted for each round by itself: a bad round is not followed by another one.
     """
-    report = CollectReport()
-    async with _kind(settings)(
-        teacher, store, settings, progress, ledger, sleep, clock, rng or random.Random()
-    ) as collection:
-        for requests in rounds:
-            report += await collection.run(requests)
-    return report
+    collection = collection_of(teacher, store, settings, progress, ledger, sleep, clock, rng)
+    return await collection.collect(one_by_one(rounds))
 
 
-def _kind(settings: CollectSettings) -> type[Collection]:
-    if settings.mode == "online":
-        return Collection
-    from toolkit.batches import BatchCollection  # imports this module
+def collection_of(
+    teacher: Teacher,
+    store: Store,
+    settings: CollectSettings,
+    progress: Progress | None = None,
+    ledger: Ledger | None = None,
+    sleep: Sleep = asyncio.sleep,
+    clock: Clock = time.monotonic,
+    rng: random.Random | None = None,
+) -> Collection:
+    """Return what `collect_rounds` runs; all it will spend of what earlier runs have left going on is set aside.
 
-    return BatchCollection
+    Arguments and errors are those of `collect`.
+    """
+    kind: type[Collection] = Collection
+    if settings.mode == "batch":
+        from toolkit.batches import BatchCollection  # imports this module
+
+        kind = BatchCollection
+    return kind(teacher, store, settings, progress, ledger, sleep, clock, rng or random.Random())
+
+
+async def one_by_one(rounds: Iterable[Iterable[Request]]) -> AsyncIterator[Iterable[Request]]:
+    """Yield rounds, each drawn when it is asked for."""
+    for requests in rounds:
+        yield requests
 
 
 class _Stopped(Exception):
@@ -129,6 +142,8 @@ class _Endpoint:
 
 class Collection:
     """State of one `collect_rounds`. All but the writing runs in one thread, so plain attributes need no locks."""
+
+    goes_on = False  # whether what is in flight when this ends is answered all the same
 
     def __init__(
         self,
@@ -160,17 +175,21 @@ class Collection:
         self.opened = ExitStack()
         self.is_open = False
 
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def collect(self, rounds: AsyncIterable[Iterable[Request]]) -> CollectReport:
+        """Do round after round, and release all that is held; once only."""
+        report = CollectReport()
         try:
-            await self.teacher.close()
+            async for requests in rounds:
+                report += await self.run(requests)
         finally:
-            self.writer.close()
-            self.opened.close()
+            if self.ledger is not None:
+                self.ledger.abandon(goes_on=self.goes_on)
+            try:
+                await self.teacher.close()
+            finally:
+                self.writer.close()
+                self.opened.close()
+        return report
 
     async def run(self, requests: Iterable[Request]) -> CollectReport:
         """Do one round."""
@@ -402,8 +421,8 @@ class Collection:
         total = self.tally.total
         left = "" if total is None else f"{total - self.tally.done} of {total} requests are still open. "
         return CostCapReached(
-            f"max_cost_usd: {spent:.4f} of {cap or 0:g} US dollars are spent, and the next request might cost more "
-            f"than what is left. {left}Raise it to go on. {self._kept()}"
+            f"max_cost_usd: {spent:.4f} of {cap or 0:g} US dollars are spent, and the next request to "
+            f"{self.teacher.model} might cost more than what is left. {left}Raise it to go on. {self._kept()}"
         )
 
     def _kept(self) -> str:

@@ -75,7 +75,7 @@ class Ledger:
         self._batched = batched
         self._cap = None if max_cost_usd is None else math.floor(Fraction(max_cost_usd) * _PICODOLLARS)
         self._sums = _Sums()
-        self._own_lost = 0
+        self._own_lost = self._own_reserved = 0
 
     def beside(self, price: Price | None) -> Ledger:
         """Return a ledger of the same money under the same cap, for another teacher's requests at its price.
@@ -135,9 +135,9 @@ class Ledger:
         if self.price is None:
             return True
         most = _bound(request, self.price, self._batched)
-        if self._cap is not None and self._spent + self._sums.reserved + most > self._cap:
+        if self._cap is not None and most and self._spent + self._sums.reserved + most > self._cap:
             return False
-        self._sums.reserved += most
+        self._reserve(most)
         return True
 
     def settle(self, request: Request, outcome: Completion | TeacherError) -> None:
@@ -148,13 +148,26 @@ class Ledger:
         if self.price is None:
             return
         most = _bound(request, self.price, self._batched)
-        self._sums.reserved -= most
+        self._reserve(-most)
         if isinstance(outcome, TeacherError):
             self._lose(most if outcome.billed else 0)
         else:
             self._sums.answered += _cost(outcome, self.price) if is_counted(outcome) else most
-        for told in self._sums.watchers:
-            told()
+        self._tell()
+
+    def abandon(self, goes_on: bool) -> None:
+        """Count what is set aside as spent, since nobody waits for its requests any more and they may be billed.
+
+        Args:
+            goes_on: Whether they are in batches, whose answers a later run takes and counts; else they are lost.
+        """
+        rest = self._own_reserved
+        self._reserve(-rest)
+        if goes_on:
+            self._sums.answered += rest
+        else:
+            self._lose(rest)
+        self._tell()
 
     def watch(self, told: Callable[[], None]) -> None:
         """Have somebody told whenever money that was set aside is released, by whichever ledger of this money."""
@@ -165,6 +178,14 @@ class Ledger:
         if self.price is not None:
             self._sums.answered += round((spent - lost) * _PICODOLLARS)
             self._lose(round(lost * _PICODOLLARS))
+
+    def _reserve(self, amount: int) -> None:
+        self._sums.reserved += amount
+        self._own_reserved += amount
+
+    def _tell(self) -> None:
+        for told in self._sums.watchers:
+            told()
 
     def _lose(self, amount: int) -> None:
         self._sums.lost += amount

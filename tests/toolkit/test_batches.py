@@ -251,7 +251,7 @@ def test_a_line_missing_from_the_results_is_asked_again(store: Store, monkeypatc
 def test_a_refused_batch_ends_the_run_in_the_providers_words(store: Store) -> None:
     with FaultServer(answers, batches=[AT_ONCE, BatchScript((), "failed"), BatchScript()]) as server:
         with pytest.raises(
-            TeacherUnavailable, match=r"scripted failure \(scripted_failure\).* 3 requests in 1 batches"
+            TeacherUnavailable, match=r"scripted failure \(scripted_failure\).* 3 requests to m in 1 batches"
         ):
             run(asks(9), server, store)
         assert len(records(store)) == 1  # of the third, which goes on
@@ -363,7 +363,7 @@ def test_a_provider_that_stays_away_ends_the_run_and_loses_nothing(store: Store)
         return fault(503) if is_down[0] and action.startswith("GET /v1/batches/") else None
 
     with FaultServer(answers, control=control) as server:
-        with pytest.raises(TeacherUnavailable, match=r"HTTP 503.*2 requests in 1 batches go on at .*the same command"):
+        with pytest.raises(TeacherUnavailable, match=r"HTTP 503.*2 requests to m in 1 batches go on at .*the same command"):
             run(asks(2), server, store, max_attempts=3)
         is_down[0] = False
         assert run(asks(2), server, store).answered == 2
@@ -392,7 +392,7 @@ def test_an_interruption_says_that_batches_go_on(store: Store, caplog: pytest.Lo
     with FaultServer(answers) as server:
         with pytest.raises(asyncio.CancelledError):
             run(asks(4), server, store, sleep=interrupted)
-        assert "4 requests in 2 batches go on at" in caplog.text
+        assert "4 requests to m in 2 batches go on at" in caplog.text
         assert run(asks(4), server, store).answered == 4
         assert len(submitted(server)) == 2
 

@@ -580,6 +580,10 @@ class Purse:
     def watch(self, told: Callable[[], None]) -> None:
         """There is no other ledger of this money."""
 
+    def abandon(self, goes_on: bool) -> None:
+        assert not goes_on
+        self.spent, self.reserved = self.spent + self.reserved, 0.0
+
     def reserve(self, request: Request) -> bool:
         if self.spent + self.reserved + 3 > self.cap:
             return False
