@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +13,14 @@ import datasets
 import pytest
 from pydantic import ValidationError
 
-from dataset_builders import load_builder
+from dataset_builders import collecting, load_builder
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
 from dataset_builders.estimate import estimate, told
 from toolkit.cli import open_recipe
-from toolkit.collect import CostCapReached, TeacherUnavailable
+from toolkit.collect import Collection, CostCapReached, TeacherUnavailable
 from toolkit.errors import UserError
-from toolkit.store import Store
+from toolkit.store import Store, StoreDamaged
+from toolkit.teachers.protocol import Request
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import RESET, Ask, Reply, completion, fault
 
@@ -248,6 +251,61 @@ def test_what_each_lost_is_noted_for_itself(lossy: str, tmp_path: Path) -> None:
     with Store(tmp_path / "store.sqlite") as store:
         assert store.lost(lossy) == pytest.approx(10 * ANSWER)
         assert store.lost("two" if lossy == "one" else "one") == 0
+
+
+def test_what_stops_both_alike_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def damaged(store: Store) -> Any:
+        raise StoreDamaged(store.path, "a page")
+
+    monkeypatch.setattr(Store, "collecting", damaged)
+    with FaultServer(chain) as server, pytest.raises(StoreDamaged, match="damaged: a page") as told:
+        build(tmp_path, [served(server, "one"), served(server, "two")])
+    assert "\n" not in str(told.value)
+
+
+def test_a_mistake_of_ours_is_not_hidden_behind_one_of_the_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(collection: Collection, _: Any) -> None:
+        raise UserError("a typing mistake") if collection.teacher.model == "one" else ZeroDivisionError
+
+    monkeypatch.setattr(Collection, "collect", fails)
+    with FaultServer() as server, pytest.raises(ZeroDivisionError):
+        build(tmp_path, [served(server, "one"), served(server, "two")])
+
+
+def test_those_in_this_process_share_its_machine_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[list[str]] = []
+    asking = collecting._ask
+
+    def noted(asked: Any, *arguments: Any, **named: Any) -> Any:
+        groups.append([part.kind for part, _, _ in asked])
+        return asking(asked, *arguments, **named)
+
+    monkeypatch.setattr(collecting, "_ask", noted)
+    with FaultServer(chain) as server:
+        build(tmp_path, [served(server, "one"), CAREFUL, served(server, "two"), CARELESS])
+    assert groups == [["procedural"], ["procedural"], ["openai", "openai"]]
+
+
+def test_a_round_is_drawn_while_other_answers_are_waited_for() -> None:
+    answered = threading.Event()
+
+    def rounds() -> Iterator[list[Request]]:
+        yield []
+        assert answered.wait(60)  # for ever, if nothing else went on
+        yield []
+
+    async def drawn() -> list[Any]:
+        found = []
+        async for requests in collecting._drawn_aside(rounds(), asyncio.Lock()):
+            found.append(requests)
+            asyncio.get_running_loop().call_later(0.01, answered.set)
+        return found
+
+    assert asyncio.run(drawn()) == [[], []]
 
 
 # Before anything is paid

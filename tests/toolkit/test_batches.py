@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from dataset_builders.settings import TeacherCotsSettings
 from tests.waits import Waits
 from toolkit.batches import Submission
-from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds
+from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds, collection_of
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import Price
@@ -363,7 +363,9 @@ def test_a_provider_that_stays_away_ends_the_run_and_loses_nothing(store: Store)
         return fault(503) if is_down[0] and action.startswith("GET /v1/batches/") else None
 
     with FaultServer(answers, control=control) as server:
-        with pytest.raises(TeacherUnavailable, match=r"HTTP 503.*2 requests to m in 1 batches go on at .*the same command"):
+        with pytest.raises(
+            TeacherUnavailable, match=r"HTTP 503.*2 requests to m in 1 batches go on at .*the same command"
+        ):
             run(asks(2), server, store, max_attempts=3)
         is_down[0] = False
         assert run(asks(2), server, store).answered == 2
@@ -735,6 +737,57 @@ def test_a_cap_whose_rest_is_set_aside_for_another_teacher_is_waited_for(store: 
     with FaultServer(answers, batches=[AT_ONCE]) as server:
         assert run([request], server, store, ledger=ledger, max_cost_usd=1.5 * most, sleep=sleep).answered == 1
     assert waits["all"] == 3
+
+
+@pytest.mark.parametrize(
+    ("refused", "spends"), [("POST /v1/files", 0), ("POST /v1/batches", 0), ("GET /v1/batches/", 2)]
+)
+def test_money_is_held_for_no_batch_that_a_run_leaves(store: Store, refused: str, spends: int) -> None:
+    requests = [ask(f"q{n}", max_tokens=100) for n in range(2)]
+    ledger = Ledger(PRICE, 9.0, batched=True)
+
+    def control(action: str, number: int) -> Reply | None:
+        return fault(401) if action.startswith(refused) and len(action) < len(refused) + 20 else None
+
+    with FaultServer(answers, control=control) as server, pytest.raises(TeacherUnavailable, match="key refused"):
+        run(requests, server, store, ledger=ledger, max_cost_usd=9.0)
+    # A batch that was created goes on, and will be paid for.
+    assert ledger.spent == pytest.approx(spends * bound(requests[0], PRICE, batched=True))
+    assert (ledger.reserved, ledger.lost) == (0, 0)
+
+
+def test_a_request_of_another_address_leaves_nothing_set_aside(store: Store) -> None:
+    with FaultServer(answers) as first, FaultServer(answers) as second:
+        with pytest.raises(Killed):
+            run(asks(1), first, store, sleep=killed_at(1))
+        ledger = Ledger(PRICE, None, batched=True)
+        with pytest.raises(UserError, match="holds requests of this run"):
+            run([ask("q1"), ask("q0")], second, store, ledger=ledger)
+    assert (ledger.reserved, ledger.spent) == (0, 0)
+
+
+def test_an_earlier_batch_above_the_cap_that_expires_is_submitted_below_it(store: Store) -> None:
+    requests = asks(4)
+    one = bound(requests[0], PRICE, batched=True)
+    nothing = BatchScript(waits=("in_progress",), end="expired", answered=0.0)
+    with FaultServer(answers, batches=[nothing, AT_ONCE]) as server:
+        with pytest.raises(Killed):
+            run(requests[:3], server, store, sleep=killed_at(1))
+        ledger = Ledger(PRICE, 1.2 * one, batched=True)
+        # Another run that waits for ever ends as if it were killed.
+        report = run(requests, server, store, sleep=killed_at(50), ledger=ledger, max_cost_usd=1.2 * one)
+    assert report.answered == 4
+    assert (ledger.reserved, ledger.spent) == (0, pytest.approx(4 * (7 * 0.5 + 3 * 1.0) / 1e6))
+
+
+def test_what_earlier_batches_will_cost_is_set_aside_before_anybody_asks(store: Store) -> None:
+    with FaultServer(answers) as server:
+        with pytest.raises(Killed):
+            run(asks(3), server, store, sleep=killed_at(1))
+        ledger = Ledger(PRICE, None, batched=True)
+        teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url))
+        collection_of(teacher, store, CollectSettings(mode="batch"), None, ledger)
+    assert ledger.reserved == pytest.approx(3 * bound(ask("q0"), PRICE, batched=True))
 
 
 def test_what_the_other_mode_answered_meanwhile_is_not_waited_for(store: Store) -> None:

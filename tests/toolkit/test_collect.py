@@ -21,6 +21,8 @@ from tests.waits import Waits
 from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
+from toolkit.prices import Price
+from toolkit.spending import Ledger, bound
 from toolkit.store import Store
 from toolkit.tally import CollectReport, Progress, Tally
 from toolkit.teachers.protocol import Completion, Request, TeacherError
@@ -629,6 +631,35 @@ def test_every_try_is_settled(store: Store) -> None:
     run_with(purse, asks(1), ScriptedTeacher(lambda _, n: outcomes.get(n) or Completion("")), store)
     assert purse.settled == [RETRY, lost, Completion("")]
     assert (purse.reserved, purse.spent) == (0, 4)
+
+
+def test_money_for_requests_that_were_given_up_is_waited_for_no_longer(store: Store) -> None:
+    price = Price(input=1.0, output=2.0)
+    most = bound(ask("a"), price)
+    broken = Ledger(price, 2.5 * most)
+    other = broken.beside(price)
+
+    class Broken(ScriptedTeacher):
+        async def complete(self, request: Request) -> Completion:
+            await asyncio.sleep(0.05)  # the other one waits by now
+            if request == ask("b"):
+                raise RuntimeError("a mistake of ours")
+            await asyncio.Event().wait()
+            raise AssertionError
+
+    async def both() -> list[Any]:
+        settings = CollectSettings(concurrency=2, max_cost_usd=2.5 * most)
+        runs = (
+            collect([ask("a"), ask("b")], Broken(), store, settings, ledger=broken),
+            collect([ask("c")], ScriptedTeacher(), store, settings, ledger=other),
+        )
+        async with asyncio.timeout(30):
+            return await asyncio.gather(*runs, return_exceptions=True)
+
+    first, second = asyncio.run(both())
+    assert str(first) == "a mistake of ours"
+    assert isinstance(second, CostCapReached)
+    assert (broken.own_lost, broken.reserved) == (2 * most, 0)
 
 
 def test_a_cap_that_nobody_watches_is_refused(store: Store) -> None:

@@ -147,6 +147,29 @@ def test_free_teachers_cost_nothing_under_any_cap() -> None:
     assert ledger.spent == 0.0
 
 
+def test_a_free_teacher_is_asked_though_a_paid_one_has_spent_more_than_the_cap() -> None:
+    paid = Ledger(PRICE, bound(ask(), PRICE))
+    paid.remember(answer(1_000_000, 0))
+    assert not paid.reserve(ask())
+    assert paid.beside(FREE).reserve(ask())
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_what_was_set_aside_for_requests_that_nobody_waits_for_is_spent(goes_on: bool) -> None:
+    most = bound(ask(), PRICE)
+    ledger = Ledger(PRICE, None)
+    beside = ledger.beside(PRICE)
+    told: list[float] = []
+    beside.watch(lambda: told.append(beside.reserved))
+    assert all(each.reserve(ask()) for each in (ledger, ledger, beside))
+    ledger.abandon(goes_on)
+    assert told == [pytest.approx(most)]  # that of the other one
+    assert ledger.spent == pytest.approx(2 * most)
+    assert (ledger.own_lost, beside.own_lost) == (0 if goes_on else pytest.approx(2 * most), 0)
+    ledger.abandon(goes_on)
+    assert ledger.spent == pytest.approx(2 * most)
+
+
 REQUESTS = st.builds(ask, st.text("aé€", max_size=50), st.integers(1, 200))
 PRICES = st.builds(
     Price,
