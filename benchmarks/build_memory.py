@@ -4,8 +4,8 @@
 
 Every build is a process of its own, with the embedded teacher and an empty store. Two peaks are told: `resident`, what
 the system reports when it ends, and `own`, what was looked up ten times a second of the memory that is the process's
-alone. Between them lie pages of files, which the system takes back when it needs them: `datasets` maps the tables that
-it wrote. The target is that a hundred times the rows take at most 1.5 times the memory.
+alone. Between them lie pages of files, mostly of libraries, which the system takes back when it needs them. The target
+is that however many times the rows take at most 1.5 times the memory of a thousand.
 """
 
 from __future__ import annotations
