@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -144,12 +145,13 @@ def collect_parts(
     parts = parts_of(settings)
     ledgers = _ledgers(parts, store)
     answers = store or NoAnswers()
+    reading = _Reading(answers)
 
     def rehearse(part: Part) -> None:
         deque(builder.records(problems, part.asker(answers), part.settings, []), maxlen=0)
 
     def rounds(part: Part) -> Iterator[Iterable[Request]]:
-        drawn = builder.rounds(problems, part.asker(answers), part.settings)
+        drawn = builder.rounds(problems, part.asker(reading), part.settings)
         return drawn if verdicts is None else verdicts.ahead_of(drawn, lambda: rehearse(part))
 
     report = CollectReport()
@@ -164,7 +166,7 @@ def collect_parts(
         alone = [*here, *servers] if verdicts is not None else here
         for group in [*([each] for each in alone), [] if verdicts is not None else servers]:
             if group:
-                report += _ask(group, store, show_progress, over_ray=verdicts is not None)
+                report += _ask(group, store, reading, show_progress, over_ray=verdicts is not None)
     elif verdicts is not None:
         verdicts.rehearse(lambda: rehearse(parts[0]))
     return parts, report, _telling(ledgers)
@@ -235,7 +237,29 @@ async def _check(parts: Sequence[Part]) -> None:
             await teacher.close()
 
 
-def _ask(asked: Sequence[Asked], store: Store, show_progress: bool, over_ray: bool) -> CollectReport:
+class _Reading:
+    """The answers that rounds are drawn from; where they are drawn in a thread, that ends at its next look."""
+
+    def __init__(self, answers: Answers) -> None:
+        self._answers = answers
+        self.is_over = False
+
+    def get(self, request: Request) -> Completion | None:
+        """Return an answer, as of `Answers`."""
+        self._go_on()
+        return self._answers.get(request)
+
+    def failure(self, request: Request) -> str | None:
+        """Return why there is no answer, as of `Answers`."""
+        self._go_on()
+        return self._answers.failure(request)
+
+    def _go_on(self) -> None:
+        if self.is_over:
+            raise CancelledError
+
+
+def _ask(asked: Sequence[Asked], store: Store, reading: _Reading, show_progress: bool, over_ray: bool) -> CollectReport:
     """Ask teachers side by side for what the store lacks of their answers.
 
     Raises:
@@ -253,10 +277,12 @@ def _ask(asked: Sequence[Asked], store: Store, show_progress: bool, over_ray: bo
             ((part, rounds, ledger),) = asked
             with _losses_noted(part, store, ledger):
                 return collect_over_ray(rounds, part.settings.teacher, store, part.collect, progress[0], ledger)
-        return asyncio.run(_ask_side_by_side(asked, store, progress))
+        return asyncio.run(_ask_side_by_side(asked, store, reading, progress))
 
 
-async def _ask_side_by_side(asked: Sequence[Asked], store: Store, progress: Sequence[Progress | None]) -> CollectReport:
+async def _ask_side_by_side(
+    asked: Sequence[Asked], store: Store, reading: _Reading, progress: Sequence[Progress | None]
+) -> CollectReport:
     # All of them are there before one begins: what the batches of earlier runs cost is set aside for each.
     collections = [
         collection_of(make_teacher(part.settings.teacher), store, part.collect, told, ledger)
@@ -267,7 +293,7 @@ async def _ask_side_by_side(asked: Sequence[Asked], store: Store, progress: Sequ
     async def ask(asked: Asked, collection: Collection) -> CollectReport:
         part, rounds, ledger = asked
         with _losses_noted(part, store, ledger):
-            drawn = one_by_one(rounds) if len(collections) == 1 else _drawn_aside(rounds, drawing)
+            drawn = one_by_one(rounds) if len(collections) == 1 else _drawn_aside(rounds, drawing, reading)
             return await collection.collect(drawn)
 
     # What one is asked goes on when another one stops: it is not lost, and what is in flight would be.
@@ -281,14 +307,20 @@ async def _ask_side_by_side(asked: Sequence[Asked], store: Store, progress: Sequ
     return sum((end for end in ends if isinstance(end, CollectReport)), CollectReport())
 
 
-async def _drawn_aside(rounds: Iterator[Iterable[Request]], drawing: asyncio.Lock) -> AsyncIterator[Iterable[Request]]:
+async def _drawn_aside(
+    rounds: Iterator[Iterable[Request]], drawing: asyncio.Lock, reading: _Reading
+) -> AsyncIterator[Iterable[Request]]:
     """Yield rounds that are drawn in a thread: to read and judge the answers so far may take long.
 
     Meanwhile the answers to another teacher's requests are waited for. One thread draws at a time.
     """
     while True:
         async with drawing:
-            requests = await asyncio.to_thread(next, rounds, None)
+            try:
+                requests = await asyncio.to_thread(next, rounds, None)
+            except asyncio.CancelledError:
+                reading.is_over = True
+                raise
         if requests is None:
             return
         yield requests

@@ -144,8 +144,7 @@ class BatchCollection(Collection):
         self.tries: Counter[str] = Counter()
         self.unreserved: set[str] = set()
         self.refusal: TeacherError | None = None
-        for submission in Submission.read_all(self.folder):
-            self._set_aside(submission)
+        self._set_aside_left()
 
     async def _ask_all(self, requests: Iterator[Request | None]) -> None:
         try:
@@ -162,6 +161,15 @@ class BatchCollection(Collection):
         finally:
             await self.writer.drain()
 
+    async def _open(self) -> None:
+        if self.is_open:
+            return
+        await super()._open()
+        # Until here, somebody else may have been collecting: what there is now stays.
+        if self.ledger is not None:
+            self.ledger.release()
+        self._set_aside_left()
+
     async def _take_up(self) -> None:
         """Go on with the batches that an earlier run has left."""
         for submission in list(self.live):
@@ -171,8 +179,15 @@ class BatchCollection(Collection):
                 await self._create(submission, is_in_doubt=True)
         self.is_taken_up = True
 
+    def _set_aside_left(self) -> None:
+        """See what earlier runs' batches have still to answer, and set its cost aside before anything new is asked."""
+        self.live.clear()
+        self.elsewhere.clear()
+        self.unreserved.clear()
+        for submission in Submission.read_all(self.folder):
+            self._set_aside(submission)
+
     def _set_aside(self, submission: Submission) -> None:
-        """See what an earlier run's batch has still to answer, and set its cost aside before anything new is asked."""
         requests = submission.requests()
         if any(request.model != self.teacher.model for request in requests.values()):
             return  # its own teacher takes it up, at its price
@@ -367,6 +382,8 @@ class BatchCollection(Collection):
             self.ledger.settle(request, outcome)
         elif isinstance(outcome, Completion):  # submitted below a cap that was higher
             self.ledger.remember(outcome, request)
+        elif outcome.billed:
+            self.ledger.lose(request)
 
     def _refuse_elsewhere(self, request: Request) -> None:
         if other := self.elsewhere.get(request.digest):

@@ -297,8 +297,8 @@ class _Worker:
         if not fault:
             try:
                 failed, spent, lost, fault = self._ask(list(_requests(block)))
-            except UserError as error:
-                fault = self._fault = str(error)  # it would stop the next block too, after a window of requests
+            except UserError as error:  # before anything was asked
+                fault = self._fault = str(error)
         return {"failed": [failed], "spent": [spent], "lost": [lost], "fault": [fault]}
 
     def _ask(self, requests: list[Request]) -> tuple[int, float, float, str]:
@@ -312,6 +312,8 @@ class _Worker:
             failed = asyncio.run(collect(requests, self._teacher, store, self._settings, ledger=ledger)).failed
         except CostCapReached as error:
             fault = str(error)  # the next block may get what another one has left
+        except UserError as error:
+            fault = self._fault = str(error)  # it would stop the next block too, after a window of requests
         finally:
             spent = ledger.spent if ledger else 0.0
             store.end(spent)

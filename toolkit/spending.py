@@ -155,6 +155,16 @@ class Ledger:
             self._sums.answered += _cost(outcome, self.price) if is_counted(outcome) else most
         self._tell()
 
+    def release(self) -> None:
+        """Have back all that is set aside; nothing was asked of it."""
+        self._reserve(-self._own_reserved)
+        self._tell()
+
+    def lose(self, request: Request) -> None:
+        """Count a try that may have been billed, of a request for which nothing was set aside, at its bound."""
+        if self.price is not None:
+            self._lose(_bound(request, self.price, self._batched))
+
     def abandon(self, goes_on: bool) -> None:
         """Count what is set aside as spent, since nobody waits for its requests any more and they may be billed.
 

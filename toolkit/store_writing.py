@@ -42,14 +42,16 @@ class Writer:
 
     def save(self, request: Request, outcome: Outcome) -> Awaitable[None]:
         """Return when the outcome is on disk, or the run is stopped because it cannot be."""
+        self._unsaved.append((request, outcome))
         if self._saved is None:
             self._saved = asyncio.get_running_loop().create_future()
-        self._unsaved.append((request, outcome))
-        if self._fault is not None:
-            self._saved.set_result(None)
+        saved = self._saved
+        if self._fault is not None:  # nobody writes any more, but at the end
+            self._release(saved)
+            self._saved = None
         elif self._writing is None:
             self._writing = asyncio.create_task(self._write())
-        return self._saved
+        return saved
 
     async def drain(self) -> None:
         """Return when everything is on disk; what cannot be is named by the error that ends the run."""
@@ -73,13 +75,20 @@ class Writer:
                 self._unsaved = [*outcomes, *self._unsaved]
                 self._fault = self._fault or fault
                 self._stop(self._cannot_write)
+                self._release(self._saved)  # of those that came meanwhile
+                self._saved = None
                 break
             finally:
-                if saved is not None and not saved.done():  # done where those who wait were cancelled
-                    saved.set_result(None)
+                self._release(saved)
             for request, outcome in outcomes:
                 self._written(request, outcome)
         self._writing = None
+
+    @staticmethod
+    def _release(saved: asyncio.Future[None] | None) -> None:
+        """Have those go on who wait for it."""
+        if saved is not None and not saved.done():  # done where they were cancelled
+            saved.set_result(None)
 
     def _cannot_write(self) -> Exception:
         assert self._fault is not None

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from dataset_builders import collecting, load_builder
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
+from dataset_builders.collecting import NoAnswers
 from dataset_builders.estimate import estimate, told
 from toolkit.cli import open_recipe
 from toolkit.collect import Collection, CostCapReached, TeacherUnavailable
@@ -300,12 +301,34 @@ def test_a_round_is_drawn_while_other_answers_are_waited_for() -> None:
 
     async def drawn() -> list[Any]:
         found = []
-        async for requests in collecting._drawn_aside(rounds(), asyncio.Lock()):
+        async for requests in collecting._drawn_aside(rounds(), asyncio.Lock(), collecting._Reading(NoAnswers())):
             found.append(requests)
             asyncio.get_running_loop().call_later(0.01, answered.set)
         return found
 
     assert asyncio.run(drawn()) == [[], []]
+
+
+def test_a_draw_that_nobody_waits_for_ends_at_its_next_look() -> None:
+    reading = collecting._Reading(NoAnswers())
+    begun, looks = threading.Event(), Counter[str]()
+
+    def rounds() -> Iterator[list[Request]]:
+        begun.set()
+        while True:  # for ever, if nothing stopped it
+            reading.get(Request("m", ()))
+            reading.failure(Request("m", ()))
+            looks["all"] += 1
+        yield []
+
+    async def interrupted() -> None:
+        drawing = asyncio.create_task(anext(collecting._drawn_aside(rounds(), asyncio.Lock(), reading)))
+        await asyncio.to_thread(begun.wait)
+        drawing.cancel()
+        await asyncio.gather(drawing, return_exceptions=True)
+
+    asyncio.run(interrupted())  # which waits for its threads
+    assert reading.is_over
 
 
 # Before anything is paid

@@ -780,6 +780,55 @@ def test_an_earlier_batch_above_the_cap_that_expires_is_submitted_below_it(store
     assert (ledger.reserved, ledger.spent) == (0, pytest.approx(4 * (7 * 0.5 + 3 * 1.0) / 1e6))
 
 
+def test_a_result_that_an_earlier_batch_above_the_cap_lacks_counts_as_lost(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultServer(answers) as server:
+        with pytest.raises(Killed):
+            run(asks(2), server, store, sleep=killed_at(1))
+
+        async def nothing(*_: Any) -> AsyncIterator[Any]:
+            for line in ():
+                yield line
+
+        monkeypatch.setattr(BatchEndpoint, "results", nothing)
+        ledger = Ledger(PRICE, 1e-9, batched=True)
+        assert run(asks(2), server, store, ledger=ledger, max_attempts=1).failed == 2
+    assert ledger.own_lost == ledger.spent == pytest.approx(2 * bound(ask("q0"), PRICE, batched=True))
+
+
+@pytest.mark.parametrize("is_over", [True, False])
+def test_what_another_process_does_before_this_one_asks_is_seen(store: Store, is_over: bool) -> None:
+    ledger = Ledger(PRICE, None, batched=True)
+
+    async def later(server: FaultServer) -> CollectReport:
+        how = CollectSettings(mode="batch", batch_size=3)
+        teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url))
+        collection = collection_of(teacher, store, how, None, ledger, sleep=Waits())
+        return await collection.collect(others_first(server))
+
+    async def others_first(server: FaultServer) -> AsyncIterator[list[Request]]:
+        await asyncio.to_thread(another, server)
+        yield asks(4)
+
+    def another(server: FaultServer) -> None:
+        with Store(store.path) as other:
+            if is_over:
+                run(asks(3), server, other)
+            else:
+                with pytest.raises(Killed):
+                    run(asks(3), server, other, sleep=killed_at(1))
+
+    with FaultServer(answers) as server:
+        if is_over:
+            with pytest.raises(Killed):
+                run(asks(3), server, store, sleep=killed_at(1))
+        asyncio.run(later(server))
+        assert submitted(server) == [["q0", "q1", "q2"], ["q3"]]
+    assert records(store) == []
+    assert ledger.reserved == 0
+
+
 def test_what_earlier_batches_will_cost_is_set_aside_before_anybody_asks(store: Store) -> None:
     with FaultServer(answers) as server:
         with pytest.raises(Killed):

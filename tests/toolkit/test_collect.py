@@ -703,6 +703,42 @@ def test_answers_are_tried_once_more_before_they_are_lost(store: Store) -> None:
     assert store.stats().completions == 4
 
 
+@pytest.mark.parametrize("late", [["during"], ["after", "after too"], ["during", "after", "after too"]])
+def test_answers_that_come_while_and_after_a_write_fails_are_named_too(store: Store, late: list[str]) -> None:
+    is_writing, has_failed = threading.Event(), threading.Event()
+    fails = threading.Event()
+
+    class Failing(FullDisk):
+        def put_many(self, answers: Any) -> None:
+            is_writing.set()
+            assert fails.wait(60)
+            has_failed.set()
+            raise UserError("database or disk is full")
+
+    class Late(ScriptedTeacher):
+        async def complete(self, request: Request) -> Completion:
+            when = request.messages[0][1]
+            if when == "during":
+                await asyncio.to_thread(is_writing.wait)
+                # Answered in the next turn of the loop, and the write fails only then.
+                asyncio.get_running_loop().call_later(0.05, fails.set)
+            elif when != "first":
+                await asyncio.to_thread(has_failed.wait)
+                await asyncio.sleep(0.05 * len(when))
+            if "during" not in late:
+                fails.set()
+            return Completion("x")
+
+    async def within_a_minute() -> None:
+        settings = CollectSettings(concurrency=8)
+        async with asyncio.timeout(60):
+            await collect([ask(when) for when in ("first", *late)], Late(), Failing(store, 1), settings)  # type: ignore[arg-type]
+
+    with pytest.raises(UserError, match=f"{1 + len(late)} outcomes could not be written") as told:
+        asyncio.run(within_a_minute())
+    assert all(ask(when).digest[:12] in str(told.value) for when in ("first", *late))
+
+
 def test_there_is_one_writer_and_answers_of_a_slow_write_share_the_next(store: Store) -> None:
     writes: list[int] = []
     writing = threading.Lock()
