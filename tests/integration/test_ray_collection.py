@@ -33,7 +33,7 @@ from toolkit.teachers.kinds import make_teacher
 from toolkit.teachers.openai_compatible import OpenAIConfig
 from toolkit.teachers.protocol import Completion, Request, Sampling
 from toolkit.testing.fault_server import FaultServer
-from toolkit.testing.replies import Ask, Reply, completion
+from toolkit.testing.replies import RESET, Ask, Reply, completion, fault
 
 KEY = "sk-never-to-be-seen-7391"
 
@@ -184,6 +184,21 @@ def test_a_refused_key_is_named_and_never_shown(tmp_path: Path, capfd: pytest.Ca
     assert len(texts) > 10
     assert not any(KEY in text for text in texts)
     assert not any(KEY in " ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+
+
+@pytest.mark.usefixtures("cluster")
+def test_what_was_lost_before_a_worker_had_to_stop_is_counted(tmp_path: Path) -> None:
+    def lost_then_refused(ask: Ask) -> Reply:
+        return RESET if ask.attempt == 1 else fault(401)
+
+    ledger = Ledger(Price(input=0, output=1e6), None)  # a dollar for every token
+    request = Request("m", (("user", "once"),), Sampling(max_tokens=3))
+    with FaultServer(lost_then_refused) as server, Store(tmp_path / "s.sqlite") as store:
+        teacher, settings = OpenAIConfig(model="m", base_url=server.url), CollectSettings(backoff=0.0)
+        with pytest.raises(UserError, match="key refused"):
+            collect_over_ray([[request]], teacher, store, settings, ledger=ledger)
+        assert server.requests_seen == 2
+    assert ledger.own_lost == ledger.spent == 3
 
 
 @pytest.mark.usefixtures("cluster")
