@@ -162,11 +162,11 @@ def collect_parts(
         if len(parts) > 1:
             asyncio.run(_check([part for part in parts if part.kind == "openai" and _is_open(part, rounds, store)]))
         asked = [(part, rounds(part), ledger) for part, ledger in zip(parts, ledgers, strict=True)]
-        here, servers = ([each for each in asked if (each[0].price is FREE) == is_free] for is_free in (True, False))
-        alone = [*here, *servers] if verdicts is not None else here
-        for group in [*([each] for each in alone), [] if verdicts is not None else servers]:
-            if group:
-                report += _ask(group, store, reading, show_progress, over_ray=verdicts is not None)
+        here = [each for each in asked if each[0].price is FREE]
+        servers = [each for each in asked if each[0].price is not FREE]
+        groups = [[each] for each in here] + ([servers] if verdicts is None else [[each] for each in servers])
+        for group in filter(None, groups):
+            report += _ask(group, store, reading, show_progress, over_ray=verdicts is not None)
     elif verdicts is not None:
         verdicts.rehearse(lambda: rehearse(parts[0]))
     return parts, report, _telling(ledgers)
