@@ -116,7 +116,7 @@ class Submission:
 
 
 class BatchCollection(Collection):
-    """State of one `collect_rounds` that asks through the batch API.
+    """State of one run that asks through the batch API.
 
     The batches that earlier runs have left are part of it from the start, so that what they cost is set aside before
     anybody spends it.

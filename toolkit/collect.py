@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sized
 from contextlib import ExitStack
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from toolkit.collect_settings import CollectSettings
@@ -73,30 +73,8 @@ async def collect(
         CostCapReached: The cap leaves no room for the next request. It is never exceeded.
         UserError: More requests failed than `settings.max_failure_rate` allows, or the store cannot be written.
     """
-    return await collect_rounds(
-        [requests], teacher, store, settings, progress, ledger=ledger, sleep=sleep, clock=clock, rng=rng
-    )
-
-
-async def collect_rounds(
-    rounds: Iterable[Iterable[Request]],
-    teacher: Teacher,
-    store: Store,
-    settings: CollectSettings,
-    progress: Progress | None = None,
-    *,
-    ledger: Ledger | None = None,
-    sleep: Sleep = asyncio.sleep,
-    clock: Clock = time.monotonic,
-    rng: random.Random | None = None,
-) -> CollectReport:
-    """Collect round after round and return the sum; a round is drawn once all before it are in the store.
-
-    So `rounds` may be a generator that reads the store to decide what to ask next. Arguments and errors are those of
-    `collect`, failures being counted for each round by itself: a bad round is not followed by another one.
-    """
     collection = collection_of(teacher, store, settings, progress, ledger, sleep, clock, rng)
-    return await collection.collect(one_by_one(rounds))
+    return await collection.collect(one_by_one([requests]))
 
 
 def collection_of(
@@ -109,7 +87,7 @@ def collection_of(
     clock: Clock = time.monotonic,
     rng: random.Random | None = None,
 ) -> Collection:
-    """Return what `collect_rounds` runs; all it will spend of what earlier runs have left going on is set aside.
+    """Return what collects round after round; what batches of earlier runs will cost is set aside from now on.
 
     Arguments and errors are those of `collect`.
     """
@@ -141,7 +119,7 @@ class _Endpoint:
 
 
 class Collection:
-    """State of one `collect_rounds`. All but the writing runs in one thread, so plain attributes need no locks."""
+    """State of one run. All but the writing runs in one thread, so plain attributes need no locks."""
 
     goes_on = False  # whether what is in flight when this ends is answered all the same
 
@@ -176,7 +154,11 @@ class Collection:
         self.is_open = False
 
     async def collect(self, rounds: AsyncIterable[Iterable[Request]]) -> CollectReport:
-        """Do round after round, and release all that is held; once only."""
+        """Do round after round, release all that is held, and return the sum; once only.
+
+        A round is drawn once all before it are in the store, so `rounds` may read the store to decide what to ask next.
+        Failures are counted for each round by itself: a bad round is not followed by another one.
+        """
         report = CollectReport()
         try:
             async for requests in rounds:
@@ -205,8 +187,7 @@ class Collection:
             await self._ask_all(itertools.chain([first], to_ask))
         if self.ending is not None:
             raise self.ending()
-        names = [each.name for each in fields(CollectReport)]
-        report = CollectReport(**{name: getattr(self.tally, name) - getattr(before, name) for name in names})
+        report = self.tally.since(before)
         self._refuse_too_many_failures(report)
         return report
 

@@ -19,7 +19,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,7 +77,7 @@ def collect_over_ray(
     progress: Progress | None = None,
     ledger: Ledger | None = None,
 ) -> CollectReport:
-    """Collect round after round as `toolkit.collect.collect_rounds` does, with the workers of a Ray cluster.
+    """Collect round after round as `toolkit.collect.Collection` does, with the workers of a Ray cluster.
 
     A worker has a CPU to itself, or a GPU for a teacher that is a model in its process. There are at most as many as
     requests may be in flight. Window and rates are shared out evenly among them, and so is what is left below
@@ -162,8 +162,7 @@ class _Collection:
         blocks = list(self._blocks(requests))
         if blocks:
             self._ask(blocks)
-        names = [each.name for each in fields(CollectReport)]
-        report = CollectReport(**{name: getattr(self.tally, name) - getattr(before, name) for name in names})
+        report = self.tally.since(before)
         self._refuse_too_many_failures(report, blocks)
         return report
 

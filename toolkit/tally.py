@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, fields
 
 
 @dataclass
@@ -33,6 +33,11 @@ class Tally:
     window: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+
+    def since(self, before: Tally) -> CollectReport:
+        """Return what was done since an earlier state of this tally."""
+        names = [each.name for each in fields(CollectReport)]
+        return CollectReport(**{name: getattr(self, name) - getattr(before, name) for name in names})
 
 
 Progress = Callable[[Tally], None]

@@ -20,7 +20,7 @@ import yaml
 
 from toolkit import ray_verdicts
 from toolkit.cli import open_recipe
-from toolkit.collect import collect_rounds
+from toolkit.collect import collection_of, one_by_one
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.pipeline import build
@@ -107,7 +107,8 @@ def test_a_killed_worker_costs_no_stored_answer_and_the_store_is_that_of_one_mac
 
     with FaultServer(answer) as server, Store(tmp_path / "local.sqlite") as store:
         teacher = make_teacher(OpenAIConfig(model="m", base_url=server.url))
-        asyncio.run(collect_rounds(rounds, teacher, store, settings))
+        collection = collection_of(teacher, store, settings)
+        asyncio.run(collection.collect(one_by_one(rounds)))
         assert together == [store.get(request) for request in asks(0, 160)]
 
 

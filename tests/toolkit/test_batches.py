@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from dataset_builders.settings import TeacherCotsSettings
 from tests.waits import Waits
 from toolkit.batches import Submission
-from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds, collection_of
+from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collection_of, one_by_one
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import Price
@@ -159,7 +159,8 @@ def test_rounds_follow_each_other(store: Store) -> None:
 
     with FaultServer(answers) as server:
         teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url))
-        report = asyncio.run(collect_rounds(rounds(), teacher, store, CollectSettings(mode="batch"), sleep=Waits()))
+        collection = collection_of(teacher, store, CollectSettings(mode="batch"), sleep=Waits())
+        report = asyncio.run(collection.collect(one_by_one(rounds())))
         assert submitted(server) == [["q0", "q1"], ["hint after answer to q0", "hint after answer to q1"]]
     assert report.answered == 4
 

@@ -18,7 +18,7 @@ from unittest.mock import patch
 import pytest
 
 from tests.waits import Waits
-from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collect_rounds
+from toolkit.collect import CostCapReached, TeacherUnavailable, collect, collection_of, one_by_one
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
 from toolkit.prices import Price
@@ -327,7 +327,8 @@ def test_a_round_is_drawn_when_the_one_before_is_in_the_store(store: Store) -> N
         answers = [store.get(request) for request in asks(5)]
         yield [ask(f"hint after {answer.text}") for answer in answers if answer is not None]
 
-    report = asyncio.run(collect_rounds(rounds(), ScriptedTeacher(), store, CollectSettings()))
+    collection = collection_of(ScriptedTeacher(), store, CollectSettings())
+    report = asyncio.run(collection.collect(one_by_one(rounds())))
     assert report == CollectReport(asked=10, answered=10, prompt_tokens=20)
     assert store.get(ask("hint after answer to question 4")) is not None
 
@@ -340,8 +341,9 @@ def test_a_bad_round_is_not_followed_by_another(store: Store) -> None:
             drawn.append(number)
             yield [ask(f"round {number}")]
 
+    collection = collection_of(ScriptedTeacher(lambda *_: PERMANENT), store, CollectSettings())
     with pytest.raises(UserError, match="1 of 1 requests"):
-        asyncio.run(collect_rounds(rounds(), ScriptedTeacher(lambda *_: PERMANENT), store, CollectSettings()))
+        asyncio.run(collection.collect(one_by_one(rounds())))
     assert drawn == [0]
 
 
@@ -774,6 +776,7 @@ def test_rounds_share_one_check_and_one_tally(store: Store) -> None:
     teacher = ScriptedTeacher()
     rounds = [asks(3), asks(5)]
     settings = CollectSettings()
-    asyncio.run(collect_rounds(rounds, teacher, store, settings, lambda tally: seen.append(replace(tally))))
+    collection = collection_of(teacher, store, settings, lambda tally: seen.append(replace(tally)))
+    asyncio.run(collection.collect(one_by_one(rounds)))
     assert seen[-1] == Tally(total=8, done=8, cached=3, asked=5, answered=5, window=32, prompt_tokens=10)
     assert (teacher.checks, teacher.closed) == (1, 1)
