@@ -198,7 +198,9 @@ class BatchCollection(Collection):
             self.elsewhere |= dict.fromkeys(submission.open_digests, submission)
             return
         self.live.append(submission)
-        self.unreserved |= {digest for digest in submission.open_digests if not self._reserve(requests[digest])}
+        # In the order in which they were sent: where money runs short, it is the last ones that have none set aside.
+        still_open = [digest for digest in requests if digest in submission.open_digests]
+        self.unreserved |= {digest for digest in still_open if not self._reserve(requests[digest])}
 
     async def _go_through(self, requests: Iterator[Request]) -> None:
         """Submit, look and wait, until none of these requests is open."""
@@ -316,7 +318,7 @@ class BatchCollection(Collection):
             unread = TeacherError("retry", f"no result in a batch that is {state.status}", billed=is_lost)
             for file in state.results:
                 await self._patiently(self._read, file, requests, submission)
-        for digest in list(submission.open_digests):
+        for digest in [digest for digest in requests if digest in submission.open_digests]:
             self._take(submission, requests[digest], unread)
         await self.writer.drain()
         if self.ending is None:  # else the disk refused

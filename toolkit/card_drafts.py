@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING
 from toolkit import hub
 from toolkit.errors import UserError
 from toolkit.recipe_dataset import building_arguments, dataset_folder, load_split, store_path
-from toolkit.runs import Run, rows_digest
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
-    from toolkit.runs import TrainedStage
+    from toolkit.runs import Run, TrainedStage
 
 
 def render_cards(recipe: Recipe, output: Path | None) -> None:
@@ -71,7 +70,7 @@ def _dataset_card(recipe: Recipe, folder: Path) -> Path:
 
 def _student_card(recipe: Recipe, folder: Path) -> str | None:
     """Write the student's card and what lies beside it; returns why there is none, where there is none."""
-    from toolkit.pipeline import lineup, make_start
+    from toolkit.pipeline import make_start, open_run
     from toolkit.results import complete, tell
 
     if recipe.evaluation is None or not recipe.stages:
@@ -79,8 +78,8 @@ def _student_card(recipe: Recipe, folder: Path) -> str | None:
     if recipe.dataset.builder is not None and not dataset_folder(recipe).exists():
         return f"no card yet: its dataset is not built; run `accelerate launch toolkit/train.py {recipe.words}`"
     rows = list(load_split(recipe, "default", "train"))
-    run = Run(recipe, rows_digest(rows))
-    students = lineup(recipe, run)
+    run = open_run(recipe, rows)
+    students = run.students
     if not all(link.student.exists() for chain in students.values() for link in chain):
         return f"no card yet: it is not trained; run `accelerate launch toolkit/train.py {recipe.words}`"
     if not _is_scored(recipe, run, students):

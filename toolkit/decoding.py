@@ -1,4 +1,4 @@
-"""Text out of a student: greedy and sampled decoding in batches by `transformers.generate`, and the vote over samples.
+"""Text out of a student: greedy and sampled decoding in batches by `transformers.generate`.
 
 What a row of a batch becomes never depends on its neighbours: padding is on the left and masked, and a sample's
 randomness is a function of (seed, prompt, sample index). So an interrupted evaluation can be finished later.
@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from toolkit.answers import canonical
 from toolkit.errors import UserError
 
 if TYPE_CHECKING:
@@ -124,24 +123,6 @@ def generate_batches(
         seeds = [_row_seed(seed, *rows[row]) for row in batch]
         done = _decode_batch(model, tokenizer, [encoded[row] for row in batch], seeds, decoding)
         yield dict(zip(batch, done, strict=True))
-
-
-def majority_vote(answers: Sequence[str | None], kind: str, choices: Sequence[str] = ()) -> str | None:
-    """The extracted answer that most samples give; None where no sample gives one.
-
-    Samples without an answer have no vote; a tie goes to the answer that was seen first. "10" and "10.0" are one
-    number, "(b)" and "B" one choice (`toolkit.answers.canonical`).
-
-    Args:
-        answers: What `toolkit.answers.extract` found in each sample.
-        kind: How answers are compared; not auto.
-        choices: The texts of the options in order.
-    """
-    ballots: dict[Any, list[str]] = {}
-    for answer in answers:
-        if answer is not None:
-            ballots.setdefault(canonical(answer, kind, choices), []).append(answer)
-    return max(ballots.values(), key=len)[0] if ballots else None
 
 
 def end_token_ids(model: Any, tokenizer: Any) -> list[int]:

@@ -8,7 +8,6 @@ Holds no recipe.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import os
 import shutil
@@ -19,12 +18,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from toolkit import decode_procedures, decoding, encoding, likelihood
 from toolkit.answers import answer_clause
 from toolkit.decode_procedures import Answered, Ask, Compare, Conversation, Procedure, converse
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
 from toolkit.encoding import prompt_text
 from toolkit.errors import UserError
+from toolkit.import_closure import closure_digest
 from toolkit.likelihood import log_likelihoods
 from toolkit.problem import Problem, question_columns
 from toolkit.robustness import score_pairs
@@ -81,6 +80,7 @@ def evaluate_student(
     batch_size: int,
     seed: int,
     path: Path,
+    earlier: Sequence[Path] = (),
     title: str = "evaluation",
 ) -> EvaluationResult:
     """Let a student answer problems and judge what it says.
@@ -95,6 +95,7 @@ def evaluate_student(
         batch_size: Completions in flight at once; does not change the result.
         seed: Seed of sampled decoding.
         path: Parquet file of all completions. While decoding they are in `<path>.parts/`.
+        earlier: Such files of other runs; what is this student's in them is not drawn again.
         title: Stands before the progress bar, which appears after two seconds.
 
     Raises:
@@ -107,7 +108,7 @@ def evaluate_student(
     key = identity(model, tokenizer, procedure, settings, prompt_format, seed)
     parts = path.with_name(path.name + ".parts")
     asker = Asker(model, tokenizer, settings, prompt_format, batch_size, seed, parts, key)
-    asker.done = finished_in([path, *parts.glob("*.parquet")], key)
+    asker.done = finished_in([*earlier, path, *parts.glob("*.parquet")], key)
     conversations = {
         (problem.id, sample): converse(procedure, question_columns(problem), asker.frame)
         for problem in problems
@@ -304,8 +305,10 @@ def identity(
     """Digest of all that a completion depends on besides its prompt: weights, vocabulary, settings, decoding code."""
     import torch
 
-    code = [decoding, decode_procedures, likelihood, encoding]
-    digest = hashlib.sha256("".join(map(inspect.getsource, code)).encode())
+    # What comes before a completion, framing and earlier turns included, is in its prompt; what comes after is judged.
+    compares = any(turn.option is not None for turn in procedure.turns)
+    code = closure_digest("toolkit.decoding", *(["toolkit.likelihood"] if compares else []))
+    digest = hashlib.sha256(code.encode())
     about = [asdict(procedure), asdict(settings), prompt_format, seed, end_token_ids(model, tokenizer)]
     about.append(sorted(tokenizer.get_vocab().items()))
     digest.update(json.dumps(about).encode())

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
     from toolkit.hub import Kind
+    from toolkit.recipe import Recipe
     from toolkit.recipe_sections import Student
 
 _REPO_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -86,6 +87,16 @@ def base_commit(student: Student) -> str | None:
     if not name or not is_on_hub(name):
         return None
     return commit_of("model", name, student.model_arguments().get("model_revision"))
+
+
+def revision_of(recipe: Recipe, start: str) -> str | None:
+    """Return the commit to load the student at that training starts from; None for a folder.
+
+    Raises:
+        UserError: As of `commit_of`.
+    """
+    student = recipe.student
+    return base_commit(student) if student and start == student.model_name_or_path else None
 
 
 def pinned_arguments(student: Student) -> dict[str, Any]:

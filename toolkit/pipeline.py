@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
 from toolkit.errors import UserError
-from toolkit.hub_revisions import base_commit, pinned_arguments
+from toolkit.hub_revisions import base_commit, pinned_arguments, revision_of
 from toolkit.recipe_dataset import building_arguments, built_from, dataset_folder, load_split, store_path
-from toolkit.reporting import check_free, check_padding, check_questions
-from toolkit.results import conclude, evaluation_sets
-from toolkit.runs import Run, rows_digest
+from toolkit.reporting import check_free, check_padding
+from toolkit.results import conclude, evaluation_sets, questions_digest
+from toolkit.runs import Run, rows_digest, texts_digest
+from toolkit.scoring import check_questions
 
 if TYPE_CHECKING:
     from accelerate import PartialState
@@ -118,23 +119,27 @@ def is_built(recipe: Recipe) -> bool:
     return mark.read_text(encoding="utf-8") == settings_digest(recipe.dataset.builder, recipe.dataset.config)
 
 
+def open_run(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> Run:
+    """Return the run of a recipe on its training records.
+
+    Raises:
+        UserError: An evaluation set cannot be loaded, or the student's commit is not known.
+    """
+    made = recipe.student is not None and not recipe.student.model_name_or_path
+    texts = texts_digest(_texts(recipe, rows)) if made else ""
+    return Run(recipe, rows_digest(rows), texts, questions_digest(recipe))
+
+
 def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrainedTokenizerBase:
     """Return the tokenizer that the recipe's student has, or will have once it is made.
 
     Raises:
         UserError: The recipe has no student.
     """
-    from toolkit.students import add_tokens, load_tokenizer, set_tokens, train_tokenizer
+    from toolkit.starting import tokenizer_of
 
     student = _student(recipe)
-    if student.model_name_or_path:
-        tokenizer = load_tokenizer(student.model_name_or_path, pinned_arguments(student).get("model_revision"))
-        add_tokens(tokenizer, student.special_tokens)
-    else:
-        vocab_size = student.tokenizer.vocab_size if student.tokenizer else 1024
-        tokenizer = train_tokenizer(_texts(recipe, rows), vocab_size, student.special_tokens)
-    set_tokens(tokenizer, student.eos_token, student.pad_token, student.chat_template)
-    return tokenizer
+    return tokenizer_of(student, pinned_arguments(student), lambda: _texts(recipe, rows))
 
 
 def _student(recipe: Recipe) -> Student:
@@ -166,7 +171,8 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
     """Return the student that training starts from, made now where it is not one that is loaded as it is."""
     from accelerate import PartialState
 
-    from toolkit.students import save_atomically, student_from_config, student_with_tokenizer
+    from toolkit.starting import model_of
+    from toolkit.students import save_atomically
 
     student = _student(recipe)
     if not run.makes_its_start:
@@ -175,33 +181,12 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
     process = PartialState()
     if process.is_main_process and not run.start.exists():
         tokenizer = student_tokenizer(recipe, rows)
-        if student.model_name_or_path:
-            model = student_with_tokenizer(
-                student.model_name_or_path, pinned_arguments(student), tokenizer, student.seed
-            )
-        else:
-            model = student_from_config(student.from_config or {}, tokenizer, student.seed)
+        model = model_of(student, pinned_arguments(student), tokenizer)
         save_atomically(
             run.start, model, tokenizer, {"stage": "start", "start_commit": base_commit(student), "log": []}
         )
     process.wait_for_everyone()
     return str(run.start)
-
-
-def lineup(recipe: Recipe, run: Run) -> dict[str, list[TrainedStage]]:
-    """Return every student that is trained and scored, each as the chain of stages that makes it.
-
-    The recipe's own comes last, after the references and after its own earlier stages.
-
-    Raises:
-        UserError: A reference bears the name of a stage, by which the student after that stage is called.
-    """
-    if both := recipe.references.keys() & {stage.name for stage in recipe.stages}:
-        raise UserError(f"references.{min(both)}: a stage has this name already, and its student is called by it")
-    students = {name: run.chain(reference.stages) for name, reference in recipe.references.items()}
-    for end in range(1, len(recipe.stages) + 1):
-        students[recipe.stages[end - 1].name] = run.chain(recipe.stages[:end])
-    return students
 
 
 @dataclass(frozen=True)
@@ -245,14 +230,14 @@ def train_students(recipe: Recipe) -> Trained:
     from accelerate import PartialState
 
     rows = training_rows(recipe)
-    run = Run(recipe, rows_digest(rows))
+    run = open_run(recipe, rows)
+    students = run.students
     if PartialState().is_main_process:
         check_free(recipe, run)
     start = make_start(recipe, run, rows)
-    students = lineup(recipe, run)
     check_padding(recipe, start)
     if recipe.evaluation is not None and PartialState().is_main_process:
-        check_questions(recipe, students, start, evaluation_sets(recipe)[0])
+        check_questions(recipe, students, start, evaluation_sets(recipe)[0], revision_of(recipe, start))
     outcomes: dict[Path, dict[str, Any]] = {}
     for name, chain in students.items():
         for link in chain:
@@ -296,7 +281,7 @@ def published_student(recipe: Recipe) -> Path:
     folder = hub.folder(recipe.hub_dir, "model", recipe.publish.repo_id, recipe.publish.revision)
     if not folder.exists():
         evaluate(recipe)
-    check_free(recipe, Run(recipe, rows_digest(training_rows(recipe))))
+    check_free(recipe, open_run(recipe, training_rows(recipe)))
     return folder
 
 
@@ -310,12 +295,13 @@ def evaluate(recipe: Recipe) -> None:
     if recipe.dataset.builder is not None and not dataset_folder(recipe).exists():
         raise UserError(f"nothing is trained: there is not even a dataset ({dataset_folder(recipe)}); {first}")
     rows = training_rows(recipe)
-    run = Run(recipe, rows_digest(rows))
-    students = lineup(recipe, run)
+    run = open_run(recipe, rows)
+    students = run.students
     for name, chain in students.items():
         for link in chain:
             if not link.student.exists():
                 raise UserError(
                     f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): {first}"
                 )
+    check_free(recipe, run)  # before anything is decoded
     conclude(recipe, run, students, make_start(recipe, run, rows), rows)

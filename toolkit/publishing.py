@@ -180,8 +180,8 @@ def check_generation(recipe: Recipe, folder: Path) -> None:
     from transformers.utils import logging
 
     from toolkit.readiness import check_student
-    from toolkit.reporting import decode_of, first_text, procedure_of
     from toolkit.results import evaluation_sets
+    from toolkit.scoring import decode_of, first_text, procedure_of
     from toolkit.students import load_tokenizer
 
     assert recipe.student is not None

@@ -138,7 +138,7 @@ class Recipe(Section):
         """SHA-256 (hex) of everything that can change a result: `resolved()` without folders, money and public names.
 
         A dataset without a builder is known by its name alone, which therefore counts. The order of views counts (the
-        first of two is the right one), that of other keys does not.
+        first of two is the right one), that of other keys does not. Of stages it is `Stage.identity` that counts.
         """
         prices = prices_in(getattr(self.dataset.config, "teacher", None))
         dataset: dict[str, Any] = {"config": {"teacher": prices, "collect": {"max_cost_usd"}}}
@@ -146,7 +146,10 @@ class Recipe(Section):
             dataset["repo_id"] = True
         left_out: Any = {"output_dir": True, "hub_dir": True, "publish": True, "dataset": dataset}
         content = self.model_dump(mode="json", exclude=left_out)
-        return hashlib.sha256(json.dumps(_views_in_order(content), sort_keys=True).encode()).hexdigest()
+        content["stages"] = [stage.identity() for stage in self.stages]
+        for name, reference in self.references.items():
+            content["references"][name]["stages"] = [stage.identity() for stage in reference.stages]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def origin(self, *path: str | int) -> str:
         """Return where the value at a path comes from: `file:line`, the override, or `default`."""
@@ -236,18 +239,6 @@ def _public(file: str) -> str:
     """Return how a card names a recipe's file: outside the working directory by its name alone."""
     shown = os.path.relpath(file)
     return os.path.basename(file) if shown.startswith(os.pardir) else shown
-
-
-def _views_in_order(value: Any) -> Any:
-    """Return plain data with every `views` mapping as a list of pairs, which no sorting of keys can reorder."""
-    if isinstance(value, dict):
-        return {
-            key: [[name, _views_in_order(view)] for name, view in inner.items()]
-            if key == "views" and isinstance(inner, dict)
-            else _views_in_order(inner)
-            for key, inner in value.items()
-        }
-    return [_views_in_order(item) for item in value] if isinstance(value, list) else value
 
 
 def _plain_paths(value: Any, path: Path) -> Iterator[Path]:

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from toolkit.errors import UserError, nearest
+from toolkit.neutral_fields import decisive
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.selection import Select
@@ -150,12 +151,18 @@ class Student(Section):
 
     def model_arguments(self) -> dict[str, Any]:
         """Return the fields of `trl.ModelConfig` that the recipe sets, without the model's name."""
-        return {name: getattr(self, name) for name in self.model_fields_set if name not in Student.model_fields}
+        ours = Student.model_fields
+        # In declared order: that of a set differs from process to process, and stages are found again by this.
+        return {
+            name: getattr(self, name)
+            for name in type(self).model_fields
+            if name in self.model_fields_set and name not in ours
+        }
 
     @model_serializer(mode="wrap")
     def _without_defaults_of_others(self, dump: Callable[[Student], dict[str, Any]]) -> dict[str, Any]:
-        set_or_ours = self.model_fields_set | Student.model_fields.keys()
-        return {name: value for name, value in dump(self).items() if name in set_or_ours}
+        kept, dumped = self.model_fields_set | Student.model_fields.keys(), dump(self)
+        return {name: dumped[name] for name in type(self).model_fields if name in kept}
 
 
 def _listed(value: Any) -> Any:
@@ -259,6 +266,12 @@ class Stage(Section):
     max_dropped: float = Field(default=0.05, ge=0, le=1)
     validation: float | None = Field(default=None, gt=0, lt=1)
     training: TrainingFields = Field(default_factory=dict)
+
+    def identity(self) -> dict[str, Any]:
+        """Return everything of the stage that can change its weights, as plain data whose keys may be sorted."""
+        content = self.model_dump(mode="json", exclude={"max_dropped"})  # which only says when to refuse
+        # Of two views that key steps are found between, the first is the right one.
+        return {**content, "views": list(content["views"].items()), "training": decisive(content["training"])}
 
 
 class ChoiceScoring(Section):

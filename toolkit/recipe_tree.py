@@ -143,7 +143,7 @@ def interpolated(tree: Node, faults: list[Fault]) -> Node:
             found[path] = None
             faults.append(_bad_interpolation(path, node, error))
     root = OmegaConf.create(_substituted(tree, (), found).plain())
-    for path in written.keys() - found.keys():
+    for path in [path for path in written if path not in found]:  # faults are told in the recipe's order
         try:
             here: Any = root
             for part in path:

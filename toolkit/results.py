@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit import reporting
-from toolkit.hub_revisions import base_commit
+from toolkit import reporting, scoring
+from toolkit.hub_revisions import base_commit, revision_of
 from toolkit.installed import ENVIRONMENT
 from toolkit.problem import Problem
 from toolkit.recipe_dataset import dataset_commit, dataset_folder, load_split
-from toolkit.runs import code_digest
+from toolkit.runs import RUN, digest_of
 from toolkit.student_card import (
     DatasetFacts,
     SetFacts,
@@ -29,9 +29,9 @@ from toolkit.student_card import (
 if TYPE_CHECKING:
     from toolkit import hub
     from toolkit.recipe import Recipe
-    from toolkit.reporting import Scores
     from toolkit.runs import Run, TrainedStage
     from toolkit.scores import Row
+    from toolkit.scoring import Scores
 
 RECIPE = "recipe.yaml"
 
@@ -60,6 +60,32 @@ def evaluation_sets(recipe: Recipe) -> tuple[dict[str, list[Problem]], dict[str,
         else:
             origins[name] = SetFacts(_describe(source))
     return problems, origins
+
+
+def development_questions(recipe: Recipe) -> list[Problem]:
+    """Return the questions on which two ways to an answer find out which one wins a tie; none where there is one way.
+
+    Raises:
+        UserError: They cannot be loaded.
+    """
+    assert recipe.evaluation is not None
+    source = recipe.evaluation.development
+    return _questions(recipe, source) if source is not None else []
+
+
+def questions_digest(recipe: Recipe) -> str:
+    """Return the digest of everything that students are asked, in the order in which they are; empty for nothing.
+
+    Raises:
+        UserError: A set cannot be loaded.
+    """
+    if recipe.evaluation is None:
+        return ""
+    sets, n = evaluation_sets(recipe)[0], recipe.evaluation.n
+    return digest_of(
+        {name: [asdict(problem) for problem in problems[:n]] for name, problems in sets.items()},
+        [asdict(problem) for problem in development_questions(recipe)],
+    )
 
 
 def _questions(recipe: Recipe, source: Any) -> list[Problem]:
@@ -149,7 +175,7 @@ def conclude(
     assert recipe.student is not None
     told = tell(recipe, run, students, start)
     plain = recipe.student.prompt_format == "plain"
-    decode = reporting.decode_of(recipe, own)
+    decode = scoring.decode_of(recipe, own)
     notes = check_student(
         told.model, told.tokenizer, told.facts.prompt, max_new_tokens=decode.max_new_tokens, add_special_tokens=plain
     )
@@ -187,13 +213,12 @@ def score(
     start: str,
     problems: Mapping[str, Sequence[Problem]],
 ) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
-    """Score students into a run's folder, beside the recipe; arguments and result as of `reporting.score_students`."""
+    """Score students into a run's folder, beside the recipe; arguments and result as of `scoring.score_students`."""
     run.folder.mkdir(parents=True, exist_ok=True)
     (run.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
     assert recipe.evaluation is not None
-    source = recipe.evaluation.development
-    development = _questions(recipe, source) if source is not None else []
-    return reporting.score_students(recipe, run, students, start, problems, development)
+    asked = development_questions(recipe)
+    return scoring.score_students(recipe, run, students, start, problems, asked, revision_of(recipe, start))
 
 
 def _load(student: Path) -> tuple[Any, Any]:
@@ -278,14 +303,11 @@ def complete(recipe: Recipe, run: Run, told: Told, folder: Path) -> None:
     (folder / "stage.json").unlink(missing_ok=True)  # of the last stage alone; run.json has those of all
     made_from = {
         "run": run.folder.name,
-        "recipe": recipe.digest,
-        "rows": run.rows,
-        "code": code_digest(),
-        "base_commit": facts.base_commit,
+        **run.origin,
         "dataset_commit": facts.dataset.commit,
         "stages": [{key: stage.outcome[key] for key in stage.outcome if key != "log"} for stage in facts.stages],
     }
-    (folder / reporting.RUN).write_text(json.dumps(made_from, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / RUN).write_text(json.dumps(made_from, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def _where(recipe: Recipe, run: Run, student: Path, published: hub.Published | None) -> str:

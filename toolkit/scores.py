@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import inspect
 import json
 import math
 import os
@@ -13,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from toolkit import answer_readings, answers, math_equality
+from toolkit.answers import extract, kind_of, matches
 from toolkit.decode_procedures import Answered
-from toolkit.decoding import majority_vote
+from toolkit.import_closure import closure_digest
 from toolkit.problem import Problem
 from toolkit.text_tables import aligned, markdown_table
-from toolkit.votes import Ballot, agree, vote
+from toolkit.votes import Ballot, agree, majority_vote, vote
 
 Row = dict[str, Any]
 
@@ -75,8 +72,8 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], p
     """
     rows = []
     for problem, samples in zip(problems, answered, strict=True):
-        kind = answers.kind_of(problem.answer, problem.kind)
-        predictions = [answers.extract(sample.answer, kind, problem.choices) for sample in samples]
+        kind = kind_of(problem.answer, problem.kind)
+        predictions = [extract(sample.answer, kind, problem.choices) for sample in samples]
         ballots = [
             Ballot(sample.turns[0].view, predicted) for sample, predicted in zip(samples, predictions, strict=True)
         ]
@@ -86,7 +83,7 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], p
             agreed = agree(ballots[:ways], kind, problem.choices)
         else:
             elected, agreed = majority_vote(predictions, kind, problem.choices), None
-        solved = answers.matches(elected, problem.answer, kind, problem.choices)
+        solved = matches(elected, problem.answer, kind, problem.choices)
         for index, (sample, predicted) in enumerate(zip(samples, predictions, strict=True)):
             last = sample.turns[-1]
             turns = [
@@ -109,7 +106,7 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], p
                     "status": sample.status,
                     "predicted": predicted,
                     "parsed": predicted is not None,
-                    "correct": answers.matches(predicted, problem.answer, kind, problem.choices),
+                    "correct": matches(predicted, problem.answer, kind, problem.choices),
                     "voted": elected,
                     "solved": solved,
                     "agreed": agreed,
@@ -200,11 +197,9 @@ def _share(which: Sequence[bool]) -> Share:
     return Share(p, len(which), math.sqrt(p * (1 - p) / len(which)))
 
 
-@functools.cache
 def extractor() -> str:
     """Name and version of the code that reads and compares answers; the version is a digest of that code."""
-    source = "".join(inspect.getsource(module) for module in (answers, answer_readings, math_equality))
-    return f"toolkit.answers@{hashlib.sha256(source.encode()).hexdigest()[:8]}"
+    return f"toolkit.answers@{closure_digest('toolkit.answers')[:8]}"
 
 
 def write_scores(path: Path, scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:

@@ -1,4 +1,4 @@
-"""The vote over answers that were got in several ways: by reasoning in words, by running a program.
+"""The vote over answers: of samples drawn in one way, or got in several, by reasoning in words and by programs.
 
 Ground floor: answers in, an answer out. Who wrote them, and when more of them are wanted, is decided elsewhere.
 """
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from toolkit.answers import canonical, matches
 
@@ -100,3 +101,21 @@ def _candidates(ballots: Sequence[Ballot], kind: str, choices: Sequence[str]) ->
             found.append(candidate := _Candidate(min(texts, key=lambda text: (len(text), text))))
         candidate.ways.update(ballot.way for ballot in spelt[value])
     return found
+
+
+def majority_vote(answers: Sequence[str | None], kind: str, choices: Sequence[str] = ()) -> str | None:
+    """The extracted answer that most samples give; None where no sample gives one.
+
+    Samples without an answer have no vote; a tie goes to the answer that was seen first. "10" and "10.0" are one
+    number, "(b)" and "B" one choice (`toolkit.answers.canonical`).
+
+    Args:
+        answers: What `toolkit.answers.extract` found in each sample.
+        kind: How answers are compared; not auto.
+        choices: The texts of the options in order.
+    """
+    ballots: dict[Any, list[str]] = {}
+    for answer in answers:
+        if answer is not None:
+            ballots.setdefault(canonical(answer, kind, choices), []).append(answer)
+    return max(ballots.values(), key=len)[0] if ballots else None

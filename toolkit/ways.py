@@ -7,19 +7,18 @@ questions of its own, never on those that are scored.
 from __future__ import annotations
 
 import hashlib
-import inspect
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from toolkit import votes
 from toolkit.answers import extract, kind_of
 from toolkit.decode_procedures import Answered, Procedure, converse
 from toolkit.decoding import Decoding
 from toolkit.errors import UserError
 from toolkit.evaluation import Asker, EvaluationResult, Key, about, finished_in, identity, with_values, write_rows
+from toolkit.import_closure import closure_digest
 from toolkit.problem import Problem, question_columns
 from toolkit.scores import Row, judge, score_by_task, score_rows, ways_report
 from toolkit.votes import Ballot, agree
@@ -71,6 +70,7 @@ def find_trust(
     batch_size: int,
     seed: int,
     path: Path,
+    earlier: Sequence[Path] = (),
     title: str = "development",
 ) -> Trust:
     """Find out which way to trust, by one greedy answer of each; arguments as of `evaluate_ways`.
@@ -80,7 +80,8 @@ def find_trust(
     """
     if not problems:
         raise UserError("evaluation.development: there are no questions but those of the sets that are scored")
-    rows = _Drawn(ways, settings, prompt_format, batch_size, seed).rows(problems, 1, path, title, None)
+    drawn = _Drawn(ways, settings, prompt_format, batch_size, seed, earlier)
+    rows = drawn.rows(problems, 1, path, title, None)
     apart = [row for row in rows if not row["agreed"]]
     right = {way.name: sum(row["correct"] for row in apart if row["view"] == way.name) for way in ways}
     return Trust(max(right, key=lambda name: right[name]), len(problems), len(apart) // len(ways), right)
@@ -96,6 +97,7 @@ def evaluate_ways(
     batch_size: int,
     seed: int,
     path: Path,
+    earlier: Sequence[Path] = (),
     title: str = "evaluation",
 ) -> EvaluationResult:
     """Let every way answer problems, and judge what is elected.
@@ -109,6 +111,7 @@ def evaluate_ways(
         batch_size: Completions in flight at once; does not change the result.
         seed: Seed of sampled decoding.
         path: Parquet file of all completions.
+        earlier: As of `evaluation.evaluate_student`.
         title: Stands before the progress bar.
 
     Raises:
@@ -116,7 +119,7 @@ def evaluate_ways(
     """
     if not problems:
         raise UserError(f"{title}: there are no problems to score on")
-    drawn = _Drawn(ways, settings, prompt_format, batch_size, seed)
+    drawn = _Drawn(ways, settings, prompt_format, batch_size, seed, earlier)
     rows = drawn.rows(problems, settings.samples, path, title, trust.prefer)
     first, *others = (about(settings, way.procedure, seed) for way in ways)
     beside = [turn for other in others for turn in other["turns"]]
@@ -127,8 +130,16 @@ def evaluate_ways(
 class _Drawn:
     """Draws the answers of some ways."""
 
-    def __init__(self, ways: Sequence[Way], settings: Decoding, prompt_format: str, batch_size: int, seed: int) -> None:
-        self._ways, self._settings = ways, settings
+    def __init__(
+        self,
+        ways: Sequence[Way],
+        settings: Decoding,
+        prompt_format: str,
+        batch_size: int,
+        seed: int,
+        earlier: Sequence[Path],
+    ) -> None:
+        self._ways, self._settings, self._earlier = ways, settings, earlier
         self._about = (prompt_format, batch_size, seed)
         keys = [identity(way.model, way.tokenizer, way.procedure, settings, prompt_format, seed) for way in ways]
         self._key = hashlib.sha256("".join(keys).encode()).hexdigest()
@@ -136,7 +147,7 @@ class _Drawn:
     def rows(self, problems: Sequence[Problem], samples: int, path: Path, title: str, prefer: str | None) -> list[Row]:
         """Return the judged answers to problems: of each way one, and `samples` in all where these differ."""
         parts = path.with_name(path.name + ".parts")
-        done = finished_in([path, *parts.glob("*.parquet")], self._key)
+        done = finished_in([*self._earlier, path, *parts.glob("*.parquet")], self._key)
         prompt_format, batch_size, seed = self._about
         answered: dict[str, list[Answered]] = {problem.id: [] for problem in problems}
 
@@ -173,4 +184,4 @@ def _agree(problem: Problem, answered: Sequence[Answered]) -> bool:
 
 
 def _voter() -> str:
-    return f"toolkit.votes@{hashlib.sha256(inspect.getsource(votes).encode()).hexdigest()[:8]}"
+    return f"toolkit.votes@{closure_digest('toolkit.votes')[:8]}"

@@ -16,11 +16,11 @@ from pyarrow import parquet
 from tests.tiny_recipe import EDIT, distill
 from toolkit.answers import matches
 from toolkit.cli import open_recipe
-from toolkit.decoding import majority_vote
 from toolkit.encoding import encode_record
 from toolkit.pipeline import evaluate, training_rows
 from toolkit.stage_views import StageViews
 from toolkit.students import load_tokenizer
+from toolkit.votes import majority_vote
 
 METHOD = r"""
 recipe: {name: invented, version: 1, title: "Chains up, shuffled chains down, key words before the answer"}

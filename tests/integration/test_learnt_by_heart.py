@@ -20,8 +20,8 @@ from toolkit.decoding import Generation
 from toolkit.evaluation import with_values
 from toolkit.pipeline import training_rows
 from toolkit.problem import QUESTION_COLUMNS, Problem, question_columns
-from toolkit.reporting import other_procedure_of, procedure_of
 from toolkit.scores import judge
+from toolkit.scoring import other_procedure_of, procedure_of
 from toolkit.stage_views import StageViews
 
 # All but those whose dataset takes a student that another recipe has trained.

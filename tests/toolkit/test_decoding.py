@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_students import tiny_llama, tiny_tokenizer
-from toolkit.decoding import Decoding, Generation, generate, generate_batches, majority_vote
+from toolkit.decoding import Decoding, Generation, generate, generate_batches
 from toolkit.errors import UserError
 
 PROMPTS = [
@@ -174,16 +174,3 @@ def test_several_greedy_samples_are_refused() -> None:
 def test_decoding_settings_out_of_range_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="must be at least 1"):
         Decoding(**{"max_new_tokens": 10, **wrong})
-
-
-def test_the_majority_counts_equal_answers_together() -> None:
-    assert majority_vote(["9", "10", "10.0"], "number") == "10"
-
-
-def test_samples_without_an_answer_have_no_vote() -> None:
-    assert majority_vote([None, None, "(B)"], "choice") == "(B)"
-    assert majority_vote([None, None], "choice") is None
-
-
-def test_a_tie_goes_to_the_answer_seen_first() -> None:
-    assert majority_vote(["yes", "no", "no", "yes"], "boolean") == "yes"

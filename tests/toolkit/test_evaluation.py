@@ -21,7 +21,7 @@ from toolkit.errors import UserError
 from toolkit.evaluation import EvaluationResult, evaluate_student
 from toolkit.problem import Problem
 from toolkit.recipe import Decode, View
-from toolkit.reporting import check_questions
+from toolkit.scoring import check_questions
 
 PROBLEMS = [
     Problem(id=f"sums/{number}", task="sums", question=f"Tom has {number} boxes. How many apples?", answer=str(number))

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolkit.votes import TOLERANCE, Ballot, agree, alike, vote
+from toolkit.votes import TOLERANCE, Ballot, agree, alike, majority_vote, vote
 
 # Near misses, so that likeness chains up: 1000 ~ 1001 ~ 1002, and 1000 is not like 1002.
 NUMBERS = [
@@ -130,3 +130,16 @@ def test_all_have_to_answer_and_to_say_the_same_to_agree() -> None:
     assert not agree(ballots("8", "9"), "number")
     assert not agree([Ballot("cot", "8"), Ballot("pot", None)], "number")
     assert not agree([Ballot("cot", None), Ballot("pot", None)], "number")
+
+
+def test_the_majority_counts_equal_answers_together() -> None:
+    assert majority_vote(["9", "10", "10.0"], "number") == "10"
+
+
+def test_samples_without_an_answer_have_no_vote() -> None:
+    assert majority_vote([None, None, "(B)"], "choice") == "(B)"
+    assert majority_vote([None, None], "choice") is None
+
+
+def test_a_tie_goes_to_the_answer_seen_first() -> None:
+    assert majority_vote(["yes", "no", "no", "yes"], "boolean") == "yes"
