@@ -11,10 +11,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from dataset_builders.chains import Chain, parse, unreadable, well_formed
+from dataset_builders.inputs import PROMPTS
 from dataset_builders.settings import BuilderSettings
 from toolkit.errors import UserError
 from toolkit.on_disk import DiskCounter, DiskList
@@ -146,7 +146,7 @@ class Asker:
     """
 
     def __init__(self, settings: BuilderSettings, answers: Answers, teacher_kind: str, model: str) -> None:
-        self.book = PromptBook(Path(__file__).parent / "prompts", settings.prompts.model_dump())
+        self.book = PromptBook(PROMPTS, settings.prompts.model_dump())
         self.heard: Callable[[Completion], None] | None = None
         self._read = DiskCounter()
         self._settings = settings

@@ -7,8 +7,6 @@ only reads the store.
 from __future__ import annotations
 
 import hashlib
-import importlib
-import inspect
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,10 +16,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dataset_builders.collecting import NoAnswers, Part, Usage, collect_parts, cost_of
+from dataset_builders.collecting import Usage, collect_parts, cost_of
 from dataset_builders.figures import label_cells
+from dataset_builders.inputs import inputs_digest
+from dataset_builders.parts import NoAnswers, records_of
 from toolkit.errors import UserError
 from toolkit.hub import OtherCard, Published, publish_dataset
+from toolkit.import_closure import closure_digest
 from toolkit.prices import prices_in
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
@@ -33,28 +34,11 @@ from toolkit.tally import CollectReport
 if TYPE_CHECKING:
     import datasets
 
-    from dataset_builders.asking import Asker, Outcome, Record, Step
+    from dataset_builders.asking import Outcome, Step
     from dataset_builders.card import Card, Shares
     from dataset_builders.published import CotsBuilder
 
 Engine = Literal["local", "ray"]
-
-# Modules whose code decides what is in the rows, beside the builder's own.
-_ROW_CODE = (
-    "dataset_builders.asking",
-    "dataset_builders.chains",
-    "dataset_builders.columns",
-    "dataset_builders.decomposition",
-    "dataset_builders.other_answers",
-    "dataset_builders.pairs",
-    "dataset_builders.published",
-    "dataset_builders.written",
-    "toolkit.alignment",
-    "toolkit.answer_readings",
-    "toolkit.answers",
-    "toolkit.math_equality",
-    "toolkit.prompts",
-)
 
 
 @dataclass(frozen=True)
@@ -192,11 +176,11 @@ def draft_dataset(
         for asker, usage in zip(askers, usages, strict=True):
             asker.heard = usage
         steps: list[Step] = []
-        outcome = sorted_out(_records(builder, train, parts, askers, steps), steps)
+        outcome = sorted_out(records_of(builder, train, parts, askers, steps), steps)
     if not outcome.train:
         raise UserError(_nothing_left(outcome))
     labels = list(dict.fromkeys(label for asker in askers for label in asker.book.labels()))
-    config = _digest(_source_code(builder), settings.knobs(), labels)
+    config = _digest(_code(builder), settings.knobs(), labels)
     # Of those without a partner only where there are any: other datasets keep their digests.
     unpaired = [outcome.unpaired] if outcome.unpaired else []
     rows = _digest(outcome.train, outcome.rejected, *unpaired, map(repr, test))
@@ -262,31 +246,21 @@ def build_dataset(
     return BuildReport(published, draft.outcome, draft.collected, draft.ledger, draft.cost, draft.shares)
 
 
-def _records(
-    builder: type[CotsBuilder],
-    problems: Sequence[Any],
-    parts: Sequence[Part],
-    askers: Sequence[Asker],
-    steps: list[Step],
-) -> Iterator[Record]:
-    """Yield the records of one teacher after the other, and with the last one of each its steps."""
-    from dataset_builders.asking import marked
-
-    for part, asker in zip(parts, askers, strict=True):
-        own: list[Step] = []
-        yield from marked(builder.records(problems, asker, part.settings, own), own, part.name)
-        steps += own
-
-
 def settings_digest(builder_name: str, settings: Any) -> str:
-    """Return a digest of what a build starts from, without reading any of it: builder, settings and code.
+    """Return a digest of what a build starts from: builder, settings, the files that they name, prompts and code.
 
     How fast a teacher is asked, what it costs and what it may cost are no part of it.
     """
     from dataset_builders import load_builder
 
-    content = settings.model_dump(mode="json", exclude={"teacher": prices_in(settings.teacher), "collect": True})
-    return _digest(builder_name, content, _source_code(load_builder(builder_name)))
+    left_out: Any = {"teacher": prices_in(settings.teacher), "collect": True}
+    content = settings.model_dump(mode="json", exclude=left_out)
+    return _digest(builder_name, content, inputs_digest(content), _code(load_builder(builder_name)))
+
+
+def _code(builder: type[CotsBuilder]) -> str:
+    """Return the digest of the code that decides what is in a builder's rows."""
+    return closure_digest(builder.__module__, "dataset_builders.parts", "dataset_builders.recordings")
 
 
 def _tables(
@@ -321,11 +295,6 @@ def _nothing_left(outcome: Outcome) -> str:
         for reason, count in step.reasons.most_common(3)
     ]
     return "no record is left to train on; " + ("; ".join(reasons) or "there were no problems")
-
-
-def _source_code(builder: type[CotsBuilder]) -> list[str]:
-    modules = [builder.__module__, *builder.ROW_CODE, *_ROW_CODE]
-    return [inspect.getsource(importlib.import_module(name)) for name in modules]
 
 
 def _digest(*content: Any) -> str:

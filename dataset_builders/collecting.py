@@ -1,36 +1,32 @@
 """Has every teacher of a build asked for what the store lacks, several side by side.
 
-A builder knows of one teacher. Where a recipe names several, the builder goes through its problems once for each, and
-each has a part of the build: settings that name it alone, the price of its tokens, ids of its own. The cap on what the
-data may cost is one for all of them.
+Each has a part of the build (`parts`). The cap on what the data may cost is one for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.asking import Answers, Asker
+from dataset_builders.asking import Answers
+from dataset_builders.parts import NoAnswers, Part, parts_of
 from dataset_builders.recordings import import_recordings
 from toolkit.collect import Collection, TeacherUnavailable, collection_of, one_by_one
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
-from toolkit.prices import FREE, Price, price_of
+from toolkit.prices import FREE, Price
 from toolkit.progress import live_line, together
 from toolkit.ray_collection import collect_over_ray
 from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Standing, Store
 from toolkit.tally import CollectReport
 from toolkit.teachers.kinds import make_teacher
-from toolkit.teachers.protocol import Completion, Request, Teacher, TeacherError
+from toolkit.teachers.protocol import Completion, Request, TeacherError
 
 if TYPE_CHECKING:
     from dataset_builders.published import CotsBuilder
@@ -38,82 +34,8 @@ if TYPE_CHECKING:
     from toolkit.tally import Progress
 
 
-@dataclass(frozen=True)
-class Part:
-    """What one teacher has to do with a build; the whole of it where there is one teacher, or none.
-
-    Attributes:
-        settings: The builder's settings, with this teacher alone.
-        kind: Kind of the teacher; `paired` where nobody is asked.
-        model: Model that its requests name, and by which the store tells its answers apart.
-        name: What marks its records where there are several teachers: the model; else empty.
-        price: What its tokens cost; None where it is not known.
-    """
-
-    settings: Any
-    kind: str = "paired"
-    model: str = ""
-    name: str = ""
-    price: Price | None = FREE
-
-    @property
-    def collect(self) -> CollectSettings:
-        """How the teacher is asked."""
-        collect: CollectSettings = self.settings.collect
-        # What was not recorded the last time may be now, and looking is free.
-        return collect.model_copy(update={"retry_failed": True}) if self.kind == "recorded" else collect
-
-    def asker(self, answers: Answers) -> Asker:
-        """Return a fresh asker for this teacher."""
-        return Asker(self.settings, answers, self.kind, self.model)
-
-
 Asked = tuple[Part, Iterator[Iterable[Request]], Ledger]
 """What a teacher has to do, the rounds of its requests, and where it is counted what they cost."""
-
-
-def parts_of(settings: Any) -> list[Part]:
-    """Return the parts of a build, in the order in which the recipe names the teachers.
-
-    Raises:
-        UserError: Two teachers would be asked the same requests, or a recorded teacher's store cannot be opened.
-    """
-    parts = [_part(settings.alone(config)) for config in settings.teachers] or [Part(settings)]
-    model, number = Counter(part.model for part in parts).most_common(1)[0]
-    if number > 1:
-        raise UserError(
-            f"dataset.config.teacher: found {number} teachers that go by the model {model!r}, and would be asked the "
-            "same requests; `samples` asks one teacher several times, and a list in base_url is several servers of one"
-        )
-    return parts if len(parts) == 1 else [replace(part, name=part.model) for part in parts]
-
-
-def _part(settings: Any) -> Part:
-    teacher = make_teacher(settings.teacher)
-    return Part(settings, teacher.kind, model_asked(settings.teacher, teacher), price=price_of(settings.teacher))
-
-
-def model_asked(config: Any, teacher: Teacher) -> str:
-    """Return the model that requests name, and by which the store tells their answers apart.
-
-    Teachers in this process answer by settings that no request carries (error rates, a revision, a prompt format), so
-    a digest of them is part of the name; else other settings would be answered from the store with what the old ones
-    gave. Where a model runs, how many prompts it takes at once and what trained it decide nothing.
-    """
-    if teacher.kind not in ("procedural", "transformers"):
-        return teacher.model
-    settings = config.model_dump(mode="json", exclude={"device", "batch_size", "recipe"})
-    return f"{teacher.model}@{hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]}"
-
-
-class NoAnswers:
-    """Stands where a store would for builds that ask nobody."""
-
-    def get(self, request: object) -> None:
-        """Return None."""
-
-    def failure(self, request: object) -> None:
-        """Return None."""
 
 
 def collect_parts(

@@ -100,7 +100,6 @@ class CotPotMix(CotsBuilder):
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("cot", "pot")
     SFT_ROWS = 2
-    ROW_CODE = (*("dataset_builders.written_mix", "toolkit.program_answers", "toolkit.programs", "toolkit.votes"),)
 
     @classmethod
     def inputs(cls, settings: CotPotMixSettings, hub_dir: Path) -> tuple[Sequence[Problem], Sequence[Problem]]:

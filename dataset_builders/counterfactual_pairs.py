@@ -86,7 +86,6 @@ class CounterfactualPairs(CotsBuilder):
     }
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("why",)
-    ROW_CODE = ("dataset_builders.edited_pairs", "dataset_builders.edits", "toolkit.draws")
 
     @classmethod
     def asks(cls, settings: CounterfactualPairsSettings) -> tuple[Ask, ...]:

@@ -16,7 +16,8 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.collecting import NoAnswers, Part, parts_of, settled_standings
+from dataset_builders.collecting import settled_standings
+from dataset_builders.parts import NoAnswers, Part, parts_of
 from toolkit.prices import Price, price_of
 from toolkit.spending import Ledger, dollars, token_cost
 from toolkit.store import Standing, Store

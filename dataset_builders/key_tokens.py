@@ -51,7 +51,6 @@ class KeyTokens(CotsBuilder):
     SFT_RECORD: ClassVar[Columns] = SFT
     COLUMNS = text_paths(RECORD) - {"reason"}
     CHAINS = ("chain",)
-    ROW_CODE = ("dataset_builders.attributions", "toolkit.attribution")
 
     @classmethod
     def inputs(cls, settings: KeyTokensSettings, hub_dir: Path) -> tuple[Sequence[ScoredChain], Sequence[Problem]]:

@@ -76,8 +76,6 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     CHAINS: ClassVar[tuple[str, ...]]
     # Rows of `sft` that a record makes.
     SFT_ROWS: ClassVar[int] = 1
-    # Further modules whose code decides what is in the rows of this builder alone.
-    ROW_CODE: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self,

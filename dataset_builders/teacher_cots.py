@@ -71,7 +71,6 @@ class TeacherCots(CotsBuilder):
         "demonstrations": {"demonstrations": DEMONSTRATIONS},
     }
     CHAINS = ("chain",)
-    ROW_CODE = ("toolkit.draws",)
 
     @classmethod
     def tables(cls, outcome: Outcome) -> dict[str, Columns]:

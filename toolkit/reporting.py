@@ -44,10 +44,8 @@ def check_free(recipe: Recipe, run: Run) -> None:
         raise UserError(_taken(recipe, f"which does not say what it was made from (it has no {RUN})"))
     before = json.loads((target / RUN).read_text())
     if apart := list(origins_apart(before, run.origin)):
-        told = f"from the run {before.get('run')}, and this run is {run.folder.name}. They differ in " + "; ".join(
-            apart
-        )
-        raise UserError(_taken(recipe, told))
+        runs = f"from the run {before.get('run')}, and this run is {run.folder.name}"
+        raise UserError(_taken(recipe, f"{runs}. They differ in {'; '.join(apart)}"))
     if (recipe.publish.form == "adapter") != (target / ADAPTER_CONFIG).exists():
         raise UserError(
             f"publish.form: found {recipe.publish.form}, but {target} holds the student in the other form, and a "

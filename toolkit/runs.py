@@ -248,7 +248,7 @@ def origins_apart(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator
         now: `Run.origin` of this one.
     """
     for key, called in _CALLED.items():
-        if before.get(key) != now[key]:
+        if key not in before or before[key] != now[key]:
             yield f"{called} ({_shown(before, key)}, now {_shown(now, key)})"
     then, students = before.get("students", {}), now["students"]
     known = {folder for chain in then.values() for folder in chain}

@@ -230,6 +230,9 @@ def leave_adapter(folder: Path, adapter: Path) -> None:
         path.unlink()
     (folder / _ADAPTER_WEIGHTS).write_bytes((adapter / _ADAPTER_WEIGHTS).read_bytes())
     config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    for name in ("target_modules", "exclude_modules"):  # sets of PEFT's, listed in an order of the process
+        if isinstance(config.get(name), list):
+            config[name] = sorted(config[name])
     config["revision"] = json.loads((folder / "stage.json").read_text())["start_commit"]
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 

@@ -10,7 +10,7 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
-from dataset_builders import load_builder
+from dataset_builders import building, load_builder
 from dataset_builders.asking import Outcome
 from dataset_builders.building import BuildReport, build_dataset
 from dataset_builders.columns import leaves
@@ -153,7 +153,7 @@ def test_changed_code_is_not_answered_from_the_cache(tmp_path: Path, monkeypatch
     build(tmp_path)
     dual_cots = load_builder("dual_cots")
     monkeypatch.setattr(dual_cots, "sft", staticmethod(shouting))
-    monkeypatch.setattr("inspect.getsource", lambda module: f"changed {module.__name__}")
+    monkeypatch.setattr(building, "closure_digest", lambda *modules: f"changed {modules}")
 
     folder = build(tmp_path, "v2.0.0").published.folder
 

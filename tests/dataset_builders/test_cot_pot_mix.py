@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from dataset_builders.asking import UNPAIRED, Asker, Outcome
-from dataset_builders.building import BuildReport, NoAnswers, build_dataset
+from dataset_builders.building import BuildReport, build_dataset
 from dataset_builders.cot_pot_mix import CotPotMix, balanced
+from dataset_builders.parts import NoAnswers
 from tests.scripted_answers import build, chain, outcome_of, problem
 from toolkit.answers import matches
 from toolkit.errors import UserError

@@ -15,8 +15,8 @@ from pydantic import ValidationError
 
 from dataset_builders import collecting, load_builder
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
-from dataset_builders.collecting import NoAnswers
 from dataset_builders.estimate import estimate, told
+from dataset_builders.parts import NoAnswers
 from toolkit.cli import open_recipe
 from toolkit.collect import Collection, CostCapReached, TeacherUnavailable
 from toolkit.errors import UserError
