@@ -21,7 +21,7 @@ from toolkit.alignment import key_steps
 from toolkit.errors import UserError
 from toolkit.soft_targets import SoftTarget, align, single_tokens
 from toolkit.stage_views import StageViews
-from toolkit.transforms import Unusable
+from toolkit.transforms import Swapped, Unusable
 from toolkit.views import RenderedView
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ class EncodingReport:
         scored: Tokens in scored segments, per view.
         weighted: Tokens with a weight other than 0, per view.
         softened: Soft targets, per view that has some.
+        swapped: Texts of other records, per view that has some.
         dropped: Records left out, with the reason.
         longest: Tokens of the longest sequence seen, dropped ones included.
         held_out: What became of the records held out of training, which none of the others counts; None without any.
@@ -137,6 +138,7 @@ class EncodingReport:
     scored: dict[str, int] = field(default_factory=dict)
     weighted: dict[str, int] = field(default_factory=dict)
     softened: dict[str, Softened] = field(default_factory=dict)
+    swapped: dict[str, Swapped] = field(default_factory=dict)
     dropped: dict[str, str] = field(default_factory=dict)
     longest: int = 0
     held_out: EncodingReport | None = None
@@ -396,7 +398,9 @@ def encode(
         columns |= {name: [] for name in SAMPLED_BY}
     names = list(stage.views)
     tokens_of, scored_of, weighted_of = (dict.fromkeys(names, 0) for _ in range(3))
-    report = EncodingReport(tokens=tokens_of, scored=scored_of, weighted=weighted_of, softened=softened)
+    report = EncodingReport(
+        tokens=tokens_of, scored=scored_of, weighted=weighted_of, softened=softened, swapped=views.swapped
+    )
     for start in range(0, len(rows), batch_size):
         batch = range(start, min(start + batch_size, len(rows)))
         shown = [views.show(index) for index in batch]

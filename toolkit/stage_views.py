@@ -7,7 +7,7 @@ words of a corpus) is prepared once for all records. Text only: no tokenizer, no
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from toolkit.errors import UserError
 from toolkit.selection import selected
 from toolkit.soft_targets import TeacherToken, place
-from toolkit.transforms import Unusable, by_token, prepare, rearrange
+from toolkit.transforms import Prepared, Swapped, Unusable, by_token, prepare, rearrange
 from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, lookup, parse, role
 
 if TYPE_CHECKING:
@@ -64,6 +64,12 @@ class StageViews:
             except UserError as error:
                 raise UserError(f"stages.{stage.name}.views.{name}: {error}") from None
 
+    @property
+    def swapped(self) -> dict[str, Swapped]:
+        """What swaps did to the texts of each view that has some, by its name."""
+        views = zip(self.stage.views, self._views, strict=True)
+        return {name: view.swapped for name, view in views if view is not None and view.swapped}
+
     def show(self, index: int) -> Shown:
         """Return what becomes of the record at a position.
 
@@ -90,6 +96,12 @@ class _ViewOfRows:
         self.selects = selected(view.select, rows)
         chosen = [row for row, is_chosen in zip(rows, self.selects, strict=True) if is_chosen]
         self._segments = [_SegmentOfRows(piece, chosen) for piece in view.target]
+
+    @property
+    def swapped(self) -> Swapped | None:
+        """What swaps did to the texts of all segments; None where there are none."""
+        found = [segment.swapped for segment in self._segments if segment.swapped]
+        return sum(found, Swapped()) if found else None
 
     def show(self, row: Row) -> list[RenderedView]:
         """Return the sequences of one record, one for each item where the view has `each`."""
@@ -136,12 +148,17 @@ class _SegmentOfRows:
     def __init__(self, piece: TargetSegment, rows: Sequence[Row]) -> None:
         self._piece = piece
         self._role = piece.role or role(piece.text)
-        self._apply: Callable[[Row, str], str] | None = None
+        self._apply: Prepared | None = None
         self._by_token = [transform for transform in piece.transform if by_token(transform)]
         if piece.transform or piece.soft_targets:
             (self._path,) = columns(piece.text)
         if piece.transform:
             self._apply = prepare(piece.transform, self._path, rows)
+
+    @property
+    def swapped(self) -> Swapped | None:
+        """What a swap did to the segment's texts; None where there is none."""
+        return self._apply.swapped if self._apply else None
 
     def show(self, row: Row, instead: dict[str, str]) -> Segment:
         """Return the segment as this record has it; a transformed column is noted in `instead`."""

@@ -176,6 +176,7 @@ def build_student_card(facts: StudentFacts) -> str:
         minutes=sum(stage.outcome["seconds"] for stage in facts.stages) / 60,
         last_losses={stage.name: losses[-1][1] for stage in facts.stages if (losses := _logged(stage, "loss"))},
         held_out=[_held_out(stage) for stage in facts.stages if stage.outcome["encoding"]["held_out"]],
+        swapped=[told for stage in facts.stages for told in _swapped(stage)],
         softened={(stage.name, name): told for stage in facts.stages for name, told in _softened(stage)},
         procedural=_procedural(facts.dataset.teacher.split(" and ")),
         loss_plot=LOSS_PLOT if _logs(facts) else None,
@@ -310,6 +311,17 @@ def _held_out(stage: StageFacts) -> str:
     if kept < stage.outcome["steps"]:
         told += f" The weights kept are those of step {kept}, with a loss of {dict(losses)[kept]:.4g} on them."
     return told
+
+
+def _swapped(stage: StageFacts) -> Iterator[str]:
+    """Say of each view with texts of other records how many of them came twice or read as the record's own."""
+    for name, swap in stage.outcome["encoding"]["swapped"].items():
+        if texts := swap["texts"]:
+            repeated, unchanged = (f"{swap[key]} ({swap[key] / texts:.1%})" for key in ("repeated", "unchanged"))
+            yield (
+                f"View `{name}` of `{stage.name}` has {texts} texts of other records: {repeated} were given to another "
+                f"record before, {unchanged} read as the record's own."
+            )
 
 
 def _softened(stage: StageFacts) -> Iterator[tuple[str, str]]:

@@ -51,10 +51,11 @@ class Mask(Strict):
 
 
 class Swap(Strict):
-    """Takes the text of a row of another question.
+    """Takes the text of a row of another question, each text once where that is possible (a derangement).
 
-    `any` and `same_label` exchange texts one to one; with `other_label` a text may be given to several rows. Columns
-    that are swapped with one seed come from one row, as long as the same rows have a text in them.
+    Where it is not, as with a label that more than half of the rows have, as few texts as can be are given a second
+    time, and the student's card says how many. A row for which there is none is unusable. Columns that are swapped with
+    one seed come from one row, as long as the same rows have a text in them.
 
     Attributes:
         among: Rows that the text may come from: any, or those whose label is the same, or another one.

@@ -19,7 +19,7 @@ from typing import Any
 from toolkit.answer_removal import without_answer
 from toolkit.draws import BITS, numbers, order
 from toolkit.errors import UserError
-from toolkit.swaps import exchanged, of_another_label
+from toolkit.swaps import exchanged
 from toolkit.transform_settings import (
     Keep,
     Mask,
@@ -52,7 +52,49 @@ class Unusable(Exception):
         self.reason = reason
 
 
-def prepare(transforms: Sequence[Transform], path: str, rows: Sequence[Row]) -> Callable[[Row, str], str]:
+@dataclass(frozen=True, slots=True)
+class Swapped:
+    """What a swap did to the texts of a column.
+
+    Attributes:
+        texts: Rows that got the text of another row.
+        repeated: Those of them whose text another row had got before: 0 where each text is given once.
+        unchanged: Those whose own text reads the same, as `yes` does where it comes from another `yes`.
+    """
+
+    texts: int = 0
+    repeated: int = 0
+    unchanged: int = 0
+
+    def __add__(self, other: Swapped) -> Swapped:
+        """Return what two swaps did together."""
+        return Swapped(self.texts + other.texts, self.repeated + other.repeated, self.unchanged + other.unchanged)
+
+
+class Prepared:
+    """Transforms of words with all that they need to know of the data: (row, its text) -> the text to show.
+
+    Called for a row that cannot be shown so it raises Unusable; for a row that was not among those it was prepared
+    for, which so has no partner to swap with, UserError. What it returns is empty where nothing of a text is left.
+
+    Attributes:
+        swapped: What a swap among them did; None where there is none.
+    """
+
+    def __init__(self, steps: Sequence[Callable[[Row, str], str]], swapped: Swapped | None) -> None:
+        self._steps = steps
+        self.swapped = swapped
+
+    def __call__(self, row: Row, text: str) -> str:
+        """Apply the transforms, in order, to the text that a row has."""
+        for step in self._steps:
+            if not text.strip():
+                raise Unusable("the text to transform is empty")
+            text = step(row, text)
+        return text
+
+
+def prepare(transforms: Sequence[Transform], path: str, rows: Sequence[Row]) -> Prepared:
     """Return what applies the transforms of words, in order, to the text that a row has in a column.
 
     What needs all the data (partners, vocabulary, document frequencies) is computed here, once. Transforms of tokens
@@ -63,24 +105,20 @@ def prepare(transforms: Sequence[Transform], path: str, rows: Sequence[Row]) -> 
         path: Dotted path of the column that the text comes from.
         rows: All rows, with unique columns `id` and a `question` each.
 
-    Returns:
-        (row, its text) -> the text to show, which is empty where nothing is left of it. It raises Unusable for a row
-        that cannot be shown so. Rows that were not among `rows` have no partner to swap with, a UserError.
-
     Raises:
         UserError: The order is impossible, or a column is missing or holds something that fits no transform.
     """
     check_order(transforms)
-    steps = [_step(transform, path, rows) for transform in transforms if not by_token(transform)]
-
-    def apply(row: Row, text: str) -> str:
-        for step in steps:
-            if not text.strip():
-                raise Unusable("the text to transform is empty")
-            text = step(row, text)
-        return text
-
-    return apply
+    steps: list[Callable[[Row, str], str]] = []
+    swapped: Swapped | None = None
+    for transform in transforms:
+        if isinstance(transform, Swap):  # the first of them, if there is one
+            partners = _partners(transform, path, rows)
+            swapped = _facts(partners, path, rows)
+            steps.append(_swap(transform, path, rows, partners))
+        elif not by_token(transform):
+            steps.append(_step(transform, path, rows))
+    return Prepared(steps, swapped)
 
 
 def rearrange(
@@ -136,15 +174,15 @@ class _Words:
         return "".join([*parts, self.spaces[-1]])
 
 
-def _step(transform: Transform, path: str, rows: Sequence[Row]) -> Callable[[Row, str], str]:
-    """Return what applies one transform of words to (row, text with at least one word)."""
+def _step(
+    transform: Shuffle | Mask | RandomWords | Keep | RemoveAnswer | Truncate, path: str, rows: Sequence[Row]
+) -> Callable[[Row, str], str]:
+    """Return what applies one transform of words but a swap to (row, text with at least one word)."""
     match transform:
         case Shuffle():
             return lambda row, text: _shuffled(transform, path, row, _Words.of(text))
         case Mask():
             return lambda row, text: _with_mask(transform, path, row, _Words.of(text))
-        case Swap():
-            return _swap(transform, path, rows)
         case RandomWords():
             return _random_words(transform, path, rows)
         case Keep():
@@ -172,25 +210,8 @@ def _with_mask(mask: Mask, path: str, row: Row, text: _Words) -> str:
     return text.filled([mask.symbol if place in masked else word for place, word in enumerate(text.words)])
 
 
-def _swap(swap: Swap, path: str, rows: Sequence[Row]) -> Callable[[Row, str], str]:
-    known = {_id(row): row for row in rows}
-    if len(known) < len(rows):
-        raise UserError(f"swap: {len(rows)} rows have {len(known)} different ids; partners are found by unique ids")
-    giving = [row for row in rows if _text(row, path).strip()]
-    if swap.among == "any":
-        partners = exchanged(giving, swap.seed)
-    else:
-        giving = [row for row in giving if _label(swap, row)]
-        labels = [_label(swap, row) for row in giving]
-        if swap.among == "other_label":
-            partners = of_another_label(giving, labels, swap.seed)
-        else:
-            by_label: dict[str, list[Row]] = {}
-            for label, row in zip(labels, giving, strict=True):
-                by_label.setdefault(label, []).append(row)
-            partners = {}
-            for alike in by_label.values():
-                partners |= exchanged(alike, swap.seed)
+def _swap(swap: Swap, path: str, rows: Sequence[Row], partners: Mapping[str, Row]) -> Callable[[Row, str], str]:
+    known = {_id(row) for row in rows}
 
     def swapped(row: Row, _: str) -> str:
         if _id(row) not in known:
@@ -202,14 +223,48 @@ def _swap(swap: Swap, path: str, rows: Sequence[Row]) -> Callable[[Row, str], st
     return swapped
 
 
+def _partners(swap: Swap, path: str, rows: Sequence[Row]) -> dict[str, Row]:
+    """Return by id of a row the row whose text it gets; rows without a partner are not in it.
+
+    Raises:
+        UserError: Ids are not unique.
+    """
+    known = {_id(row) for row in rows}
+    if len(known) < len(rows):
+        raise UserError(f"swap: {len(rows)} rows have {len(known)} different ids; partners are found by unique ids")
+    giving = [row for row in rows if _text(row, path).strip()]
+    if swap.among == "any":
+        return exchanged(giving, [lookup(row, "question") for row in giving], swap.seed)
+    giving = [row for row in giving if _label(swap, row)]
+    labels = [_label(swap, row) for row in giving]
+    if swap.among == "other_label":
+        return exchanged(giving, labels, swap.seed)
+    by_label: dict[str, list[Row]] = {}
+    for label, row in zip(labels, giving, strict=True):
+        by_label.setdefault(label, []).append(row)
+    partners: dict[str, Row] = {}
+    for alike in by_label.values():
+        partners |= exchanged(alike, [lookup(row, "question") for row in alike], swap.seed)
+    return partners
+
+
+def _facts(partners: Mapping[str, Row], path: str, rows: Sequence[Row]) -> Swapped:
+    own = {_id(row): _text(row, path) for row in rows}
+    return Swapped(
+        texts=len(partners),
+        repeated=len(partners) - len({_id(giver) for giver in partners.values()}),
+        unchanged=sum(own[taker] == _text(giver, path) for taker, giver in partners.items()),
+    )
+
+
 def _why_alone(swap: Swap, row: Row) -> str:
     if swap.among == "any":
-        return "swap: no row of another question is left"
+        return "swap: there is no row of another question"
     label = _label(swap, row)
     if not label:
         return f"swap: no label in column {swap.label!r}"
     which = "the label" if swap.among == "same_label" else "another label than"
-    return f"swap: no row of another question is left with {which} {label!r}"
+    return f"swap: there is no row of another question with {which} {label!r}"
 
 
 def _label(swap: Swap, row: Row) -> str:

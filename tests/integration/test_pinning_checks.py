@@ -179,15 +179,16 @@ def test_5_a_shuffle_keeps_the_words_and_their_number() -> None:
     assert shuffled != PLAIN
 
 
-@pytest.mark.parametrize("among", ["any", "same_label"])
+@pytest.mark.parametrize("among", ["any", "same_label", "other_label"])
 def test_5_a_swap_leaves_no_chain_where_it_was_and_may_keep_the_label(among: str) -> None:
     rows = [{**row, "answer": "odd" if number % 4 < 2 else "even"} for number, row in enumerate(MANY)]
     swapped = targets(rationales({"kind": "swap", "among": among}), rows)
     assert sorted(swapped) == sorted(PLAIN)
     assert not any(one == other for one, other in zip(swapped, PLAIN, strict=True))
-    if among == "same_label":
+    if among != "any":
         label = {row["chain"]["rationale"]: row["answer"] for row in rows}
-        assert [label[text] for text in swapped] == [row["answer"] for row in rows]
+        kept = [label[text] == row["answer"] for text, row in zip(swapped, rows, strict=True)]
+        assert kept == [among == "same_label"] * len(rows)
 
 
 @pytest.mark.parametrize("unit", ["word", "token"])

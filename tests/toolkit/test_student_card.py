@@ -77,6 +77,7 @@ def stage(name: str, views: dict[str, Any], steps: int, start: float) -> StageFa
         "scored": dict.fromkeys(views, 221933),
         "weighted": dict.fromkeys(views, 31922),
         "softened": {},
+        "swapped": {},
         "dropped": {"ordering/17": "too long", "dates/3": "too long"},
         "longest": 530,
         "held_out": None,
@@ -256,6 +257,18 @@ def test_soft_targets_are_told_where_there_are_some() -> None:
     assert "| token weights | tokens | scored | with weight | soft targets |\n| --- " in card
     assert f"| key_steps | right | 1 | key_steps | 398421 | 221933 | 31922 | {kept} |\n" in card
     assert "| key_steps | wrong | -0.025 | key_steps | 398421 | 221933 | 31922 | – |\n" in card
+
+
+def test_swapped_texts_that_came_twice_or_read_as_before_are_told() -> None:
+    assert "other records" not in build_student_card(facts())
+    stages = list(facts().stages)
+    swap = {"cot": {"texts": 1000, "repeated": 20, "unchanged": 503}}
+    told = {**stages[0].outcome, "encoding": stages[0].outcome["encoding"] | {"swapped": swap}}
+    card = build_student_card(facts(stages=[dataclasses.replace(stages[0], outcome=told), stages[1]]))
+    assert (
+        "\nView `cot` of `imitate` has 1000 texts of other records: 20 (2.0%) were given to another record before, "
+        "503 (50.3%) read as the record's own.\n"
+    ) in card
 
 
 def with_held_out(name: str, **outcome: Any) -> StudentFacts:

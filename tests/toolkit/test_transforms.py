@@ -27,7 +27,7 @@ from toolkit.transform_settings import (
     by_token,
     check_order,
 )
-from toolkit.transforms import Unusable, prepare, rearrange
+from toolkit.transforms import Swapped, Unusable, prepare, rearrange
 
 TEXTS = st.text(alphabet="ab.é\n\t  ", min_size=1, max_size=60).filter(str.strip)
 IDS = st.text(alphabet="q01#", min_size=1, max_size=4)
@@ -196,35 +196,88 @@ def test_a_text_comes_from_another_question_and_from_the_right_label(sizes: list
         assert among == "any" or same == (among == "same_label")
 
 
-@given(GROUPS, st.integers(0, 5))
-def test_texts_are_exchanged_one_to_one_among_as_many_rows_as_can_be(sizes: list[int], seed: int) -> None:
-    partners = swaps(Swap(seed=seed), swap_rows(sizes))
-    assert Counter(partners.values()) == Counter(partners.keys())
-    # A question's rows can only take what others give: with more than half of the rows it has some left over.
-    assert len(partners) == min(sum(sizes), 2 * (sum(sizes) - max(sizes)))
+PLACED = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=6)
 
 
-@given(GROUPS, st.integers(0, 5))
-def test_within_a_label_texts_are_exchanged_one_to_one_as_well(sizes: list[int], seed: int) -> None:
-    partners = swaps(Swap(among="same_label", seed=seed), swap_rows(sizes))
-    assert Counter(partners.values()) == Counter(partners.keys())
-    alike = [[size for question, size in enumerate(sizes) if question % 2 == label] for label in (0, 1)]
-    assert len(partners) == sum(min(sum(part), 2 * (sum(part) - max(part, default=0))) for part in alike)
+def may_give(rows: Sequence[dict[str, Any]], among: str) -> dict[str, set[str]]:
+    """Return by id of a row the ids of all whose text it may get."""
+
+    def fits(taker: dict[str, Any], giver: dict[str, Any]) -> bool:
+        same = taker["answer"] == giver["answer"]
+        return taker["question"] != giver["question"] and (among == "any" or same == (among == "same_label"))
+
+    return {taker["id"]: {giver["id"] for giver in rows if fits(taker, giver)} for taker in rows}
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), min_size=1, max_size=9), st.integers(0, 5))
-def test_another_label_is_found_wherever_another_question_has_one(pairs: list[tuple[int, int]], seed: int) -> None:
+def most_used_once(possible: dict[str, set[str]]) -> int:
+    """Return how many rows can have a text of their own at most, by trying every assignment."""
+    takers = list(possible)
+    return max(
+        sum(giver in possible[taker] for taker, giver in zip(takers, givers, strict=True))
+        for givers in permutations(takers)
+    )
+
+
+@given(PLACED, st.sampled_from(["any", "same_label", "other_label"]), st.integers(0, 5))
+def test_each_text_is_given_once_wherever_any_assignment_does_so(
+    placed: list[tuple[int, int]], among: Any, seed: int
+) -> None:
     rows = [
         {"id": f"r{place}", "question": f"Q{question}", "answer": f"{label}", "text": f"text of r{place}"}
-        for place, (question, label) in enumerate(pairs)
+        for place, (question, label) in enumerate(placed)
     ]
-    possible = {
-        row["id"]: {o["id"] for o in rows if o["question"] != row["question"] and o["answer"] != row["answer"]}
-        for row in rows
-    }
-    partners = swaps(Swap(among="other_label", seed=seed), rows)
+    possible = may_give(rows, among)
+    partners = swaps(Swap(among=among, seed=seed), rows)
     assert partners.keys() == {taker for taker, givers in possible.items() if givers}
     assert all(giver in possible[taker] for taker, giver in partners.items())
+    assert len(set(partners.values())) == most_used_once(possible)
+
+
+@given(GROUPS, st.integers(0, 5))
+def test_a_question_with_more_than_half_of_the_rows_gets_the_texts_of_the_others_equally_often(
+    sizes: list[int], seed: int
+) -> None:
+    partners = swaps(Swap(seed=seed), swap_rows(sizes))
+    assert len(partners) == (sum(sizes) if len(sizes) > 1 else 0)
+    given_to = Counter(partners.values())
+    excess = 2 * max(sizes) - sum(sizes)
+    if excess <= 0:
+        assert given_to == Counter(partners.keys())
+    elif partners:
+        others = sum(sizes) - max(sizes)
+        majority = sizes.index(max(sizes))
+        times = [given_to[f"q{q}#{i}"] for q, size in enumerate(sizes) if q != majority for i in range(size)]
+        assert sum(times) == max(sizes)
+        assert max(times) - min(times) <= 1
+        assert sum(count == 1 for giver, count in given_to.items() if giver.startswith(f"q{majority}#")) == others
+
+
+def test_of_two_labels_the_commoner_one_repeats_what_the_other_has_and_the_facts_say_so() -> None:
+    rows = [
+        {"id": f"r{place}", "question": f"Q{place}", "answer": "yes" if place < 7 else "no", "text": f"t{place}"}
+        for place in range(10)
+    ]
+    prepared = prepare([Swap(among="other_label")], "text", rows)
+    assert prepared.swapped == Swapped(texts=10, repeated=4, unchanged=0)  # 7 rows share 3 texts
+    flipped = prepare([Swap(among="other_label")], "answer", rows)
+    assert [flipped(row, row["answer"]) for row in rows] == ["no"] * 7 + ["yes"] * 3
+
+
+def test_answers_swapped_without_regard_to_the_label_often_read_as_before() -> None:
+    rows = [{"id": f"r{place}", "question": f"Q{place}", "answer": "yes" if place < 9 else "no"} for place in range(10)]
+    prepared = prepare([Swap()], "answer", rows)
+    # One `no` goes to a `yes` and gets one: the eight others are exchanged among themselves.
+    assert prepared.swapped == Swapped(texts=10, repeated=0, unchanged=8)
+    assert prepare([Truncate(words=1)], "answer", rows).swapped is None
+
+
+def test_ten_thousand_rows_in_which_hardly_any_text_may_be_given_are_paired_in_a_moment() -> None:
+    """One question, or one label: a search through all rows for each row would take minutes."""
+    alike = [{"id": f"r{i}", "question": "Q", "answer": f"{i % 7}", "text": "t"} for i in range(10_000)]
+    assert prepare([Swap(among="other_label")], "text", alike).swapped == Swapped()
+    mostly = [{"id": f"r{i}", "question": f"Q{i}", "answer": f"{i > 9}", "text": "t"} for i in range(10_000)]
+    swapped = prepare([Swap(among="other_label")], "text", mostly).swapped
+    assert swapped == Swapped(texts=10_000, repeated=9_980, unchanged=10_000)
 
 
 @given(GROUPS, st.randoms(use_true_random=False), st.sampled_from(["any", "same_label", "other_label"]))
@@ -263,7 +316,7 @@ def test_a_row_without_partner_is_unusable_for_a_reason_that_names_the_label() -
     rows = swap_rows([1, 1, 1], labels=2)
     with pytest.raises(Unusable) as unusable:
         prepare([Swap(among="same_label")], "text", rows)(rows[1], rows[1]["text"])
-    assert unusable.value.reason == "swap: no row of another question is left with the label 'b'"
+    assert unusable.value.reason == "swap: there is no row of another question with the label 'b'"
 
 
 def test_a_row_that_nobody_knew_of_has_no_partner_and_that_is_a_mistake() -> None:
