@@ -268,7 +268,8 @@ def _tables(
 ) -> dict[str, datasets.DatasetBuilder]:
     """Run the builder for every config that has rows."""
     tables: dict[str, datasets.DatasetBuilder] = {}
-    for config in ("default", "sft", *(["evaluation"] if test else [])):
+    right = any(map(builder.is_right, outcome.train))
+    for config in ("default", *(["sft"] if right else []), *(["evaluation"] if test else [])):
         tables[config] = builder(outcome, test, config, hash=inputs, cache_dir=str(cache_dir) if cache_dir else None)
         tables[config].download_and_prepare()
     return tables

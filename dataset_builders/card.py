@@ -140,7 +140,8 @@ def dataset_card(
     """
     title = settings.title or origin.repo_id
     splits = {"default / train": len(outcome.train), "default / unpaired": len(outcome.unpaired)}
-    splits |= {"default / rejected": len(outcome.rejected), "sft / train": len(outcome.train) * builder.SFT_ROWS}
+    right = sum(map(builder.is_right, outcome.train))
+    splits |= {"default / rejected": len(outcome.rejected), "sft / train": right * builder.SFT_ROWS}
     splits |= {"evaluation / test": len(test)}
     splits = {name: rows for name, rows in splits.items() if rows}
     writers = figures.writers(chain(outcome.train, outcome.unpaired, outcome.rejected), builder.CHAINS)

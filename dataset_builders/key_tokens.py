@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import datasets
+
 from dataset_builders.asking import Asker, Record, Rounds, Step
 from dataset_builders.attributions import ScoredChain, scored_chains
 from dataset_builders.chains import sft_record
@@ -23,6 +25,11 @@ if TYPE_CHECKING:
 class KeyTokens(CotsBuilder):
     """One record per chain that was published before; see `KeyTokensSettings`."""
 
+    VERSION = datasets.Version("1.1.0")
+    CHANGES: ClassVar[dict[str, str]] = {
+        "1.1.0": "`sft` holds right chains only, whatever `keep` says.",
+        "1.0.0": "The first version.",
+    }
     SETTINGS = KeyTokensSettings
     WHAT = (
         "Chains of thought whose every word has two scores, by integrated gradients of a student's answer and by "

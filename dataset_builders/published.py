@@ -51,6 +51,7 @@ class CotsConfig(datasets.BuilderConfig):
 class CotsBuilder(datasets.GeneratorBasedBuilder):
     """Base of the builders; configs `default` (train, unpaired, rejected), `sft` (train) and `evaluation` (test).
 
+    `sft` is for plain TRL, which cannot filter: of records that say whether they are right it has the right ones only.
     A split without rows is left out, since `load_dataset` fails on an empty one.
 
     Args:
@@ -74,7 +75,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     # Further columns that are published where a setting asks for them, by the setting's dotted name.
     OPTIONAL: ClassVar[dict[str, Columns]] = {}
     CHAINS: ClassVar[tuple[str, ...]]
-    # Rows of `sft` that a record makes.
+    # Rows of `sft` that a right record makes.
     SFT_ROWS: ClassVar[int] = 1
 
     def __init__(
@@ -138,8 +139,13 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
         """Return a record as prompt and completion."""
 
     @classmethod
+    def is_right(cls, record: Record) -> bool:
+        """Return whether a record belongs into `sft`: it is right, or its builder keeps nothing else."""
+        return record.get("correct", True) is True
+
+    @classmethod
     def sft_rows(cls, record: Record) -> Sequence[Record]:
-        """Return the `SFT_ROWS` rows of `sft` that a record makes."""
+        """Return the `SFT_ROWS` rows of `sft` that a right record makes."""
         return (cls.sft(record),)
 
     @staticmethod
@@ -153,7 +159,7 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         outcome: Outcome = self.config.outcome
         rows: dict[str, tuple[Sequence[Any], Callable[[Any], Sequence[Record]]]] = {
-            "train": (outcome.train, self.sft_rows if self.config.name == "sft" else _as_it_is),
+            "train": (outcome.train, self._right_sft_rows if self.config.name == "sft" else _as_it_is),
             "unpaired": (outcome.unpaired, _as_it_is),
             "rejected": (outcome.rejected, _as_it_is),
             "test": (self.config.test, lambda problem: (self.held_out(problem),)),
@@ -166,6 +172,9 @@ class CotsBuilder(datasets.GeneratorBasedBuilder):
             for split in splits
             if rows[split][0]
         ]
+
+    def _right_sft_rows(self, record: Record) -> Sequence[Record]:
+        return self.sft_rows(record) if self.is_right(record) else ()
 
     def _generate_examples(
         self, items: Sequence[Any], rows: Callable[[Any], Sequence[Record]]

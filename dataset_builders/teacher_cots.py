@@ -10,6 +10,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+import datasets
+
 from dataset_builders.asking import Ask, Asker, Outcome, Record, Requests, Rounds, Step, is_unanswered, record_id
 from dataset_builders.chains import Chain, is_right, question_columns, sft_record, whole
 from dataset_builders.columns import (
@@ -56,6 +58,11 @@ class Sample:
 class TeacherCots(CotsBuilder):
     """One record per sampled chain; see `TeacherCotsSettings`."""
 
+    VERSION = datasets.Version("1.1.0")
+    CHANGES: ClassVar[dict[str, str]] = {
+        "1.1.0": "`sft` holds right chains only, whatever `keep` says.",
+        "1.0.0": "The first version.",
+    }
     SETTINGS = TeacherCotsSettings
     WHAT = "Chains of thought that a teacher sampled for each question: data for Std-CoT, Fine-tune-CoT and SCoTD."
     RECORD: ClassVar[Columns] = {

@@ -149,15 +149,19 @@ def _student(recipe: Recipe) -> Student:
 
 
 def _texts(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return the texts that a tokenizer is trained on: the dataset's questions and chains as its `sft` config has them.
+    """Return the texts that a tokenizer is trained on: the questions and chains of all records, wrong ones too.
 
-    So students of one dataset have one vocabulary, whatever their recipes show of it, and can be compared token by
-    token. A dataset without that config, somebody else's, gives what the recipe's views show.
+    They are written as the config `sft` has the right ones. So students of one dataset have one vocabulary, whatever
+    their recipes show of it, and can be compared token by token. A dataset without a builder, somebody else's, gives
+    what the recipe's views show.
     """
     from toolkit.stage_views import StageViews
 
     if recipe.dataset.builder is not None:
-        return [row["prompt"] + row["completion"] for row in load_split(recipe, "sft", "train")]
+        from dataset_builders import load_builder
+
+        builder = load_builder(recipe.dataset.builder)
+        return [text["prompt"] + text["completion"] for row in rows for text in builder.sft_rows(row)]
     shown = [StageViews(stage, rows) for stage in recipe.stages]
     return [
         view.prompt + "".join(segment.text for segment in view.target)

@@ -52,3 +52,11 @@ def test_the_newest_change_of_a_builder_is_that_of_its_version(name: str) -> Non
     assert versions[0] == builder.VERSION
     assert versions == sorted(versions, reverse=True)
     assert all(builder.CHANGES.values())
+
+
+@pytest.mark.parametrize("name", BUILDERS)
+def test_a_record_that_says_it_is_wrong_is_not_for_plain_trl_whoever_built_it(name: str) -> None:
+    builder = load_builder(name)
+
+    says = [builder.is_right({"id": "a", "correct": correct}) for correct in (True, False, None)]
+    assert (says, builder.is_right({"id": "a"})) == ([True, False, False], True)

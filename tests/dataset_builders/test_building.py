@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,28 @@ def test_every_problem_is_in_train_or_rejected(loaded: dict[str, datasets.Datase
 
 def test_the_ready_made_rendering_has_a_row_per_record(loaded: dict[str, datasets.DatasetDict]) -> None:
     assert loaded["sft"]["train"]["id"][:] == loaded["default"]["train"]["id"][:]
+
+
+@pytest.mark.parametrize("keep", ["all", "right"])
+def test_plain_trl_gets_right_chains_only_whatever_is_kept(keep: str, tmp_path: Path) -> None:
+    report = build(tmp_path, builder="teacher_cots", samples=2, keep=keep)
+    folder, cache = str(report.published.folder), str(tmp_path / "c")
+    records = datasets.load_dataset(folder, "default", split="train", cache_dir=cache)
+    sft = datasets.load_dataset(folder, "sft", split="train", cache_dir=cache)
+    assert set(records["correct"]) == ({True, False} if keep == "all" else {True})
+    assert sft["id"][:] == [row["id"] for row in records if row["correct"]]
+    completions = {
+        row["id"]: f"{row['chain']['rationale']}\nTherefore, the answer is {row['answer']}." for row in records
+    }
+    assert all(row["completion"] == completions[row["id"]] for row in sft)
+    card = (report.published.folder / "README.md").read_text()
+    assert re.search(rf"\| sft / train \| {len(sft)} \|", card)
+
+
+def test_without_a_right_chain_there_is_nothing_for_plain_trl(tmp_path: Path) -> None:
+    wrong = {"kind": "procedural", "error_rate": 1.0, "garble_rate": 0.0}
+    report = build(tmp_path, builder="teacher_cots", keep="all", teacher=wrong)
+    assert datasets.get_dataset_config_names(str(report.published.folder)) == ["default", "evaluation"]
 
 
 def test_held_out_questions_are_published_and_in_no_record(loaded: dict[str, datasets.DatasetDict]) -> None:
