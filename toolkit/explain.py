@@ -186,16 +186,18 @@ def page(title: str, body: str) -> str:
 
 
 def explain(recipe: Recipe, n: int = 3, html_path: Path | None = None) -> None:
-    """Show `n` records in the terminal and, where asked, as a self-contained page.
+    """Show `n` records of the built dataset in the terminal and, where asked, as a self-contained page.
+
+    Asks no teacher, builds and publishes nothing: what a tokenizer is trained for is forgotten again.
 
     Raises:
-        UserError: The recipe has no stages, or its dataset cannot be had.
+        UserError: The recipe has no stages, or its dataset is not built.
     """
     from rich.console import Console
 
-    from toolkit.pipeline import student_tokenizer, training_rows
+    from toolkit.pipeline import built_rows, student_tokenizer
 
-    rows = training_rows(recipe)
+    rows = built_rows(recipe)
     tokenizer = student_tokenizer(recipe, rows)
     prompt_format = recipe.student.prompt_format if recipe.student else "plain"
     views = list(shown_views(tokenizer, rows, recipe.stages, prompt_format, n))

@@ -94,6 +94,27 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     return list(load_split(recipe, "default", "train"))
 
 
+def built_rows(recipe: Recipe) -> list[dict[str, Any]]:
+    """Return the dataset's training records as they lie there, for a command that asks no teacher and writes nothing.
+
+    Raises:
+        UserError: They are not built, or from other settings or by other code; says what to run. Or they cannot be
+            loaded.
+    """
+    if recipe.dataset.builder is not None and not is_built(recipe):
+        folder = dataset_folder(recipe)
+        why = (
+            "was built from other settings, or by other code, than it would be now"
+            if folder.exists()
+            else "is not built"
+        )
+        raise UserError(
+            f"dataset {recipe.dataset.repo_id} at {recipe.dataset.revision} {why} ({folder}); run "
+            f"`distill build {recipe.words}` first"
+        )
+    return list(load_split(recipe, "default", "train"))
+
+
 def _this_process() -> PartialState:
     """Return this process's place among those of the run.
 

@@ -13,11 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.records import duals, edit, encoded, imitation
+from tests.tiny_recipe import EDIT, written
 from tests.tiny_students import END, tiny_tokenizer
 from toolkit import pipeline
 from toolkit.explain import ShownView, as_html, as_terminal_text, explain, page, shown_views
 
 ROWS = duals(3)
+SMALL = EDIT["dataset"] | {"config": EDIT["dataset"]["config"] | {"problems": {"source": "procedural", "n": 20}}}
 TOKENIZER = tiny_tokenizer()
 
 
@@ -131,13 +133,41 @@ def test_a_view_without_weight_is_shown_all_the_same() -> None:
 
 
 def test_explain_writes_a_page_that_needs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tests.tiny_recipe import EDIT, written
     from toolkit.cli import open_recipe
 
-    monkeypatch.setattr(pipeline, "training_rows", lambda recipe: ROWS)
+    monkeypatch.setattr(pipeline, "built_rows", lambda recipe: ROWS)
     monkeypatch.setattr(pipeline, "student_tokenizer", lambda recipe, rows: TOKENIZER)
     file = tmp_path / "new" / "page.html"
     explain(open_recipe(str(written(tmp_path, EDIT))), n=2, html_path=file)
     shown = Page(file.read_text(encoding="utf-8"))
     assert len(shown.pre) == 2 * 3
     assert not {"script", "link", "img", "iframe"} & set(shown.elements)
+
+
+def listing(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_explain_asks_no_teacher_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither before the dataset is built, nor of one that is built, nor of one with other settings under its name."""
+    from toolkit.cli import main
+
+    file = written(tmp_path, EDIT | {"dataset": SMALL})
+    words, before = ["explain", str(file), "--n", "1"], listing(tmp_path)
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert f"tiny-cots at v1.0.0 is not built ({tmp_path}/hub/datasets/tiny-cots/v1.0.0)" in told.err
+    assert f"run `distill build {file}` first" in told.err
+    assert (told.out, listing(tmp_path)) == ("", before)
+
+    assert main(["build", str(file)]) == 0
+    before = listing(tmp_path)
+    assert any(name.endswith(".parquet") for name in before)
+    capsys.readouterr()
+    assert main(words) == 0
+    assert "stage imitate / view cot / record" in capsys.readouterr().out
+    assert main([*words, "dataset.config.problems.n=30"]) == 2
+    told = capsys.readouterr()
+    assert "was built from other settings" in told.err
+    assert f"run `distill build {file} dataset.config.problems.n=30` first" in told.err
+    assert (told.out, listing(tmp_path)) == ("", before)
