@@ -145,7 +145,10 @@ def check_terms(recipe: Recipe, kinds: Collection[hub.Kind]) -> None:
                 "passing it on; what holds for this one nobody but a person can tell. Say it there, for the cards"
             )
     if "model" in kinds and recipe.publish is not None and not recipe.publish.license:
-        faults.append("publish.license: missing; it goes into the card, e.g. license: apache-2.0")
+        faults.append(
+            "publish.license: missing; it goes into the card, e.g. license: apache-2.0. A recipe states its own "
+            "student's: it is not inherited by `extends`"
+        )
     if faults:
         raise UserError("nothing was sent:\n" + "\n".join(f"  - {fault}" for fault in faults))
 

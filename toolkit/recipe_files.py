@@ -18,7 +18,7 @@ import yaml
 
 from toolkit.errors import nearest
 from toolkit.recipe_faults import Fault, Path, Place, dotted, show
-from toolkit.recipe_tree import Node, interpolated, merge
+from toolkit.recipe_tree import Node, inheritable, interpolated, merge
 
 _MOST_VALUES = 20_000  # a recipe has some hundred; aliases of aliases can make a small file explode
 _TAG = "tag:yaml.org,2002:"
@@ -81,7 +81,7 @@ def _extended(path: str, place: Place, key: str, above: tuple[str, ...], faults:
         return None
     target = os.path.normpath(os.path.join(os.path.dirname(path), extends.value))
     base = _extended(target, extends.place, "extends", (*above, identity), faults)
-    return None if base is None else replace(merge(base, tree, (), faults), place=tree.place)
+    return None if base is None else replace(merge(inheritable(base), tree, (), faults), place=tree.place)
 
 
 def _text(path: str, place: Place, key: str, faults: list[Fault]) -> str | None:

@@ -84,6 +84,19 @@ def merge(base: Node, layer: Node, path: Path, faults: list[Fault]) -> Node:
     return replace(base, value=merged)
 
 
+def inheritable(base: Node) -> Node:
+    """Return a recipe's tree as another one extends it: without the licence, which is a statement on its own student.
+
+    Another base model, other data or other terms of a teacher make another licence; one that is taken over unseen would
+    be published as if somebody had looked.
+    """
+    publish = base.value.get("publish") if isinstance(base.value, dict) else None
+    if publish is None or not isinstance(publish.value, dict):
+        return base
+    kept = {key: node for key, node in publish.value.items() if key != "license"}
+    return replace(base, value={**base.value, "publish": replace(publish, value=kept)})
+
+
 def _named(item: Node) -> bool:
     return isinstance(item.value, dict) and "name" in item.value
 

@@ -155,6 +155,28 @@ def test_a_file_is_laid_over_the_one_it_extends(tmp_path: Path) -> None:
     assert data == {"a": {"x": 1, "y": 3, "z": 4}, "b": [5]}
 
 
+BASE = "publish: {repo_id: ours, revision: v1.2.0, license: mit}\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides", "expected"),
+    [
+        ("", [], None),
+        ("publish: {repo_id: mine}\n", [], None),
+        ("publish: {license: llama2}\n", [], "llama2"),
+        ("", ["publish.license=apache-2.0"], "apache-2.0"),
+        ("publish: {license: llama2}\n", ["publish.revision=v2.0.0"], "llama2"),
+    ],
+)
+def test_a_licence_is_stated_by_a_recipe_itself_and_not_inherited(
+    own: str, overrides: list[str], expected: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "middle.yaml").write_text(f"extends: base.yaml\n{BASE.replace('mit', 'other')}")
+    published = data_of(tmp_path, f"extends: middle.yaml\n{own}", *overrides, base=BASE)["publish"]
+    assert published.get("license") == expected
+    assert published["revision"].startswith("v")  # all the rest is
+
+
 def test_extends_is_relative_to_the_file_it_stands_in_and_may_chain(tmp_path: Path) -> None:
     (tmp_path / "paper").mkdir()
     (tmp_path / "base.yaml").write_text("a: 1\nb: 1\nc: 1\n")

@@ -67,6 +67,16 @@ def test_a_paper_twin_says_that_it_was_not_run_and_brings_no_student_from_nothin
     assert student.model_name_or_path is not None
 
 
+PUBLISHING = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "\npublish: {" in path.read_text())
+
+
+@pytest.mark.parametrize("path", PUBLISHING, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_a_recipe_that_publishes_its_student_states_its_licence(path: Path) -> None:
+    publish = cli.open_recipe(str(path)).publish
+    assert publish is not None
+    assert publish.license
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"real data is not at {DATA}")
 @pytest.mark.parametrize(("name", "questions"), [("edit", 5207), ("cascod", 5207), ("step_by_step", 9741)])
