@@ -422,8 +422,8 @@ class Publish(Section):
     Attributes:
         repo_id: `organisation/name` on the Hub, a folder in the local hub.
         revision: Version tag.
-        license: Licence identifier of the Hub, for the card; a student inherits terms from its base and its data. Stated
-            by the recipe itself: `extends` does not bring it.
+        license: Licence identifier of the Hub, for the card; a student inherits terms from its base and its data.
+            Stated by the recipe itself: `extends` does not bring it.
         form: All weights, those of an adapter merged into their base; or the adapter alone.
     """
 
