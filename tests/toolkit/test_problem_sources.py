@@ -265,7 +265,7 @@ def test_a_missing_file_is_answered_with_the_nearest_name(tmp_path: Path) -> Non
         ("a.jsonl", b"", "the file is empty"),
         ("a.jsonl", b"\n \n", "the file is empty"),
         ("a.jsonl.gz", b"not gzip", "cannot be read"),
-        ("a.jsonl.gz", gzip.compress(b"{}" * 99)[:-9], "cannot be read"),
+        ("a.jsonl.gz", gzip.compress(b"{}" * 99, mtime=0)[:-9], "cannot be read"),
         ("a.json", b'{"examples": []}', "set `records` to the key of its list of rows, one of ['examples']"),
         ("a.json", b'[{"question": "q",\n"answer"}]', "a.json:2: is not JSON"),
         ("a.json", b"[]", "no train problems"),
