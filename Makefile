@@ -7,14 +7,21 @@ TESTED := $(VENV)/.ready-for-tests
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS   ?=
 
-.PHONY: quickstart test check format clean
+.PHONY: quickstart test test-fast check format clean
 
 quickstart: $(READY)
 	$(BIN)/accelerate launch toolkit/train.py recipes/edit.yaml $(ARGS)
 
 # OMP_NUM_THREADS: one thread for each of the two test processes; more would fight over the cores.
+# A file goes to one process whole, so that what its tests share is made once, in the order of tests/conftest.py.
+PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
 test: check
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist worksteal $(ARGS)
+	$(PYTEST) $(ARGS)
+
+# What a developer runs all the time.
+test-fast: check
+	$(PYTEST) -m 'not slow' $(ARGS)
 
 check: $(TESTED)
 	$(BIN)/ruff check .

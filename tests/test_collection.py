@@ -9,6 +9,8 @@ from pathlib import Path
 
 from tests.tiny_recipe import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Collects as a process does that is started a day later: what holds the time in its name has another one.
 COLLECT = """
 import sys, time

@@ -27,6 +27,8 @@ from toolkit.problem import Problem
 from toolkit.teachers.openai_compatible import read_completion, split_thinking
 from toolkit.teachers.protocol import Completion, Request, TeacherError
 
+pytestmark = pytest.mark.slow
+
 TRIED = int(os.environ.get("COT_FUZZED", "20000"))
 IN_BUILDERS = TRIED // 40
 CPU_S = 2.0  # of computing for one completion

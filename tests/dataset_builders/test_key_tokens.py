@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ from dataset_builders.key_tokens_settings import KeyTokensSettings
 from tests.records import saved_student
 from toolkit.errors import UserError
 
-pytest.importorskip("captum")
+# Importing it takes seconds, which a process that collects this file need not spend.
+pytestmark = pytest.mark.skipif(find_spec("captum") is None, reason="the extra `attribution` is not installed")
 
 CHAINS = {
     "problems": {"source": "procedural", "tasks": ["ordering"], "n": 6, "n_test": 4},

@@ -15,6 +15,8 @@ from dataset_builders.chains import Chain
 from toolkit.problem import Problem
 from toolkit.teachers.protocol import Completion, Request
 
+pytestmark = pytest.mark.slow
+
 KINDS = {Problem, Chain, Request, Completion}
 PROBLEMS = 300
 CONFIG = {

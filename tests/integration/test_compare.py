@@ -19,6 +19,8 @@ from toolkit import evaluation, stages
 from toolkit.cli import main
 from toolkit.significance import mcnemar
 
+pytestmark = pytest.mark.slow
+
 TOKENS = 12_000
 
 

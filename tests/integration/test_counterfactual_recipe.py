@@ -13,6 +13,8 @@ from datasets import load_dataset
 
 from tests.tiny_recipe import EDIT, distill
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SETS = {
     "in_domain": {"split": "test"},

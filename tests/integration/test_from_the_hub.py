@@ -14,6 +14,8 @@ from tests.published import ANSWER, DATASET, VERSIONS, Processes, answers_of, fr
 from tests.records import saved_student
 from tests.tiny_recipe import ROOT, written
 
+pytestmark = pytest.mark.slow
+
 ADAPTER, BASE = "org/tiny-adapter", "org/tiny-base"
 
 

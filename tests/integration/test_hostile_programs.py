@@ -26,6 +26,8 @@ from toolkit.program_outcome import Limits, small_value
 from toolkit.program_source import Program
 from toolkit.programs import Runner
 
+pytestmark = pytest.mark.slow
+
 NAME = "COT_PROBED_SECRET"
 USUAL = Limits(memory=64_000_000)
 BRIEF = Limits(seconds=0.2, memory=64_000_000)

@@ -22,6 +22,8 @@ from toolkit.stage_views import StageViews
 from toolkit.students import load_tokenizer
 from toolkit.votes import majority_vote
 
+pytestmark = pytest.mark.slow
+
 METHOD = r"""
 recipe: {name: invented, version: 1, title: "Chains up, shuffled chains down, key words before the answer"}
 dataset:

@@ -19,6 +19,8 @@ from toolkit.teachers.procedural import ProceduralConfig
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import Ask, Reply, completion, fault, procedural
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-known-5ecre7-0123456789"
 
 

@@ -27,6 +27,8 @@ from toolkit.teachers.protocol import Request, Sampling
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import HANG, Ask, Reply, fixed, procedural, scripted
 
+pytestmark = pytest.mark.slow
+
 KILLS_WHILE_ASKING = 50
 KILLS_WHILE_BUILDING = 5
 CONCURRENCY = 4

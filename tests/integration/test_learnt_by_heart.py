@@ -24,6 +24,8 @@ from toolkit.scores import judge
 from toolkit.scoring import other_procedure_of, procedure_of
 from toolkit.stage_views import StageViews
 
+pytestmark = pytest.mark.slow
+
 # All but those whose dataset takes a student that another recipe has trained.
 RECIPES = [
     str(path.relative_to(ROOT / "recipes"))

@@ -27,6 +27,8 @@ from tests.prepared import prepared
 from tests.records import saved_student
 from toolkit.hub import publish_dataset
 
+pytestmark = pytest.mark.slow
+
 PARQUET = b"PAR1" + bytes(range(256)) * 20
 CARD = b"---\nlicense: mit\n---\n\nWhat it is.\n"
 

@@ -35,6 +35,7 @@ RELEASED = DATA / "distilling_step_by_step" / "datasets"
 OPENBOOKQA = DATA / "llm_adapters" / "dataset" / "openbookqa"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.data,
     pytest.mark.skipif(not RELEASED.is_dir(), reason=f"real data is not at {RELEASED}"),
 ]

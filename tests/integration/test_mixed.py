@@ -13,6 +13,8 @@ from pyarrow import parquet
 from tests.tiny_recipe import EDIT, ROOT
 from toolkit import cli
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:

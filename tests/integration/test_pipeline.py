@@ -20,6 +20,8 @@ from toolkit.answers import matches
 from toolkit.cli import main, open_recipe
 from toolkit.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 STUDENTS = ["untrained", "answer_only", "imitate", "key_steps"]
 SETS = {"in_domain": 20, "out_of_domain": 6}
 

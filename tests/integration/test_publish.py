@@ -19,6 +19,8 @@ from toolkit import cli, pipeline, publishing
 from toolkit.cli import open_recipe
 from toolkit.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 datasets.disable_progress_bars()
 REPO = "datasets/org/tiny-cots"
 TERMS = "dataset.config.source_terms=The provider allows this."

@@ -17,6 +17,8 @@ from tests.published import ANSWER, DATASET, STUDENT, VERSIONS, Processes, answe
 from tests.records import saved_student
 from tests.tiny_recipe import written
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:

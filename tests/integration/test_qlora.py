@@ -10,6 +10,8 @@ from transformers import AutoModelForCausalLM
 from tests.records import duals, edit, saved_student
 from toolkit.stages import train_stage
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("bitsandbytes", reason="needs the extra qlora")
 
 

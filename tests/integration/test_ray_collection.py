@@ -35,6 +35,8 @@ from toolkit.teachers.protocol import Completion, Request, Sampling
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import RESET, Ask, Reply, completion, fault
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-never-to-be-seen-7391"
 
 

@@ -16,6 +16,8 @@ import pytest
 
 from tests.loopback_hub import LoopbackHub
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 DATASET, STUDENT, TAG = "dual-cots-procedural", "edit-student-procedural", "v1.1.0"
 _TINY = {"max_steps": 2, "per_device_train_batch_size": 2, "logging_steps": 1, "save_steps": 2, "disable_tqdm": True}

@@ -23,6 +23,7 @@ DATA = ROOT.parent / "shared" / "data"
 AUTHORS = DATA / "edit_cascod" / "dataset" / "bbh"
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.data,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"real data is not at {DATA}"),
 ]

@@ -14,6 +14,8 @@ import pytest
 from tests.tiny_recipe import ROOT, distill, environment, training_alone, written
 from toolkit.stages import last_complete_checkpoint
 
+pytestmark = pytest.mark.slow
+
 RECIPE = training_alone(max_steps=20, save_steps=5)
 # The command line itself, in a process that gets a signal at a known step: a kill from outside lands anywhere.
 KILLED = """

@@ -25,10 +25,13 @@ from toolkit.tally import CollectReport
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
 from toolkit.teachers.protocol import Request, Sampling
 
-pytestmark = pytest.mark.skipif(
-    not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")),
-    reason="needs the extra `serve`: pip install cot-distillery[serve]",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not all(importlib.util.find_spec(name) for name in ("fastapi", "uvicorn")),
+        reason="needs the extra `serve`: pip install cot-distillery[serve]",
+    ),
+]
 
 CHAT_TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 

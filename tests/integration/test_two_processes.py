@@ -19,6 +19,8 @@ from tests.integration.gradient_probe import BETA, CASES, ROWS, held_out_losses,
 from tests.records import saved_student
 from tests.tiny_recipe import ROOT, environment, training_alone, written
 
+pytestmark = pytest.mark.slow
+
 TWO = ("accelerate.commands.launch", "--cpu", "--num_processes", "2")
 SIZES = ("4x1", "2x2")  # batch of each process x micro-batches accumulated
 

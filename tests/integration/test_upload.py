@@ -19,6 +19,8 @@ from toolkit.cards import document
 from toolkit.errors import UserError
 from toolkit.hub_remote import Place
 
+pytestmark = pytest.mark.slow
+
 datasets.disable_progress_bars()
 REPO = "datasets/org/numbers"
 CARD = document({"license": "mit"}, "# Numbers\n\n<!-- generated:a -->\n{}\n<!-- /generated:a -->\n")

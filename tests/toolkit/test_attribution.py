@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from toolkit.attribution import (
 )
 from toolkit.errors import UserError
 
-pytest.importorskip("captum")
+# Importing it takes seconds, which a process that collects this file need not spend.
+pytestmark = pytest.mark.skipif(find_spec("captum") is None, reason="the extra `attribution` is not installed")
 
 QUESTION = "Tom has 3 boxes of 4 apples. How many apples are there?"
 EXAMPLE = Example(

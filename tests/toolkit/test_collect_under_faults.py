@@ -22,6 +22,8 @@ from toolkit.teachers.protocol import Request, Sampling
 from toolkit.testing.fault_server import FaultServer, Limits
 from toolkit.testing.replies import FAULTS, Ask, echo, scripted
 
+pytestmark = pytest.mark.slow
+
 ATTEMPTS = 4
 WAITED_FOR = {"hang", "slow"}  # only the client's timeout ends these
 
