@@ -53,25 +53,33 @@ class Processes:
     def __init__(self, hub: LoopbackHub, folder: Path) -> None:
         self.hub, self.folder = hub, folder
 
-    def distill(self, *commands: str) -> None:
-        """Run commands of `distill` as somebody who may write to the Hub, all in one process, which is quicker."""
+    def distill(self, *commands: str) -> str:
+        """Run commands of `distill` as somebody who may write to the Hub, all in one process, which is quicker.
+
+        Returns:
+            What they write to standard error.
+        """
         code = "import sys, toolkit.cli; sys.exit(any([toolkit.cli.main(line.split()) for line in sys.argv[1:]]))"
         environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        self.run([sys.executable, "-c", code, *commands], environment | self.hub.environment(self.hub.token))
+        return self.run(
+            [sys.executable, "-c", code, *commands], environment | self.hub.environment(self.hub.token)
+        ).stderr
 
     def python(self, caches: Path, code: str, *words: str, **more: str) -> Any:
         """Run code in a process that has no token and nothing of this project; return what it prints, as JSON."""
         environment = {"OMP_NUM_THREADS": "1", **self.hub.environment(caches_in=caches), **more}
         isolated = [] if "PYTHONPATH" in more else ["-I"]
-        return json.loads(self.run([sys.executable, *isolated, "-c", code, *words], environment).splitlines()[-1])
+        return json.loads(
+            self.run([sys.executable, *isolated, "-c", code, *words], environment).stdout.splitlines()[-1]
+        )
 
-    def run(self, words: list[str], environment: dict[str, str]) -> str:
-        """Run a program; return what it says."""
+    def run(self, words: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run a program that ends well."""
         done = subprocess.run(
             words, env=environment, cwd=self.folder, capture_output=True, text=True, timeout=300, check=False
         )
         assert done.returncode == 0, f"{words}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
-        return done.stdout
+        return done
 
 
 ANSWER = """

@@ -7,17 +7,20 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit import store_commands
 from toolkit.errors import UserError
+from toolkit.library_output import quiet_libraries
 
 if TYPE_CHECKING:
     from toolkit.recipe import Builders, Recipe
 
 _OVERRIDES = "KEY=VALUE with a dotted key, e.g. stages.0.training.learning_rate=1e-4"
+_VERBOSE = "also show the warnings and progress bars of libraries"
 
 
 def known_builders() -> Builders:
@@ -177,6 +180,7 @@ def parser() -> argparse.ArgumentParser:
         more = "RECIPE|KEY=VALUE" if name in ("validate", "compare") else "KEY=VALUE"
         added.add_argument("recipe", metavar="RECIPE", help="file of a recipe")
         added.add_argument("words", nargs="*", metavar=more, help=f"overrides are {_OVERRIDES}")
+        added.add_argument("--verbose", action="store_true", help=_VERBOSE)
         added.set_defaults(run=run)
         return added
 
@@ -227,6 +231,7 @@ def parser() -> argparse.ArgumentParser:
     again.add_argument("--hub-dir", type=Path, default=Path("hub"), metavar="FOLDER", help="local hub (default: hub)")
     again.add_argument("--run", dest="run_it", action="store_true", help="build, train and compare, in a new folder")
     again.add_argument("--output", type=Path, metavar="FOLDER", help="that folder (default: reproduced/NAME-TAG)")
+    again.add_argument("--verbose", action="store_true", help=_VERBOSE)
     again.set_defaults(run=_reproduce)
     store_commands.declare(commands)
     return distill
@@ -270,7 +275,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error
     args = _parsed(argv)
     try:
-        code = args.run(args) or 0
+        # `store` has no such option: no library that speaks is at work in it.
+        with nullcontext() if getattr(args, "verbose", False) else quiet_libraries():
+            code = args.run(args) or 0
         sys.stdout.flush()
     except UserError as error:
         print(error, file=sys.stderr)

@@ -142,7 +142,7 @@ def _plain(meter: Meter, console: Console) -> Iterator[Progress]:
 
     def show(tally: Tally) -> None:
         latest[:] = [tally]
-        if pace.is_due(tally):
+        if pace.is_due(tally.done, tally.total):
             say(tally)
 
     try:
@@ -164,10 +164,10 @@ class Pace:
         self._last = clock()
         self._tenth = 0
 
-    def is_due(self, tally: Tally) -> bool:
+    def is_due(self, done: int, total: int | None) -> bool:
         """Whether ten seconds have passed, or one and another tenth is done; if so, the line counts as said."""
         now = self._clock()
-        tenth = 10 * tally.done // tally.total if tally.total else 0
+        tenth = 10 * done // total if total else 0
         waited = now - self._last
         if waited < _LEAST_S or (waited < _PLAIN_S and tenth == self._tenth):
             return False

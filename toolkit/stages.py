@@ -22,6 +22,7 @@ from toolkit.held_out import hold_out
 from toolkit.layout import WeightedCollator, filled, pack
 from toolkit.sampling import BalancedSampler, balanced_seeds
 from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
+from toolkit.training_progress import show_progress
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ def make_trainer(
         )
     except (ImportError, RuntimeError, ValueError) as error:  # a tracker that is not installed, arguments at odds
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
+    show_progress(trainer, stage.name, hidden=stage.training.get("disable_tqdm", False))
     agree(cast("PreTrainedModel", trainer.model), tokenizer)
     return trainer, report
 

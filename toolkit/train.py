@@ -9,7 +9,10 @@ if __name__ == "__main__":
     from toolkit.cli import check_words, main
     from toolkit.errors import UserError
     from toolkit.launcher import heed_launcher
+    from toolkit.library_output import set_environment
 
+    if "--verbose" not in sys.argv[1:]:
+        set_environment()  # here, for the processes that the next line may start
     try:
         heed_launcher(__file__, sys.argv[1:], lambda: check_words(["train", *sys.argv[1:]]))
     except UserError as error:

@@ -12,6 +12,7 @@ import pytest
 from tests.loopback_hub import LoopbackHub
 from tests.published import ANSWER, DATASET, VERSIONS, Processes, answers_of, from_the_hub, prompt_of, recipe_of
 from tests.records import saved_student
+from tests.terminal_lines import foreign_lines
 from tests.tiny_recipe import ROOT, written
 
 pytestmark = pytest.mark.slow
@@ -39,7 +40,8 @@ def test_an_adapter_of_a_base_and_a_dataset_on_the_hub(published: Processes, tmp
     recipe = from_the_hub("v1.0.0", model_name_or_path=BASE, **peft)
     recipe["publish"] |= {"repo_id": ADAPTER, "form": "adapter"}
     file = written(tmp_path, recipe)
-    published.distill(f"train {file}", f"publish {file} --yes")
+    written_to_stderr = published.distill(f"train {file}", f"publish {file} --yes")
+    assert foreign_lines(written_to_stderr) == []
     (scores,) = tmp_path.glob("outputs/tiny/*/scores.json")
     told = published.python(tmp_path, ANSWER, ADAPTER, "adapter", "v1.0.0", prompt_of(scores.parent))
     expected = answers_of(scores.parent)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from pyarrow import parquet
 
+from tests.terminal_lines import foreign_lines
 from tests.tiny_recipe import EDIT, distill, environment, written
 from toolkit import evaluation, pipeline, stages
 from toolkit.answers import matches
@@ -171,6 +172,11 @@ def test_the_report_asks_the_network_for_nothing(ran: Ran) -> None:
     assert sources
     assert all(first.startswith("data:image/png;base64,") for first, *_ in sources)
     assert "<script" not in page.replace("&lt;script", "")
+
+
+def test_a_run_says_its_stages_and_its_table_and_nothing_else(ran: Ran) -> None:
+    assert foreign_lines(ran.trained.stderr) == []
+    assert not [line for line in ran.trained.stdout.splitlines() if line.startswith("{") or "Warning" in line]
 
 
 # --- what a second command does

@@ -17,6 +17,7 @@ import torch
 from tests.gradients import difference, edit_by_hand
 from tests.integration.gradient_probe import BETA, CASES, ROWS, held_out_losses, probe
 from tests.records import saved_student
+from tests.terminal_lines import foreign_lines
 from tests.tiny_recipe import ROOT, environment, training_alone, written
 
 pytestmark = pytest.mark.slow
@@ -99,6 +100,7 @@ def test_a_recipe_is_trained_by_both_together(tmp_path: Path) -> None:
     (facts,) = tmp_path.glob("outputs/tiny/stages/imitate-*/student/stage.json")
     assert json.loads(facts.read_text())["processes"] == 2
     assert ran.stdout.count("asked the teacher") == 1
+    assert foreign_lines(ran.stderr) == []
 
 
 def test_several_machines_without_gpus_are_told_what_to_type(tmp_path: Path) -> None:

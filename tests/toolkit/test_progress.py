@@ -131,7 +131,7 @@ def test_a_plain_line_is_due_after_ten_seconds_or_a_tenth_but_not_at_once() -> N
 
     def due(seconds: float, done: int, total: int | None = 100) -> bool:
         clock.now += seconds
-        return pace.is_due(Tally(total=total, done=done))
+        return pace.is_due(done, total)
 
     assert not due(0.5, 50)
     assert due(0.5, 50)
@@ -146,9 +146,9 @@ def test_without_a_total_plain_lines_come_by_the_clock() -> None:
     clock = Clock()
     pace = Pace(clock)
     clock.now += 9
-    assert not pace.is_due(Tally(total=None, done=500))
+    assert not pace.is_due(500, None)
     clock.now += 1
-    assert pace.is_due(Tally(total=None, done=500))
+    assert pace.is_due(500, None)
 
 
 def shown(is_terminal: bool, during: Callable[[Any], None]) -> str:
