@@ -60,7 +60,7 @@ def test_a_crash_shows_each_thing_that_was_kept_back_once(said: Callable[[], str
     with pytest.raises(RuntimeError, match="out of memory"):
         fail(RuntimeError("out of memory"), times=3)
     shown = said()
-    for part in ("a field is deprecated", "pin_memory has no effect", "Failed to load CPU gemm"):
+    for part in ("Warning: a field is deprecated", "Warning: pin_memory has no effect", "Failed to load CPU gemm"):
         assert shown.count(part) == 1
 
 
