@@ -1,19 +1,22 @@
 """How encoded sequences are arranged in a batch: padded to a rectangle, or flat, one after the other.
 
-A layout changes the cost of a step and never its losses; nothing outside this module knows which one is in use.
-Flat batches (packed rows, or padding-free ones) tell their sequences apart by position ids, as TRL's do.
+A layout changes the cost of a step and never its losses. Flat batches (packed rows, or padding-free ones) tell their
+sequences apart by position ids, as TRL's do; whether a student heeds these is `layout_probe`'s business.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
+from trl import pack_dataset
+from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
+from trl.trainer.utils import pad
 
 from toolkit.encoding import COLUMNS, SOFT_COLUMNS
-from toolkit.trl_seams import DataCollatorForLanguageModeling, pack_dataset, pad
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +32,8 @@ class WeightedCollator:
 
     Attributes:
         pad_token_id: Fills the rectangle; masked out everywhere.
-        flat: One row of all sequences instead of a padded rectangle.
+        flat: One row of all sequences instead of a padded rectangle. Packed rows are unpacked for a rectangle, so that
+            a student that cannot be trained flat takes the same steps.
         pad_to_multiple_of: Rounds the length of a batch up.
     """
 
@@ -46,7 +50,12 @@ class WeightedCollator:
         """Return `input_ids`, `labels`, `weights`, `counts`, `views` of shape (B, T), and attention or positions.
 
         Of a stage with soft targets also `soft_ids` and `soft_probs` of shape (B, T, K), filled up with probability 0.
+        `rows` (rows of the dataset) and `tokens` of the batch are numbers; blanks and padding are not among them.
         """
+        read = [example for example in examples if not is_blank(example)]
+        sizes = {"rows": len(read), "tokens": sum(len(example["input_ids"]) for example in read)}
+        if not self.flat:
+            examples = [sequence for example in examples for sequence in unpacked(example)]
         for example in examples:
             example["labels"] = [
                 token if weight else -100
@@ -65,7 +74,16 @@ class WeightedCollator:
             batch[name] = pad(
                 tensors, padding_value=0, padding_side="right", pad_to_multiple_of=self.pad_to_multiple_of
             )
-        return batch
+        return batch | {name: torch.tensor(size) for name, size in sizes.items()}
+
+
+def unpacked(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the sequences of a packed row; one that is not packed is its own."""
+    if "seq_lengths" not in row:
+        return [row]
+    ends = list(accumulate(row["seq_lengths"], initial=0))
+    columns = {name: tokens for name, tokens in row.items() if name != "seq_lengths"}
+    return [{name: tokens[start:end] for name, tokens in columns.items()} for start, end in pairwise(ends)]
 
 
 def _filled_rows(rows: list[list[float]], length: int) -> list[list[float]]:
@@ -73,19 +91,30 @@ def _filled_rows(rows: list[list[float]], length: int) -> list[list[float]]:
     return [[*row, *[0] * (length - len(row))] for row in rows]
 
 
-def filled(columns: Mapping[str, list[Any]], multiple: int) -> dict[str, list[Any]]:
-    """Complete encoded sequences to a multiple of some number, by ones that weigh nothing and count for nothing.
+def is_blank(row: Mapping[str, Any]) -> bool:
+    """Whether a row is one of those that fill a dataset up: a single token, which nothing predicts."""
+    return len(row["input_ids"]) == 1
 
-    Several processes take batches of one size; short of sequences, the last ones would see and count some twice.
+
+def filled(dataset: Dataset, multiple: int) -> Dataset:
+    """Complete encoded rows to a multiple of some number, by blanks: one token that weighs and counts for nothing.
+
+    Several processes take batches of one size; short of rows, accelerate would give the first ones of an epoch again.
 
     Args:
-        columns: Columns of an encoded dataset, not empty.
-        multiple: Sequences in a batch, times processes.
+        dataset: Encoded rows, packed or not; not empty.
+        multiple: Rows in a batch, times processes.
     """
-    missing = -len(columns["input_ids"]) % multiple
-    blank = {name: values[0] for name, values in columns.items()}
-    blank |= {name: [0.0] * len(blank[name]) for name in ("weights", "counts")}
-    return {name: [*values, *[blank[name]] * missing] for name, values in columns.items()}
+    from datasets import Dataset, concatenate_datasets
+
+    missing = -len(dataset) % multiple
+    if not missing:
+        return dataset
+    blank = {name: value[:1] if isinstance(value, list) else value for name, value in dataset[0].items()}
+    blank |= {"weights": [0.0], "counts": [0.0]}
+    if "seq_lengths" in blank:
+        blank["seq_lengths"] = [1]
+    return concatenate_datasets([dataset, Dataset.from_list([blank] * missing, features=dataset.features)])
 
 
 def pack(dataset: Dataset, max_length: int, seed: int) -> Dataset:

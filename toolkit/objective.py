@@ -1,4 +1,14 @@
-"""How weighted token losses become one number. Plain tensors in, a scalar out; no trainer, no model."""
+"""How weighted token losses become one number. Plain tensors in, a scalar out; no trainer, no model.
+
+What a view's losses are divided by (D_v, once for the whole optimizer step) is one of two things:
+
+- by token, or where there is one view: what the step itself counts, `D = sum of count_t`: plain TRL's mean.
+- by view or example, with several views: what a step of its size counts on average, `D_v = rows of the step * C_v / N`
+  for a dataset of N rows in which view v counts C_v. A step may lack a view or have more of it than its share. Divided
+  by its own count, the view would have its whole weight where it occurs and none where it does not: less than its
+  coefficient says, in the mean (0.54 of 1 for a rare view at batch 2). So divided, the mean of the steps' losses is the
+  loss of the dataset, `sum over v of  sum of w_t * CE_t / C_v`, whatever the batch; a step of the whole dataset is that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +17,9 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    import numpy as np
     from torch import Tensor
 
 
@@ -24,9 +37,29 @@ def denominators(counts: Tensor, views: Tensor, number_of_views: int, by: str) -
     Returns:
         Shape (V,), float64 where the device has it: sums of up to millions of ones must stay exact.
     """
-    sums = torch.zeros(number_of_views, dtype=_sum_type(counts.device), device=counts.device)
+    sums = torch.zeros(number_of_views, dtype=sum_type(counts.device), device=counts.device)
     sums.index_add_(0, views.reshape(-1).long(), counts.reshape(-1).to(sums.dtype))
     return sums.sum().expand_as(sums).clone() if by == "token" else sums
+
+
+def mean_counts(rows: Iterable[tuple[np.ndarray, np.ndarray]], shares: Iterable[float], number_of_views: int) -> Tensor:
+    """Return what a row of the dataset counts for each view on average: `C_v / N`.
+
+    Args:
+        rows: Counts and view indices of the tokens of each row.
+        shares: How often an epoch has each row, on average.
+        number_of_views: V.
+
+    Returns:
+        Shape (V,), float64.
+    """
+    total = torch.zeros(number_of_views, dtype=torch.float64)
+    drawn = 0.0
+    for (counts, views), share in zip(rows, shares, strict=True):
+        counted = torch.as_tensor(counts, dtype=torch.float64) * share
+        total.index_add_(0, torch.as_tensor(views, dtype=torch.int64), counted)
+        drawn += share
+    return total / drawn
 
 
 def soft_cross_entropy(logits: Tensor, ids: Tensor, probs: Tensor) -> Tensor:
@@ -70,5 +103,6 @@ def weighted_loss(losses: Tensor, weights: Tensor, views: Tensor, denominators: 
     return torch.zeros_like(safe).index_add(0, views.reshape(-1).long(), scaled.reshape(-1)).to(losses.dtype)
 
 
-def _sum_type(device: torch.device) -> torch.dtype:
+def sum_type(device: torch.device) -> torch.dtype:
+    """Return the type that sums are taken in on a device."""
     return torch.float32 if device.type == "mps" else torch.float64  # Apple's GPUs have no float64

@@ -1,4 +1,4 @@
-"""The order in which a stage's sequences are trained on, where a view sees one record of each question per epoch."""
+"""The order in which a stage's rows are trained on: the same on every process, and each row once in an epoch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,40 @@ from toolkit.selection import balanced_draw
 
 if TYPE_CHECKING:
     from toolkit.recipe import Stage
+
+
+class EpochSampler(Sampler[int]):
+    """Positions of an epoch in the order of another sampler, and behind them those of the blanks.
+
+    The order is a function of (seed, epoch) alone, and that of plain TRL training on one process. accelerate gives its
+    samplers the epoch too, but on several processes it does not reach them in an epoch that is resumed.
+
+    Args:
+        order: Sampler of the rows; what it draws, it draws anew from the seed in every epoch.
+        seed: Of the order.
+        blanks: Positions of the blanks: last, so that no step is made of them alone.
+    """
+
+    def __init__(self, order: Sampler[int], seed: int, blanks: range) -> None:
+        self.order = order
+        self._seed = seed
+        self._blanks = blanks
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.order) + len(self._blanks)  # type: ignore[arg-type]  # all that are used have a length
+
+    def __iter__(self) -> Iterator[int]:
+        if hasattr(self.order, "generator"):
+            self.order.generator = torch.Generator().manual_seed(self._seed + self._epoch)
+        yield from self.order
+        yield from self._blanks
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self._epoch = epoch
+        if isinstance(self.order, BalancedSampler):
+            self.order.set_epoch(epoch)
 
 
 class BalancedSampler(Sampler[int]):

@@ -8,7 +8,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,6 +20,7 @@ from toolkit.encoding import EncodingReport, encode, is_sampled
 from toolkit.errors import UserError
 from toolkit.held_out import hold_out
 from toolkit.layout import WeightedCollator, filled, pack
+from toolkit.layout_probe import flat_fault
 from toolkit.sampling import BalancedSampler, balanced_seeds
 from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
 from toolkit.training_progress import show_progress
@@ -118,7 +119,7 @@ def encode_held_out(
             f"stages.{stage.name}.validation: no token of the {report.records} records held out carries weight "
             f"({len(report.dropped)} of them do not fit into training.max_length = {max_length} tokens)"
         )
-    return Dataset.from_dict(filled(columns, multiple)), report
+    return filled(Dataset.from_dict(columns), multiple), report
 
 
 def train_stage(
@@ -167,6 +168,7 @@ def train_stage(
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
         "encoding": asdict(report),
+        "layout": trainer.layout,
         "kept_step": _kept_step(trainer),
         "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
     }
@@ -205,7 +207,7 @@ def make_trainer(
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
     dataset, held_out, report = stage_datasets(tokenizer, rows, stage, args, prompt_format)
-    flat = stage.training.get("packing", False) or stage.training.get("padding_free", False)
+    flat = next((name for name in ("packing", "padding_free") if stage.training.get(name)), None)
     try:
         trainer = WeightedSFTTrainer(
             view_names=list(stage.views),
@@ -213,7 +215,7 @@ def make_trainer(
             sampler=stage_sampler(stage, dataset, args.data_seed if args.data_seed is not None else args.seed),
             collator=WeightedCollator(
                 tokenizer.pad_token_id,
-                flat=flat,
+                flat=flat is not None,
                 pad_to_multiple_of=stage.training.get("pad_to_multiple_of"),
             ),
             args=args,
@@ -227,6 +229,11 @@ def make_trainer(
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
     show_progress(trainer, stage.name, hidden=stage.training.get("disable_tqdm", False))
     agree(cast("PreTrainedModel", trainer.model), tokenizer)
+    if flat is not None and (fault := flat_fault(trainer)):
+        trainer.layout = f"padded, not {flat}: {fault}"
+        trainer.data_collator = replace(trainer.data_collator, flat=False)
+        if trainer.accelerator.is_main_process:
+            print(f"stage {stage.name!r}: the student is trained {trainer.layout}")
     return trainer, report
 
 

@@ -7,6 +7,8 @@ Read against TRL 1.16 and transformers 5.23. What is relied on, and where it liv
 - `_signature_columns` decides which columns reach the collator (TRL keeps `input_ids, labels, seq_lengths`).
 - `_get_num_items_in_batch` sees every micro-batch of an optimizer step at once, and what it returns reaches
   `compute_loss` as `num_items_in_batch`. It returns our denominators, one for each view, gathered over processes.
+- `_get_train_sampler` is given the dataset without the columns that no collator wants; `_run_epoch` is called with the
+  number of the epoch. accelerate shards the batches of one sampler over the processes, batch by batch.
 - `state.num_input_tokens_seen` is saved with a checkpoint and restored from it, and the trainer leaves it alone as long
   as `include_num_input_tokens_seen` is off. Switched on, it takes an end of sequence for padding where the two are one
   token, and puts four more numbers into every line of the log; so it is counted here.
@@ -21,21 +23,21 @@ smaller group), the mixture-of-experts balancing loss, label smoothing, `loss_ty
 
 from __future__ import annotations
 
-import inspect
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
-from torch.nn import functional
-from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config, pack_dataset
-from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
-from trl.trainer.utils import pad
+from transformers.trainer_pt_utils import LengthGroupedSampler
+from trl import ModelConfig, SFTConfig, SFTTrainer, get_peft_config, get_quantization_config
 
 from toolkit.encoding import COLUMNS, SOFT_COLUMNS
 from toolkit.errors import UserError
-from toolkit.objective import denominators, soft_cross_entropy, weighted_loss
+from toolkit.layout import filled
+from toolkit.objective import denominators, mean_counts, sum_type, weighted_loss
+from toolkit.sampling import EpochSampler
+from toolkit.token_losses import token_losses
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,17 +46,7 @@ if TYPE_CHECKING:
     from toolkit.layout import WeightedCollator
     from toolkit.sampling import BalancedSampler
 
-# For `layout`: TRL's collator of token columns, its packing and its padding.
-__all__ = [
-    "DataCollatorForLanguageModeling",
-    "WeightedSFTTrainer",
-    "pack_dataset",
-    "pad",
-    "token_losses",
-    "trl_arguments",
-]
-
-_OURS = ("weights", "counts", "views", "labels", *SOFT_COLUMNS)
+_OURS = ("weights", "counts", "views", "labels", "rows", "tokens", *SOFT_COLUMNS)
 
 
 def trl_arguments(
@@ -112,7 +104,8 @@ class WeightedSFTTrainer(_SFTTrainer):
     Args:
         view_names: Names of the stage's views, in order.
         reduce_by: `token`, `view` or `example`.
-        sampler: Order of the sequences of an epoch; None for the trainer's own.
+        sampler: Order of the sequences of an epoch; None for the trainer's own. Several processes read each row of an
+            epoch once: what is missing of their last batches are blanks, which count for nothing.
         collator: Layout of the batches; `SFTTrainer` refuses a collator of one's own with packing, so rows come
             packed already and `args.packing` stays off.
         **kwargs: As of `SFTTrainer`.
@@ -135,6 +128,7 @@ class WeightedSFTTrainer(_SFTTrainer):
         self.view_names = view_names
         self.reduce_by = reduce_by
         self._sampler = sampler
+        self._epochs: EpochSampler | None = None
         self._terms: dict[str, list[Tensor]] = defaultdict(list)
         self._steps = 0
         self._evaluated: list[Tensor] = []
@@ -152,6 +146,35 @@ class WeightedSFTTrainer(_SFTTrainer):
         # Nor does it tell the probability of more than one token.
         is_soft = SOFT_COLUMNS[0] in self.train_dataset.column_names
         self.head = "fused" if self.accelerator.device.type in ("cuda", "xpu") and not is_soft else "plain"
+        self.layout = "flat" if collator.flat else "padded"
+        self._mean_counts = self._counted_on_average()
+        self._fill_batches()
+
+    def _counted_on_average(self) -> Tensor | None:
+        """Return what a row counts for each view on average, None where a step is divided by what it counts itself."""
+        if self.reduce_by == "token" or len(self.view_names) == 1:
+            return None
+        dataset = self.train_dataset.select_columns(["counts", "views"]).with_format("numpy")
+        rows = ((row["counts"], row["views"]) for row in dataset)
+        shares = self._sampler.shares if self._sampler is not None else {}
+        means = mean_counts(rows, (shares.get(row, 1.0) for row in range(len(dataset))), len(self.view_names))
+        return means if (means > 0).sum() > 1 else None
+
+    def _fill_batches(self) -> None:
+        """Complete the training rows by blanks, where accelerate would fill the last batches with the first rows."""
+        args, rows = self.args, len(self.train_dataset)
+        if args.train_sampling_strategy == "batch_rebalance" and not args.dataloader_drop_last:
+            raise UserError(
+                "training.train_sampling_strategy: batch_rebalance fills the last batches of an epoch with rows that "
+                "were read before; set training.dataloader_drop_last: true, or use group_by_length"
+            )
+        if args.world_size > 1:
+            if args.accelerator_config.dispatch_batches:
+                raise UserError("training.accelerator_config.dispatch_batches: true is not supported")
+            if not args.dataloader_drop_last:
+                processes = 1 if args.accelerator_config.split_batches else args.world_size
+                self.train_dataset = filled(self.train_dataset, args.train_batch_size * processes)
+        self._blanks = range(rows, len(self.train_dataset))
 
     def _send_telemetry(self) -> None:
         """TRL reports each run to the Hub; this toolkit sends nothing that nobody asked for."""
@@ -160,7 +183,20 @@ class WeightedSFTTrainer(_SFTTrainer):
         """The card is written once, from the facts of the whole run (`student_card`), not with every checkpoint."""
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
-        return self._sampler or super()._get_train_sampler(train_dataset)
+        rows = self.train_dataset if train_dataset is None else train_dataset
+        order = self._sampler or super()._get_train_sampler(rows.select(range(self._blanks.start)))
+        if self.args.train_sampling_strategy == "batch_rebalance":  # draws whole batches, by epoch and process
+            return order
+        if isinstance(order, LengthGroupedSampler):
+            order.batch_size *= self.args.world_size  # groups by what all processes read together
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+        self._epochs = EpochSampler(order, seed, self._blanks)
+        return self._epochs
+
+    def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
+        if self._epochs is not None:
+            self._epochs.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, *SOFT_COLUMNS, "seq_lengths"]
@@ -169,17 +205,24 @@ class WeightedSFTTrainer(_SFTTrainer):
         """Return the denominators of the whole optimizer step, shape (V,), and count the tokens it reads."""
         if not batch_samples:
             return None
-        # Flat batches have no mask: all of their tokens are there to be read.
-        read = sum(
-            int(batch.get("attention_mask", torch.ones_like(batch["input_ids"])).sum()) for batch in batch_samples
-        )
-        self.state.num_input_tokens_seen += int(self.accelerator.reduce(torch.tensor(read, device=device), "sum"))
-        local = sum(
-            denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
-            for batch in batch_samples
-        )
+        read = torch.stack([batch["tokens"] for batch in batch_samples]).sum()
+        self.state.num_input_tokens_seen += int(self.accelerator.reduce(read.to(device), "sum"))
+        if self._mean_counts is not None:
+            rows = torch.stack([batch["rows"] for batch in batch_samples]).sum().to(device)
+            local = rows * self._mean_counts.to(device, sum_type(device))
+        else:
+            local = sum(
+                denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
+                for batch in batch_samples
+            )
         self._steps += 1
         return self.accelerator.reduce(local, reduction="sum")
+
+    def batch_losses(self, model: torch.nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+        """Return the cross-entropy of every scored token of a batch, shape (B, T - 1), 0 elsewhere."""
+        inputs = {name: value for name, value in batch.items() if name not in _OURS}
+        soft = tuple(batch[name] for name in SOFT_COLUMNS if name in batch)
+        return token_losses(model, inputs, batch["labels"], self.head, *soft)
 
     def compute_loss(
         self,
@@ -193,9 +236,7 @@ class WeightedSFTTrainer(_SFTTrainer):
             raise UserError("compute_metrics needs logits, which are never built; use `distill evaluate`")
         # The prediction of token t comes from position t - 1.
         weights, counts, views = (inputs[name][:, 1:] for name in ("weights", "counts", "views"))
-        model_inputs = {name: value for name, value in inputs.items() if name not in _OURS}
-        soft = tuple(inputs[name] for name in SOFT_COLUMNS if name in inputs)
-        losses = token_losses(model, model_inputs, inputs["labels"], self.head, *soft)
+        losses = self.batch_losses(model, inputs)
         if num_items_in_batch is None:  # evaluation: what to divide by is known at its end
             counted = denominators(counts, views, len(self.view_names), self.reduce_by)
             sums = weighted_loss(losses, weights, views, torch.ones_like(counted))
@@ -227,50 +268,3 @@ class WeightedSFTTrainer(_SFTTrainer):
             self._terms.clear()
             self._steps = 0
         super().log(logs, start_time)
-
-
-def token_losses(
-    model: torch.nn.Module,
-    inputs: dict[str, Any],
-    labels: Tensor,
-    head: str,
-    soft_ids: Tensor | None = None,
-    soft_probs: Tensor | None = None,
-) -> Tensor:
-    """Return the cross-entropy of every scored token, 0 elsewhere.
-
-    Args:
-        model: Causal language model; for the fused head, one that `add_fused_lm_head` has patched.
-        inputs: Model inputs without labels.
-        labels: Shape (B, T), -100 where nothing is to be projected.
-        head: `fused` (TRL's, no logits) or `plain` (logits at the positions where any row is scored); soft targets
-            need the latter.
-        soft_ids: What scored tokens are to be in place of their labels, shape (B, T, K).
-        soft_probs: Probabilities of these ids, shape (B, T, K).
-
-    Returns:
-        Shape (B, T - 1), float32, differentiable: entry t is the loss of token t + 1.
-    """
-    if head == "fused":
-        # named so that the wrapper's positional handling (DDP, FSDP) stays out of the way
-        return -model(**inputs, labels=labels, fused_lm_head=True).log_probs
-    targets = labels[:, 1:]
-    kept = (targets != -100).any(dim=0).nonzero().flatten()
-    logits = _logits_at(model, inputs, kept).float()
-    if soft_ids is not None and soft_probs is not None:
-        losses = soft_cross_entropy(logits, soft_ids[:, 1:][:, kept], soft_probs[:, 1:][:, kept])
-        losses = losses.masked_fill(targets[:, kept] == -100, 0.0)
-    else:
-        losses = functional.cross_entropy(logits.transpose(1, 2), targets[:, kept], ignore_index=-100, reduction="none")
-    return torch.zeros(targets.shape, dtype=losses.dtype, device=losses.device).index_copy(1, kept, losses)
-
-
-def _logits_at(model: torch.nn.Module, inputs: dict[str, Any], positions: Tensor) -> Tensor:
-    """Return the logits at the given positions of the sequence, shape (B, K, vocabulary)."""
-    inner: Any = model
-    while hasattr(inner, "module"):  # DDP hides the signature
-        inner = inner.module
-    inner = inner.get_base_model() if hasattr(inner, "get_base_model") else inner
-    if "logits_to_keep" in inspect.signature(inner.forward).parameters:
-        return model(**inputs, use_cache=False, logits_to_keep=positions).logits
-    return model(**inputs, use_cache=False).logits[:, positions]
