@@ -6,8 +6,8 @@ What a view's losses are divided by (D_v, once for the whole optimizer step) is 
 - by view or example, with several views: what a step of its size counts on average, `D_v = rows of the step * C_v / N`
   for a dataset of N rows in which view v counts C_v. A step may lack a view or have more of it than its share. Divided
   by its own count, the view would have its whole weight where it occurs and none where it does not: less than its
-  coefficient says, in the mean (0.54 of 1 for a rare view at batch 2). So divided, the mean of the steps' losses is the
-  loss of the dataset, `sum over v of  sum of w_t * CE_t / C_v`, whatever the batch; a step of the whole dataset is that.
+  coefficient says, in the mean (0.54 of 1 for a rare view at batch 2). So divided, the mean of the steps' losses is
+  the loss of the dataset, `sum over v of  sum of w_t * CE_t / C_v`, whatever the batch.
 """
 
 from __future__ import annotations

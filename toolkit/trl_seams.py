@@ -40,6 +40,7 @@ from toolkit.sampling import EpochSampler
 from toolkit.token_losses import token_losses
 
 if TYPE_CHECKING:
+    from datasets import Dataset
     from torch import Tensor
     from transformers.trainer_utils import EvalLoopOutput
 
@@ -112,6 +113,7 @@ class WeightedSFTTrainer(_SFTTrainer):
     """
 
     loss_is_scaled_for_ga = True
+    train_dataset: Dataset
     _tag_names: ClassVar[list[str]] = ["cot-distillery"]
 
     def __init__(
@@ -211,10 +213,11 @@ class WeightedSFTTrainer(_SFTTrainer):
             rows = torch.stack([batch["rows"] for batch in batch_samples]).sum().to(device)
             local = rows * self._mean_counts.to(device, sum_type(device))
         else:
-            local = sum(
+            counted = [
                 denominators(batch["counts"], batch["views"], len(self.view_names), self.reduce_by).to(device)
                 for batch in batch_samples
-            )
+            ]
+            local = torch.stack(counted).sum(dim=0)
         self._steps += 1
         return self.accelerator.reduce(local, reduction="sum")
 
