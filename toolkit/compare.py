@@ -335,11 +335,21 @@ def _found(
         "baseline": baseline,
         "seeds": list(order.seeds),
         "tokens": order.tokens,
-        "sets": {on: {"n": len(asked), "ids": sorted(p.id for p in asked)} for on, asked in first.problems.items()},
+        "sets": {on: _questions(asked) for on, asked in first.problems.items()},
         "recipes": {name: _about(arms[name], done) | compared[name] for name, done in runs.items()},
         "failed": dict(failed),
         "versions": library_versions(lock()) | {"extractor": extractor()},
         "hardware": describe_hardware(next(iter(runs.values()))[0].stages[-1]["device"]),
+    }
+
+
+def _questions(asked: Sequence[Problem]) -> dict[str, Any]:
+    """Return what is known of a set's questions, in the order of every `solved`; `pairs` are what errors go by."""
+    ordered = sorted(asked, key=lambda problem: problem.id)
+    return {
+        "n": len(ordered),
+        "ids": [problem.id for problem in ordered],
+        "pairs": [problem.pair for problem in ordered] if any(problem.pair for problem in ordered) else None,
     }
 
 

@@ -5,13 +5,13 @@ Every figure of the pages is in here, and every answer that the tests rest on; n
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from toolkit.robustness import gap_over_seeds, pairs_over_seeds
-from toolkit.significance import discordant, estimate, holm, mcnemar, solved_by_most
+from toolkit.significance import clusters_of, difference, discordant, estimate, holm, paired_test, solved_by_most
 
 if TYPE_CHECKING:
     from toolkit.scores import Row
@@ -53,14 +53,37 @@ def arms_compared(
         name: {
             "sets": {on: _on_set([run.rows[on] for run in runs]) for on in sets},
             "gap": gap and _gap(runs, *gap),
-            "training": {key: fmean(_total(run, key) for run in runs) for key in ("tokens", "steps", "seconds")},
+            "training": {name: fmean(sum(map(of, run.stages)) for run in runs) for name, of in _TRAINING.items()},
             "runs": [_told(run) for run in runs],
         }
         for name, runs in arms.items()
     }
     for on in sets:
-        _test({name: arm["sets"][on] for name, arm in compared.items()}, baseline)
+        _test({name: arm["sets"][on] for name, arm in compared.items()}, baseline, _clusters(arms, on))
     return compared
+
+
+def _loss_tokens(stage: Mapping[str, Any]) -> float:
+    """Return how many of the tokens that a stage has read carry loss, by their share of those that it encoded."""
+    encoding = stage["encoding"]
+    return float(stage["tokens"] * sum(encoding["weighted"].values()) / sum(encoding["tokens"].values()))
+
+
+_TRAINING: Mapping[str, Callable[[Mapping[str, Any]], float]] = {
+    "tokens": lambda stage: float(stage["tokens"]),
+    "loss_tokens": _loss_tokens,
+    "steps": lambda stage: float(stage["steps"]),
+    "seconds": lambda stage: float(stage["seconds"]),
+}
+
+
+def _asked(rows: Sequence[Row]) -> list[Row]:
+    """Return one row for each question."""
+    return [row for row in rows if row["sample"] == 0]
+
+
+def _clusters(arms: Mapping[str, Sequence[ArmRun]], on: str) -> list[Hashable]:
+    return clusters_of(_asked(next(iter(arms.values()))[0].rows[on]))
 
 
 def _on_set(seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
@@ -69,10 +92,10 @@ def _on_set(seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
     `solved` holds a text for each seed, `1` for a question that was solved and `0` for one that was not, in the order
     of the questions: all that the means and the tests rest on.
     """
-    solved = [[bool(row["solved"]) for row in rows if row["sample"] == 0] for rows in seeds]
+    solved = [[bool(row["solved"]) for row in _asked(rows)] for rows in seeds]
     questions = len(solved[0])
     return {
-        "accuracy": asdict(estimate([sum(one) / questions for one in solved], questions)),
+        "accuracy": asdict(estimate(solved, clusters_of(_asked(seeds[0])))),
         "accuracy_by_seed": [sum(one) / questions for one in solved],
         "parse_failure_rate": fmean(not row["parsed"] for rows in seeds for row in rows),
         "truncated_rate": fmean(not row["stopped"] for rows in seeds for row in rows),
@@ -84,34 +107,31 @@ def _on_set(seeds: Sequence[Sequence[Row]]) -> dict[str, Any]:
 
 
 def _gap(runs: Sequence[ArmRun], in_domain: str, out_of_domain: Sequence[str]) -> dict[str, Any]:
-    names = (in_domain, *out_of_domain)
-    solved = {
-        name: [[bool(row["solved"]) for row in run.rows[name] if row["sample"] == 0] for run in runs] for name in names
-    }
-    accuracies = {name: [fmean(one) for one in of] for name, of in solved.items()}
-    return gap_over_seeds(accuracies, {name: len(of[0]) for name, of in solved.items()}, in_domain, out_of_domain)
+    rows = {name: [run.rows[name] for run in runs] for name in (in_domain, *out_of_domain)}
+    return gap_over_seeds(rows, in_domain, out_of_domain)
 
 
-def _test(arms: Mapping[str, dict[str, Any]], baseline: str) -> None:
-    """Put the paired test of every recipe against the baseline into `arms`, the scores on one set."""
+def _test(arms: Mapping[str, dict[str, Any]], baseline: str, clusters: Sequence[Hashable]) -> None:
+    """Put the paired test of every recipe against the baseline into `arms`, the scores on one set.
+
+    The test is on the questions that most seeds solved, the difference of the accuracies over all of them.
+    """
     if baseline not in arms:
         return
-    most = {name: solved_by_most([[c == "1" for c in seed] for seed in arm["solved"]]) for name, arm in arms.items()}
+    solved = {name: [[mark == "1" for mark in seed] for seed in arm["solved"]] for name, arm in arms.items()}
+    most = {name: solved_by_most(seeds) for name, seeds in solved.items()}
     others = [name for name in arms if name != baseline]
-    counts = {name: discordant(most[name], most[baseline]) for name in others}
-    adjusted = holm({name: mcnemar(*counts[name]) for name in others})
+    p_values = {name: paired_test(most[name], most[baseline], clusters) for name in others}
+    adjusted = holm(p_values)
     for name in others:
-        only_this, only_baseline = counts[name]
+        only_this, only_baseline = discordant(most[name], most[baseline])
         arms[name]["against_baseline"] = {
+            "difference": asdict(difference(solved[name], solved[baseline], clusters)),
             "only_this": only_this,
             "only_baseline": only_baseline,
-            "p": mcnemar(only_this, only_baseline),
+            "p": p_values[name],
             "p_holm": adjusted[name],
         }
-
-
-def _total(run: ArmRun, key: str) -> float:
-    return float(sum(stage[key] for stage in run.stages))
 
 
 def _told(run: ArmRun) -> dict[str, Any]:

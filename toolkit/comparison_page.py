@@ -5,67 +5,17 @@ Everything shown comes from the data of `toolkit.compare`; nothing is computed h
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 import os
-import textwrap
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit.page_blocks import Block, Code, Heading, Picture, Table, as_html, as_markdown
 from toolkit.plots import plot_comparison
 from toolkit.text_tables import aligned
 
 Found = Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table.
-
-    Attributes:
-        header: Titles of the columns.
-        rows: Cells.
-        marked: Rows that stand out.
-        texts: So many columns from the left are text, the others are figures.
-    """
-
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    marked: frozenset[int] = frozenset()
-    texts: int = 1
-
-    def is_text(self, column: int) -> bool:
-        """Return whether a column is text, which is aligned to the left."""
-        return column < self.texts
-
-
-@dataclass(frozen=True)
-class Heading:
-    """A section's title."""
-
-    text: str
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A PNG file beside the page."""
-
-    file: Path
-    about: str
-
-
-@dataclass(frozen=True)
-class Code:
-    """A text as it is typed."""
-
-    text: str
-
-
-Block = Table | Heading | Picture | Code | str | list[str]
-"""A table, a title, a picture, a command, a paragraph, or a list of sentences."""
 
 
 def write_pages(folder: Path, found: Found) -> list[Path]:
@@ -80,8 +30,8 @@ def write_pages(folder: Path, found: Found) -> list[Path]:
     plot_comparison(found, picture)
     shown = blocks(found, picture)
     pages = {
-        "compare.html": _html(_title(found), shown),
-        "compare.md": f"# {_title(found)}\n\n" + "\n\n".join(_markdown(block) for block in shown) + "\n",
+        "compare.html": as_html(_title(found), shown),
+        "compare.md": f"# {_title(found)}\n\n" + "\n\n".join(as_markdown(block) for block in shown) + "\n",
         "compare.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in pages.items():
@@ -149,14 +99,12 @@ def _tokens(found: Found) -> list[float]:
 
 
 def _overview(found: Found) -> Table:
-    header = ["recipe", *(f"{name}, %" for name in found["sets"]), "training tokens", "steps", "seconds"]
+    header = ["recipe", *(f"{name}, %" for name in found["sets"]), "training tokens", "loss tokens", "steps", "seconds"]
     rows = [
         [
             name,
             *(_accuracy(on) for on in recipe["sets"].values()),
-            _count(recipe["training"]["tokens"]),
-            _count(recipe["training"]["steps"]),
-            _count(recipe["training"]["seconds"]),
+            *(_count(recipe["training"][key]) for key in ("tokens", "loss_tokens", "steps", "seconds")),
         ]
         for name, recipe in found["recipes"].items()
     ]
@@ -166,16 +114,16 @@ def _overview(found: Found) -> Table:
 def _set_table(found: Found, name: str) -> Table:
     header = ["recipe", "accuracy, %", "difference", "only this", "only baseline", "p", "p (Holm)"]
     header += ["unparsed, %", "cut off, %", "tokens per answer"]
-    baseline = found["recipes"].get(found["baseline"])
     rows = []
     for recipe_name, recipe in found["recipes"].items():
         on = recipe["sets"][name]
         test = on["against_baseline"]
         cells = ["", "", "", "", ""]
-        if test and baseline:
-            difference = on["accuracy"]["mean"] - baseline["sets"][name]["accuracy"]["mean"]
+        if test:
+            difference = test["difference"]
+            told = f"{100 * difference['mean']:+.1f} ± {100 * difference['standard_error']:.1f}"
             counts = [str(test["only_this"]), str(test["only_baseline"])]
-            cells = [f"{100 * difference:+.1f}", *counts, _p(test["p"]), _p(test["p_holm"])]
+            cells = [told, *counts, _p(test["p"]), _p(test["p_holm"])]
         rates = [f"{100 * on[key]:.1f}" for key in ("parse_failure_rate", "truncated_rate")]
         rows.append([recipe_name, _accuracy(on), *cells, *rates, f"{on['generated_tokens_per_question']:.1f}"])
     return Table(header, rows, _baseline_row(found))
@@ -186,7 +134,7 @@ _ROBUST = [
     "points.",
     "both right: pairs, of questions that are edits of one another with different answers, with both answered right. "
     "flipped: pairs whose two answers differ, right or wrong.",
-    "± standard error over seeds; with one seed over questions, and over pairs where these are counted.",
+    "± standard error over seeds; with one seed over questions, over pairs where questions are edits of one another.",
 ]
 
 
@@ -229,26 +177,43 @@ def _count(number: float) -> str:
 
 def _error(found: Found) -> str:
     seeds = len(found["seeds"])
+    training = (
+        " Loss tokens: those of the training tokens that carry loss, by their share of what a stage encoded. Tokens, "
+        "steps and seconds of training: all stages together"
+    )
     if seeds == 1:
         return (
-            "Accuracy ± standard error over questions, sqrt(p (1 - p) / n): one seed says nothing of how far another "
-            "seed would be."
+            "Accuracy ± standard error over questions: one seed says nothing of how far another seed would be."
+            f"{_clustered(found)}{training}."
         )
     return (
         f"Accuracy: mean over {seeds} seeds ± standard error over seeds, s / sqrt({seeds}) with {seeds - 1} in the "
-        "denominator of s². It says how far other seeds would be on the same questions, not on other questions. "
-        "Tokens, steps and seconds of training: mean over seeds, all stages together."
+        "denominator of s². It says how far other seeds would be on the same questions, not on other questions."
+        f"{training}, mean over seeds."
     )
+
+
+def _clustered(found: Found) -> str:
+    """Name the sets whose questions are edits of one another; nothing where there are none."""
+    paired = ", ".join(name for name, about in found["sets"].items() if about.get("pairs"))
+    return f" On {paired}, whose questions are edits of one another, errors are over pairs." if paired else ""
 
 
 def _columns(found: Found) -> list[str]:
     seeds = len(found["seeds"])
     counted = "solved" if seeds == 1 else f"solved in more than half of the {seeds} seeds"
+    swapped = " Questions that are edits of one another change sides together." if _clustered(found) else ""
+    mean = "" if seeds == 1 else ", each at its mean over seeds"
     return [
-        "difference: of the accuracies, in points, against the baseline.",
+        "difference: of the accuracies, in points, against the baseline ± its standard error over questions"
+        + mean
+        + "."
+        + _clustered(found),
         f"only this, only baseline: questions that one of the two {counted} and the other did not.",
-        "p: McNemar's exact two-sided test on these two counts. p (Holm): corrected for all recipes tested here; "
-        "the chance that any of those below 0.05 is a false finding is less than 5 %.",
+        f"p: exact two-sided test on these two counts, McNemar's.{swapped} p (Holm): corrected for all recipes "
+        "tested on this set. Both are over questions: for these very students, the chance that any p (Holm) below 0.05 "
+        "is luck of the questions is less than 5 %. They say nothing of other seeds: two trainings of one recipe that "
+        "differ by their seed alone fall below 0.05 more often than that.",
         "unparsed: completions in which no answer was found, which count as wrong. cut off: completions that had not "
         "ended at the longest length allowed. tokens per answer: generated for one question, all samples together.",
     ]
@@ -311,86 +276,3 @@ def _recipes(found: Found) -> Table:
 def _surroundings(found: Found) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return f"{found['hardware']}. {versions}. All figures and every question's outcome are in `compare.json`."
-
-
-# --- Markdown and HTML
-
-
-def _markdown(block: Block) -> str:
-    match block:
-        case Heading():
-            return f"## {block.text}"
-        case Table():
-            cells = [[_cell(cell) for cell in row] for row in [block.header, *block.rows]]
-            for place in block.marked:
-                cells[place + 1] = [f"**{cell}**" if cell else "" for cell in cells[place + 1]]
-            rule = ["---" if block.is_text(column) else "---:" for column in range(len(block.header))]
-            return "\n".join(f"| {' | '.join(row)} |" for row in [cells[0], rule, *cells[1:]])
-        case Picture():
-            return f"![{block.about}]({block.file.name})"
-        case Code():
-            return f"```text\n{block.text}\n```"
-        case list():
-            return "\n".join(_wrapped(f"- {line}", "  ") for line in block)
-        case str():
-            return _wrapped(block)
-
-
-def _wrapped(text: str, indent: str = "") -> str:
-    """Return text of any source as lines of a paragraph or a list's item, in which nothing is taken for markup."""
-    text = " ".join(text.split()).replace("<", "&lt;")
-    return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
-
-
-_STYLE = """<style>body{max-width:78rem}.wide{overflow-x:auto}
-table{border-collapse:collapse;font-variant-numeric:tabular-nums;margin:.6rem 0;background:#fff}
-th,td{padding:.28rem .6rem;border-bottom:1px solid #e2e2e2;text-align:right;white-space:nowrap}
-th{border-bottom:2px solid #999;font-weight:600}.text{text-align:left}
-tr.marked td{font-weight:600;background:#eaf1f8}ul,p{max-width:60rem}li{margin:.25rem 0}
-img{max-width:100%}pre{background:#fff;border:1px solid #ddd;padding:.7rem;white-space:pre-wrap;overflow-wrap:anywhere}
-</style>"""
-
-
-def _html(title: str, shown: Sequence[Block]) -> str:
-    from toolkit.explain import page
-
-    return page(title, _STYLE + "\n".join(_html_block(block) for block in shown))
-
-
-def _html_block(block: Block) -> str:
-    match block:
-        case Heading():
-            return f"<h2>{html.escape(block.text)}</h2>"
-        case Table():
-            head = _html_row("th", block, block.header)
-            body = "".join(
-                f"<tr{' class=marked' if place in block.marked else ''}>{_html_row('td', block, row)}</tr>"
-                for place, row in enumerate(block.rows)
-            )
-            return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-        case Picture():
-            data = base64.b64encode(block.file.read_bytes()).decode()
-            return f'<img alt="{html.escape(block.about)}" src="data:image/png;base64,{data}">'
-        case Code():
-            return f"<pre>{html.escape(block.text)}</pre>"
-        case list():
-            return "<ul>" + "".join(f"<li>{_sentence(line)}</li>" for line in block) + "</ul>"
-        case str():
-            return f"<p>{_sentence(block)}</p>"
-
-
-def _html_row(tag: str, table: Table, cells: Sequence[str]) -> str:
-    return "".join(
-        f"<{tag}{' class=text' if table.is_text(column) else ''}>{html.escape(cell)}</{tag}>"
-        for column, cell in enumerate(cells)
-    )
-
-
-def _sentence(text: str) -> str:
-    """Return text with what stands between backticks as code."""
-    pieces = html.escape(text).split("`")
-    return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))

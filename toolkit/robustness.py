@@ -6,14 +6,14 @@ Judged rows and accuracies in, shares and their standard errors out. Ground floo
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations
 from statistics import fmean
 from typing import Any
 
 from toolkit.answers import canonical, matches
-from toolkit.significance import Estimate, estimate
+from toolkit.significance import Estimate, clusters_of, estimate, over_questions, over_seeds
 from toolkit.text_tables import aligned, markdown_table
 
 Row = Mapping[str, Any]
@@ -27,9 +27,10 @@ class PairScore:
     Attributes:
         pairs: How many.
         consistency: Share of them with both questions answered right.
-        consistency_error: Its standard error over pairs, sqrt(p (1 - p) / pairs).
+        consistency_error: Its standard error, sqrt(p (1 - p) / pairs) where no two pairs share a question, and else
+            over the groups that do.
         flip_rate: Share of them with two answers that differ, right or wrong.
-        flip_rate_error: Its standard error over pairs.
+        flip_rate_error: Its standard error, likewise.
     """
 
     pairs: int
@@ -73,9 +74,13 @@ def score_pairs(rows: Sequence[Row]) -> PairScore | None:
     pairs = pairs_of(rows)
     if not pairs:
         return None
-    consistent = estimate([fmean(map(both_solved, pairs))], len(pairs))
-    flips = estimate([fmean(map(flipped, pairs))], len(pairs))
+    consistent, flips = (_over([pairs], of) for of in (both_solved, flipped))
     return PairScore(len(pairs), consistent.mean, consistent.standard_error, flips.mean, flips.standard_error)
+
+
+def _over(seeds: Sequence[Sequence[Pair]], of: Callable[[Pair], bool]) -> Estimate:
+    """Return a share of the pairs of each seed; pairs of one original share it, and are one draw together."""
+    return estimate([[of(pair) for pair in pairs] for pairs in seeds], [one["pair"] for one, _ in seeds[0]])
 
 
 def pairs_over_seeds(seeds: Sequence[Sequence[Row]]) -> dict[str, Any] | None:
@@ -83,10 +88,7 @@ def pairs_over_seeds(seeds: Sequence[Sequence[Row]]) -> dict[str, Any] | None:
     found = [pairs_of(rows) for rows in seeds]
     if not found[0]:
         return None
-    shares = {
-        name: asdict(estimate([fmean(map(of, pairs)) for pairs in found], len(found[0])))
-        for name, of in (("consistency", both_solved), ("flip_rate", flipped))
-    }
+    shares = {name: asdict(_over(found, of)) for name, of in (("consistency", both_solved), ("flip_rate", flipped))}
     return {"pairs": len(found[0]), **shares}
 
 
@@ -111,25 +113,25 @@ def domain_gap(
 
 
 def gap_over_seeds(
-    seeds: Mapping[str, Sequence[float]], questions: Mapping[str, int], in_domain: str, out_of_domain: Sequence[str]
+    seeds: Mapping[str, Sequence[Sequence[Row]]], in_domain: str, out_of_domain: Sequence[str]
 ) -> dict[str, Any]:
     """Return macro mean and gap of several seeds, ready for JSON; their errors are over seeds, of one over questions.
 
     Args:
-        seeds: By set, the accuracy of each seed.
-        questions: By set, how many questions that is a share of.
+        seeds: By set, the judged completions of each seed; of several samples the first stands for all.
         in_domain: Name of the one set.
         out_of_domain: Names of the others.
     """
-    each = [
-        domain_gap(
-            {name: estimate([of[seed]], questions[name]) for name, of in seeds.items()}, in_domain, out_of_domain
-        )
-        for seed in range(len(seeds[in_domain]))
-    ]
+    each = []
+    for seed in range(len(seeds[in_domain])):
+        asked = {name: [row for row in of[seed] if row["sample"] == 0] for name, of in seeds.items()}
+        scores = {
+            name: over_questions([row["solved"] for row in rows], clusters_of(rows)) for name, rows in asked.items()
+        }
+        each.append(domain_gap(scores, in_domain, out_of_domain))
     macro, gap = each[0]
     if len(each) > 1:
-        macro, gap = (estimate([one[place].mean for one in each], 1) for place in (0, 1))
+        macro, gap = (over_seeds([one[place].mean for one in each]) for place in (0, 1))
     return {"macro": asdict(macro), "gap": asdict(gap)}
 
 
@@ -164,7 +166,10 @@ def robustness_table(
         body.append(line)
     if markdown:
         return markdown_table(header, body)
-    legend = "± standard error, of pairs over pairs; flipped: the two questions of a pair got different answers"
+    legend = (
+        "± standard error over questions, over pairs where they are edits of one another; "
+        "flipped: the two questions of a pair got different answers"
+    )
     return f"{aligned(header, body)}\n{legend}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from toolkit.answers import extract, kind_of, matches
 from toolkit.decode_procedures import Answered
 from toolkit.import_closure import closure_digest
 from toolkit.problem import Problem
+from toolkit.significance import clusters_of, over_questions
 from toolkit.text_tables import aligned, markdown_table
 from toolkit.votes import Ballot, agree, majority_vote, vote
 
@@ -27,7 +28,8 @@ class Score:
     Attributes:
         n: Problems.
         accuracy: Share of problems answered right; with several samples, by their majority answer.
-        standard_error: Of that share, sqrt(p (1 - p) / n).
+        standard_error: Of that share over questions, sqrt(p (1 - p) / n); of questions that are edits of one another,
+            over their pairs (`toolkit.significance.over_questions`).
         parse_failure_rate: Share of answers in which none was found; these count as wrong.
         truncated_rate: Share of answers one of whose completions was cut off at `max_new_tokens`.
         generated_tokens: Mean tokens written for an answer, over all turns.
@@ -48,7 +50,7 @@ class Share:
     Attributes:
         share: Between 0 and 1; None of none.
         n: What it is a share of.
-        standard_error: sqrt(p (1 - p) / n); None of none.
+        standard_error: As of `Score`; None of none.
     """
 
     share: float | None
@@ -121,12 +123,12 @@ def judge(problems: Sequence[Problem], answered: Sequence[Sequence[Answered]], p
 
 def score_rows(rows: Sequence[Row]) -> Score:
     """Add rows of `judge` up; there must be at least one."""
-    solved = [row["solved"] for row in rows if row["sample"] == 0]
-    accuracy = sum(solved) / len(solved)
+    asked = [row for row in rows if row["sample"] == 0]
+    accuracy = over_questions([row["solved"] for row in asked], clusters_of(asked))
     return Score(
-        n=len(solved),
-        accuracy=accuracy,
-        standard_error=math.sqrt(accuracy * (1 - accuracy) / len(solved)),
+        n=len(asked),
+        accuracy=accuracy.mean,
+        standard_error=accuracy.standard_error,
         parse_failure_rate=sum(not row["parsed"] for row in rows) / len(rows),
         truncated_rate=sum(not row["stopped"] for row in rows) / len(rows),
         generated_tokens=sum(row["tokens"] for row in rows) / len(rows),
@@ -153,15 +155,15 @@ def ways_report(rows: Sequence[Row]) -> dict[str, Any]:
         ways.setdefault(row["view"], []).append(row)
     asked = next(iter(ways.values()))
     shares = {
-        **{f"accuracy of {name}": _share([row["correct"] for row in of_way]) for name, of_way in ways.items()},
+        **{f"accuracy of {name}": _share(of_way, lambda row: row["correct"]) for name, of_way in ways.items()},
         **{
-            f"execution rate of {name}": _share([row["status"] == "ok" for row in of_way])
+            f"execution rate of {name}": _share(of_way, lambda row: row["status"] == "ok")
             for name, of_way in ways.items()
             if any(row["status"] for row in of_way)
         },
-        "agreement rate": _share([row["agreed"] for row in asked]),
-        "accuracy given agreement": _share([row["correct"] for row in asked if row["agreed"]]),
-        "accuracy of the vote": _share([row["solved"] for row in asked]),
+        "agreement rate": _share(asked, lambda row: row["agreed"]),
+        "accuracy given agreement": _share([row for row in asked if row["agreed"]], lambda row: row["correct"]),
+        "accuracy of the vote": _share(asked, lambda row: row["solved"]),
     }
     return {name: asdict(share) for name, share in shares.items()}
 
@@ -190,11 +192,11 @@ def format_ways(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def _share(which: Sequence[bool]) -> Share:
-    if not which:
+def _share(rows: Sequence[Row], which: Callable[[Row], bool]) -> Share:
+    if not rows:
         return Share(None, 0, None)
-    p = sum(which) / len(which)
-    return Share(p, len(which), math.sqrt(p * (1 - p) / len(which)))
+    share = over_questions([which(row) for row in rows], clusters_of(rows))
+    return Share(share.mean, len(rows), share.standard_error)
 
 
 def extractor() -> str:
@@ -224,7 +226,10 @@ def format_scores_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], m
     ]
     if markdown:
         return markdown_table(header, body)
-    legend = "accuracy ± standard error; unparsed: completions in which no answer was found, which count as wrong"
+    legend = (
+        "accuracy ± standard error over questions, over pairs where questions are edits of one another; "
+        "unparsed: completions in which no answer was found, which count as wrong"
+    )
     return f"{aligned(header, body)}\n{legend}"
 
 

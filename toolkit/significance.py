@@ -1,23 +1,28 @@
-"""How sure a difference between two students is: errors over seeds, an exact paired test by question, its correction.
+"""How sure a difference between two students is: errors over seeds and questions, an exact paired test, its correction.
 
-Numbers in, numbers out; knows no recipe and no file.
+Questions that are edits of one another are no independent draws: whoever misreads one misreads the other. So both the
+errors and the test take clusters of questions, a question of no pair being one of its own. Numbers in, numbers out;
+knows no recipe and no file.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean accuracy and how far it may be off.
+    """A mean and how far it may be off.
 
     Attributes:
-        mean: Between 0 and 1.
+        mean: Of accuracies or other shares between 0 and 1, or of their differences.
         standard_error: Of the mean.
         over: What the error was taken over: `seeds` (other seeds, same questions) or, where there is one seed alone,
             `questions` (other questions, same student).
@@ -28,21 +33,60 @@ class Estimate:
     over: Literal["seeds", "questions"]
 
 
-def estimate(accuracies: Sequence[float], questions: int) -> Estimate:
-    """Return the mean over seeds and its standard error.
+def clusters_of(rows: Sequence[Mapping[str, Any]]) -> list[Hashable]:
+    """Return the cluster of each judged row: what it shares with its edits, or its own place where it has none."""
+    return [row.get("pair") or place for place, row in enumerate(rows)]
+
+
+def over_questions(values: Sequence[float], clusters: Sequence[Hashable]) -> Estimate:
+    """Return the mean over questions and its standard error, robust to whatever goes on within a cluster.
+
+    The error is sqrt(sum_g (sum_{i in g} (v_i - mean))^2) / n. Where every question is a cluster of its own and values
+    are 0 and 1 that is the binomial sqrt(p (1 - p) / n).
 
     Args:
-        accuracies: One per seed, at least one.
-        questions: How many questions each of them is a share of.
-
-    Returns:
-        The error is s / sqrt(k) with s the standard deviation of the k seeds (k - 1 in its denominator), and for one
-        seed the binomial sqrt(p (1 - p) / questions).
+        values: One per question, at least one.
+        clusters: Cluster of each question.
     """
-    mean = statistics.fmean(accuracies)
-    if len(accuracies) == 1:
-        return Estimate(mean, math.sqrt(mean * (1 - mean) / questions), "questions")
-    return Estimate(mean, statistics.stdev(accuracies) / math.sqrt(len(accuracies)), "seeds")
+    mean = statistics.fmean(values)
+    sums: dict[Hashable, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        sums[cluster] = sums.get(cluster, 0.0) + value - mean
+    return Estimate(mean, math.sqrt(math.fsum(one * one for one in sums.values()) / len(values) ** 2), "questions")
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """Return the mean of at least two seeds and its standard error, s / sqrt(k), k - 1 in the denominator of s^2."""
+    return Estimate(statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values)), "seeds")
+
+
+def estimate(seeds: Sequence[Sequence[float]], clusters: Sequence[Hashable]) -> Estimate:
+    """Return the mean over seeds and questions: with its error over seeds or, of one seed, over questions.
+
+    Args:
+        seeds: By seed, the value of each question, shape (seeds, questions).
+        clusters: Cluster of each question.
+    """
+    if len(seeds) == 1:
+        return over_questions(seeds[0], clusters)
+    return over_seeds([statistics.fmean(one) for one in seeds])
+
+
+def difference(
+    these: Sequence[Sequence[float]], others: Sequence[Sequence[float]], clusters: Sequence[Hashable]
+) -> Estimate:
+    """Return how much better these seeds are than those, question by question, with the error over questions.
+
+    Args:
+        these: By seed, the value of each question.
+        others: The same of what is subtracted.
+        clusters: Cluster of each question.
+    """
+    means = [
+        statistics.fmean(this) - statistics.fmean(other)
+        for this, other in zip(zip(*these, strict=True), zip(*others, strict=True), strict=True)
+    ]
+    return over_questions(means, clusters)
 
 
 def solved_by_most(seeds: Sequence[Sequence[bool]]) -> list[bool]:
@@ -60,23 +104,46 @@ def discordant(one: Sequence[bool], other: Sequence[bool]) -> tuple[int, int]:
     return sum(a and not b for a, b in pairs), sum(b and not a for a, b in pairs)
 
 
-def mcnemar(only_one: int, only_other: int) -> float:
-    """Return McNemar's exact two-sided p value.
+def paired_test(one: Sequence[bool], other: Sequence[bool], clusters: Sequence[Hashable]) -> float:
+    """Return the exact two-sided p value of the paired test in which clusters change sides as a whole.
 
-    Of n questions that exactly one of two students solved, each is equally likely to be solved by either where the
-    students are equally good: p = min(1, 2 P(X <= min(b, c))) with X binomial(n = b + c, 1/2).
+    Where two students are equally good, either of them might as well have given all the answers to a cluster that the
+    other gave. p is the share of the 2^G assignments of G clusters in which the numbers of questions that one of the
+    two alone solved differ by no less than they do. Without clusters that is McNemar's exact test: of n = b + c
+    questions that exactly one solved p = min(1, 2 P(X <= min(b, c))), X binomial(n, 1/2).
 
     Args:
-        only_one: b, questions that one student alone solved.
-        only_other: c, questions that the other alone solved.
+        one: Whether each question was solved by one student.
+        other: The same of the other.
+        clusters: Cluster of each question.
     """
-    n = only_one + only_other
-    tail = sum(math.comb(n, k) for k in range(min(only_one, only_other) + 1))
-    return min(1.0, 2 * tail / 2**n)
+    sums: Counter[Hashable] = Counter()
+    for this, that, cluster in zip(one, other, clusters, strict=True):
+        sums[cluster] += this - that
+    observed = abs(sum(sums.values()))
+    if not observed:
+        return 1.0
+    spread = np.ones(1)  # probability of each sum, from the lowest to the highest; 0 stands in the middle
+    for size, count in sorted(Counter(abs(one) for one in sums.values() if one).items()):
+        of_size = np.zeros(2 * size * count + 1)
+        of_size[:: 2 * size] = _binomial(count)
+        spread = np.convolve(spread, of_size)
+    middle = len(spread) // 2
+    return min(1.0, 2 * float(spread[: middle - observed + 1].sum()))
+
+
+def _binomial(n: int) -> list[float]:
+    """Return the probability of 0 to n heads of n fair coins."""
+    ways = [1]
+    for k in range(n):
+        ways.append(ways[-1] * (n - k) // (k + 1))
+    return [way / 2**n for way in ways]
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return Holm's adjusted p values: below alpha, the chance of even one false finding among them is below alpha.
+
+    That holds as far as it holds of the p values themselves, which are over questions and know nothing of other seeds.
 
     The k-th smallest of m is multiplied by m - k + 1, and never falls below the one before it.
     """

@@ -165,7 +165,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
             "epochs": 1.0,
             "tokens": 400,
             "device": "cpu",
-            "encoding": {"dropped": {}},
+            "encoding": {"dropped": {}, "tokens": {"cot": 10}, "weighted": {"cot": 4}},
         }
         row = {"id": "q", "sample": 0, "solved": True, "parsed": True, "stopped": True, "tokens": 3}
         return ArmRun(seed, recipe.digest, [facts] * len(recipe.stages), {on: [row] for on in arm.problems})

@@ -12,7 +12,14 @@ import pytest
 from toolkit.comparison import ArmRun, arms_compared
 from toolkit.comparison_page import summary, write_pages
 
-ENCODING = {"records": 9, "sequences": 8, "tokens": {"cot": 80}, "dropped": {"x": "too long"}, "longest": 12}
+ENCODING = {
+    "records": 9,
+    "sequences": 8,
+    "tokens": {"cot": 60, "answer": 20},
+    "weighted": {"cot": 16, "answer": 4},
+    "dropped": {"x": "too long"},
+    "longest": 12,
+}
 
 
 def run(seed: int, solved: str, tokens: int = 10, samples: int = 1, **stage: Any) -> ArmRun:
@@ -69,9 +76,31 @@ def test_the_paired_test_is_on_questions_that_most_seeds_solved(compared: Any) -
     """Most seeds of std_cot solved q0, of edit q2 to q7, of shuffled q0 and q1."""
     edit, shuffled = (compared[name]["sets"]["in_domain"]["against_baseline"] for name in ("edit", "shuffled"))
     p = 16 / 128  # 6 against 1: (1 + 7) / 2^7, twice
+    for told in (edit, shuffled):
+        del told["difference"]
     assert edit == {"only_this": 6, "only_baseline": 1, "p": p, "p_holm": 2 * p}
     assert shuffled == {"only_this": 1, "only_baseline": 0, "p": 1.0, "p_holm": 1.0}
     assert compared["std_cot"]["sets"]["in_domain"]["against_baseline"] is None
+
+
+def test_a_difference_has_its_error_over_questions_whatever_the_seeds_say(compared: Any) -> None:
+    """Of three seeds std_cot solved q0 to q2 3, 1 and 1 times, edit q1 to q7 1, 3, 3, 3, 3, 3 and 2 times."""
+    told = compared["edit"]["sets"]["in_domain"]["against_baseline"]["difference"]
+    thirds = [-3, 0, 2, 3, 3, 3, 3, 2]
+    deviations = sum((one / 3 - 13 / 24) ** 2 for one in thirds)
+    assert told == {
+        "mean": pytest.approx(13 / 24),
+        "standard_error": pytest.approx(deviations**0.5 / 8),
+        "over": "questions",
+    }
+
+
+def test_pairs_change_sides_as_a_whole() -> None:
+    """Three pairs, both questions of each solved by one recipe alone: as three questions, and not as six."""
+    arms = {"std_cot": [paired(0, "00000011")], "edit": [paired(0, "11111111")]}
+    test = arms_compared(arms, "std_cot")["edit"]["sets"]["in_domain"]["against_baseline"]
+    assert (test["only_this"], test["p"]) == (6, 2 / 2**3)
+    assert test["difference"]["standard_error"] == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
 
 
 def test_without_its_baseline_nothing_is_tested() -> None:
@@ -93,7 +122,8 @@ def test_all_samples_of_a_question_were_generated_for_it() -> None:
 
 
 def test_training_adds_the_stages_and_averages_the_seeds(compared: Any) -> None:
-    assert compared["edit"]["training"] == {"tokens": 800, "steps": 10, "seconds": 2 * (60 + 1)}
+    # A quarter of the tokens that the stages encoded carry loss, and so a quarter of those that were read.
+    assert compared["edit"]["training"] == {"tokens": 800, "loss_tokens": 200, "steps": 10, "seconds": 2 * (60 + 1)}
 
 
 def test_a_record_that_was_left_out_is_counted_and_not_listed(compared: Any) -> None:
@@ -151,14 +181,14 @@ def cells(page: str, heading: str) -> list[list[str]]:
 
 def test_the_first_table_says_accuracy_and_cost(tmp_path: Path) -> None:
     header, _, baseline, edit, _ = cells(markdown(tmp_path, found()), "Accuracy and cost")
-    assert header == ["recipe", "in_domain, %", "training tokens", "steps", "seconds"]
-    assert edit == ["edit", "75.0 ± 7.2", "800", "10", "122"]
+    assert header == ["recipe", "in_domain, %", "training tokens", "loss tokens", "steps", "seconds"]
+    assert edit == ["edit", "75.0 ± 7.2", "800", "200", "10", "122"]
     assert baseline[0] == "**std_cot**"
 
 
 def test_a_table_for_each_set_says_how_it_compares(tmp_path: Path) -> None:
     _, _, baseline, edit, _ = cells(markdown(tmp_path, found()), "in_domain, 8 questions")
-    assert edit == ["edit", "75.0 ± 7.2", "+54.2", "6", "1", "0.125", "0.250", "25.0", "12.5", "20.0"]
+    assert edit == ["edit", "75.0 ± 7.2", "+54.2 ± 23.5", "6", "1", "0.125", "0.250", "25.0", "12.5", "20.0"]
     assert baseline[2:7] == [""] * 5
 
 
@@ -170,7 +200,21 @@ def test_a_table_for_each_set_says_how_it_compares(tmp_path: Path) -> None:
         (found(), "± standard error over seeds, s / sqrt(3) with 2 in the denominator of s²"),
         (
             found({name: runs[:1] for name, runs in ARMS.items()}),
-            "± standard error over questions, sqrt(p (1 - p) / n)",
+            "Accuracy ± standard error over questions: one seed says nothing of how far another seed would be.",
+        ),
+        (
+            found(),
+            "Both are over questions: for these very students, the chance that any p (Holm) below 0.05 is luck of",
+        ),
+        (found(), "They say nothing of other seeds: two trainings of one recipe that differ by their seed alone fall"),
+        (found(), "Loss tokens: those of the training tokens that carry loss"),
+        (
+            found() | {"sets": {"in_domain": {"n": 8, "ids": [], "pairs": ["p0"] * 8}}},
+            "On in_domain, whose questions are edits of one another, errors are over pairs.",
+        ),
+        (
+            found() | {"sets": {"in_domain": {"n": 8, "ids": [], "pairs": ["p0"] * 8}}},
+            "McNemar's. Questions that are edits of one another change sides together.",
         ),
         (found(vocabulary="w"), "different vocabularies"),
         (found(student={"name": "Qwen", "digest": "t"}), "train different students"),
@@ -272,5 +316,5 @@ def test_no_line_of_the_page_is_too_long_for_a_document(tmp_path: Path) -> None:
 
 def test_the_summary_is_the_first_table(tmp_path: Path) -> None:
     lines = summary(found()).splitlines()
-    assert lines[0].split() == ["recipe", "in_domain,", "%", "training", "tokens", "steps", "seconds"]
-    assert lines[3].split() == ["edit", "75.0", "±", "7.2", "800", "10", "122"]
+    assert lines[0].split() == ["recipe", "in_domain,", "%", "training", "tokens", "loss", "tokens", "steps", "seconds"]
+    assert lines[3].split() == ["edit", "75.0", "±", "7.2", "800", "200", "10", "122"]

@@ -96,13 +96,44 @@ def test_the_gap_is_between_a_set_and_the_mean_of_others_each_counting_the_same(
     assert gap.standard_error == pytest.approx((0.03**2 + 0.025**2) ** 0.5)
 
 
+def answered(solved: str, size: int = 1) -> list[dict[str, Any]]:
+    """Return judged questions, `1` for a solved one; so many of them in a row are edits of one another."""
+    return [
+        {"sample": 0, "solved": mark == "1", "pair": f"p{place // size}" if size > 1 else ""}
+        for place, mark in enumerate(solved)
+    ]
+
+
 def test_over_seeds_the_gap_s_error_is_that_of_its_seeds_and_of_one_seed_that_of_the_questions() -> None:
-    several = gap_over_seeds({"test": [0.9, 0.8], "a": [0.5, 0.6]}, {"test": 10, "a": 10}, "test", ["a"])
+    test = [answered("1111111110"), answered("1111111100")]
+    far = [answered("1111100000"), answered("1111110000")]
+    several = gap_over_seeds({"test": test, "a": far}, "test", ["a"])
     assert several["gap"] == {"mean": pytest.approx(0.3), "standard_error": pytest.approx(0.1), "over": "seeds"}
     assert several["macro"]["standard_error"] == pytest.approx(0.05)
-    one = gap_over_seeds({"test": [0.9], "a": [0.5]}, {"test": 10, "a": 10}, "test", ["a"])
+    one = gap_over_seeds({"test": test[:1], "a": far[:1]}, "test", ["a"])
     assert one["gap"]["over"] == "questions"
     assert one["gap"]["standard_error"] == pytest.approx((0.9 * 0.1 / 10 + 0.5 * 0.5 / 10) ** 0.5)
+
+
+def test_the_gap_s_error_counts_pairs_that_are_answered_alike_once() -> None:
+    far = answered("11001100", size=2)
+    told = gap_over_seeds({"test": [answered("1111")], "a": [far]}, "test", ["a"])
+    assert told["macro"]["standard_error"] == pytest.approx((0.5 * 0.5 / 4) ** 0.5)  # four pairs, not eight questions
+
+
+def test_pairs_of_one_original_are_one_draw() -> None:
+    """Five originals with two edits each: the first question of a group is missed, and so both of its pairs are."""
+    golds = ("yes", "no", "no")
+    group = [row(f"p{i}", gold, "yes" if i % 5 else "no") for i in range(5) for gold in golds]
+    found = score_pairs(group)
+    assert found is not None
+    assert (found.pairs, found.flip_rate, found.consistency) == (10, 0.0, 0.0)
+    solved = [{**one, "voted": one["gold"] if one["pair"] != "p0" else "yes"} for one in group]
+    solved = [{**one, "solved": one["voted"] == one["gold"]} for one in solved]
+    right = score_pairs(solved)
+    assert right is not None
+    assert right.consistency == 0.8
+    assert right.consistency_error == pytest.approx((0.8 * 0.2 / 5) ** 0.5)
 
 
 def summaries() -> dict[str, Any]:

@@ -66,6 +66,14 @@ def test_the_standard_error_is_that_of_a_share() -> None:
     assert score.standard_error == pytest.approx((0.75 * 0.25 / 4) ** 0.5)
 
 
+def test_questions_that_are_edits_of_one_another_count_once_in_the_error() -> None:
+    """Both of two pairs are right and both of two are wrong: an error of four draws, with every task's as well."""
+    said = ["The answer is 4."] * 4 + ["The answer is 5."] * 4
+    rows = [{**row, "pair": f"p{place // 2}"} for place, row in enumerate(judged(*said))]
+    assert score_rows(rows).standard_error == pytest.approx((0.5 * 0.5 / 4) ** 0.5)
+    assert score_by_task(rows)["sums"].standard_error == pytest.approx((0.5 * 0.5 / 4) ** 0.5)
+
+
 def test_a_problem_counts_once_however_many_samples_it_has() -> None:
     score = score_rows(judged(["The answer is 4.", "The answer is 4."], ["The answer is 5.", "no"]))
     assert (score.n, score.accuracy, score.parse_failure_rate) == (2, 0.5, 0.25)
