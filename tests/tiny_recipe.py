@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from tests.records import PROMPT, RIGHT, WRONG
+from tests.warm import distill_words, in_warm_process
 
 ROOT = Path(__file__).parents[1]
 
@@ -118,6 +119,4 @@ def environment() -> dict[str, str]:
 
 def distill(name: str, file: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     """Run a command of `distill` on a recipe in a process of its own."""
-    return subprocess.run(
-        command(name, file, *overrides), env=environment(), capture_output=True, text=True, timeout=300, check=False
-    )
+    return in_warm_process(distill_words, name, str(file), *overrides)

@@ -6,8 +6,6 @@ import copy
 import json
 import math
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +13,8 @@ import pytest
 import yaml
 from pyarrow import parquet
 
-from tests.tiny_recipe import EDIT, environment
+from tests.tiny_recipe import EDIT
+from tests.warm import distill_words, in_warm_process
 from toolkit import evaluation, stages
 from toolkit.cli import main
 
@@ -41,8 +40,7 @@ class Compared:
         files = [write(folder, "answers", stages=answers, references={}), write(folder, "edit")]
         self.words = ["compare", *files, "--baseline", "answers", "--seeds", "0", "1", "--tokens", str(TOKENS)]
         self.words += ["--output", str(folder / "page")]
-        command = [sys.executable, "-m", "toolkit.cli", *self.words]
-        self.ran = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
+        self.ran = in_warm_process(distill_words, *self.words)
         assert self.ran.returncode == 0, self.ran.stderr[-3000:]
 
     def told(self) -> Any:

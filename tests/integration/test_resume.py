@@ -3,35 +3,41 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.tiny_recipe import ROOT, distill, environment, training_alone, written
+from tests.warm import distill_words, in_warm_process
+from toolkit import stages
 from toolkit.stages import last_complete_checkpoint
 
 pytestmark = pytest.mark.slow
 
 RECIPE = training_alone(max_steps=20, save_steps=5)
-# The command line itself, in a process that gets a signal at a known step: a kill from outside lands anywhere.
-KILLED = """
-import os, sys
-from toolkit import cli, stages
 
-class Killed(stages.MarkComplete):
-    def {hook}(self, args, state, control, **kwargs):
-        if state.global_step == {step}:
-            os.kill(os.getpid(), {signal})
-        if "{hook}" == "on_save":
+
+def train_and_die(hook: str, step: str, sent: str, file: str) -> int:
+    """Run the command line in a process that gets a signal at a known step: a kill from outside lands anywhere."""
+
+    class Killed(stages.MarkComplete):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if (hook, int(step)) == ("on_step_end", state.global_step):
+                os.kill(os.getpid(), int(sent))
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if (hook, int(step)) == ("on_save", state.global_step):
+                os.kill(os.getpid(), int(sent))
             super().on_save(args, state, control, **kwargs)
 
-stages.MarkComplete = Killed
-sys.exit(cli.main(["train", sys.argv[1]]))
-"""
+    stages.MarkComplete = Killed  # type: ignore[misc]
+    return distill_words("train", file)
 
 
 def student(folder: Path) -> Path:
@@ -58,10 +64,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(
 ) -> None:
     file = written(tmp_path, RECIPE)
     shutil.copytree(uninterrupted / "hub", tmp_path / "hub")  # the dataset: only training is of interest
-    code = KILLED.format(hook=hook, step=step, signal=int(sent))
-    killed = subprocess.run(
-        [sys.executable, "-c", code, str(file)], env=environment(), capture_output=True, timeout=300, check=False
-    )
+    killed = in_warm_process(train_and_die, hook, str(step), str(int(sent)), str(file))
     assert killed.returncode == -sent, killed.stderr[-3000:]
     resumed = distill("train", file)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
