@@ -1,0 +1,35 @@
+"""Which tests answer for which module: the kernel, that is what decides rows, answers, weights, money and what is kept."""
+
+from __future__ import annotations
+
+MODULES: dict[str, tuple[str, ...]] = {
+    "alignment": ("test_alignment",),
+    "answer_readings": ("test_answers",),
+    "answer_removal": ("test_answer_removal",),
+    "answers": ("test_answers",),
+    "draws": ("test_draws",),
+    "encoding": ("test_encoding", "test_soft_targets"),
+    "held_out": ("test_held_out", "test_recipe"),
+    "layout": ("test_layout", "test_soft_targets"),
+    "math_equality": ("test_math_equality",),
+    "objective": ("test_objective",),
+    "pacing": ("test_pacing",),
+    "prompts": ("test_prompts",),
+    "sampling": ("test_sampling",),
+    "scores": ("test_scores",),
+    "secret_scan": ("test_secret_scan",),
+    "selection": ("test_selection",),
+    "significance": ("test_significance",),
+    "soft_targets": ("test_soft_targets",),
+    "spending": ("test_spending",),
+    "stage_views": ("test_stage_views",),
+    "store": ("test_store", "test_store_files"),
+    "store_files": ("test_store_files",),
+    "store_rows": ("test_store", "test_store_files"),
+    "swaps": ("test_transforms", "test_stage_views"),
+    "token_budget": ("test_token_budget",),
+    "transforms": ("test_transforms", "test_stage_views"),
+    "version_rules": ("test_version_rules",),
+    "views": ("test_views", "test_stage_views"),
+    "votes": ("test_votes",),
+}
