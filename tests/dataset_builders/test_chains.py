@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from dataset_builders.chains import parse, spelt_like, well_formed, without_one_sided_marks
+from dataset_builders.chains import parse, sft_record, spelt_like, well_formed, without_one_sided_marks
 from tests.scripted_answers import problem
 
 
@@ -37,6 +37,19 @@ def test_calculator_marks_go_where_only_one_side_has_them() -> None:
 
     assert without_one_sided_marks(marked, "3*4=12") == ("3*4=12", "3*4=12")
     assert without_one_sided_marks(marked, marked) == (marked, marked)
+
+
+@pytest.mark.parametrize(
+    ("description", "begins"), [("Add up.", "Task Description:\nAdd up.\nQ: 3 + 4?"), ("", "Q: 3 + 4?")]
+)
+def test_a_prompt_ready_for_training_holds_the_task_s_description(description: str, begins: str) -> None:
+    record = {"id": "p", "task": "sums", "task_description": description, "question": "3 + 4?"}
+    assert sft_record(record, {"rationale": "3 + 4 = 7.", "answer": "7"}) == {
+        "id": "p",
+        "task": "sums",
+        "prompt": f"{begins}\n\nA:\n",
+        "completion": "3 + 4 = 7.\nTherefore, the answer is 7.",
+    }
 
 
 def test_a_lone_surrogate_becomes_one_replacement_character() -> None:

@@ -33,6 +33,52 @@ def test_a_view_that_does_not_occur_adds_nothing() -> None:
     assert weighted_loss(LOSSES[:1], WEIGHTS[:1], VIEWS[:1], d).tolist() == [3.0, 0.0, 0.0]
 
 
+def test_padding_of_a_view_that_the_step_lacks_is_no_division_by_zero() -> None:
+    """A rectangle is filled up with view 0, and a step may hold nothing but records of view 1."""
+    views = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    counts = torch.tensor([[0.0, 1.0, 1.0, 1.0], [0.0, 1.0, 0.0, 0.0]])
+    losses = torch.tensor([[1.0, 2.0, 4.0, 8.0], [16.0, 32.0, 64.0, 128.0]], requires_grad=True)
+    d = denominators(counts, views, 2, "view")
+    assert d.tolist() == [0.0, 4.0]
+    terms = weighted_loss(losses, counts, views, d)
+    assert terms.tolist() == [0.0, (2 + 4 + 8 + 32) / 4]
+    terms.sum().backward()
+    assert losses.grad is not None
+    assert losses.grad.tolist() == [[0.0, 0.25, 0.25, 0.25], [0.0, 0.25, 0.0, 0.0]]
+
+
+def test_small_losses_are_not_lost_behind_a_large_one() -> None:
+    """2**24 is the first whole number whose successor float32 does not have: one added to it eight times is eight."""
+    losses = torch.tensor([[2.0**24] + [1.0] * 8])
+    views = torch.zeros(1, 9, dtype=torch.long)
+    d = torch.ones(1, dtype=torch.float64)
+    assert weighted_loss(losses, torch.ones(1, 9), views, d).tolist() == [2.0**24 + 8]
+
+
+def test_counts_are_added_up_exactly_whatever_their_number() -> None:
+    counts = torch.tensor([[2.0**24] + [1.0] * 8])
+    for by in ("token", "view"):
+        assert denominators(counts, torch.zeros(1, 9), 1, by).tolist() == [2.0**24 + 8]
+
+
+def test_a_loss_has_the_precision_of_the_losses_and_its_denominators_are_exact() -> None:
+    d = denominators(COUNTS, VIEWS, 2, "view")
+    assert d.dtype == torch.float64
+    for precision in (torch.float32, torch.bfloat16):
+        assert weighted_loss(LOSSES.to(precision), WEIGHTS, VIEWS, d).dtype == precision
+
+
+def test_a_process_may_add_to_the_denominator_of_one_view_without_touching_another_s() -> None:
+    d = denominators(COUNTS, VIEWS, 2, "token")
+    d[0] += 1
+    assert d.tolist() == [6.0, 5.0]
+
+
+def test_a_denominator_of_one_or_less_is_what_it_is() -> None:
+    d = torch.tensor([1.0, 0.25], dtype=torch.float64)
+    assert weighted_loss(LOSSES, WEIGHTS, VIEWS, d).tolist() == [2 + 4, (-4 + 64) / 0.25]
+
+
 def test_micro_batches_add_up_to_the_batch() -> None:
     d = denominators(COUNTS, VIEWS, 2, "view")
     halves = [denominators(COUNTS[i : i + 1], VIEWS[i : i + 1], 2, "view") for i in range(2)]

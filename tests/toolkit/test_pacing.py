@@ -179,6 +179,58 @@ def test_a_pace_without_limits_never_waits() -> None:
     assert pace.wait(ask("x")) == 0
 
 
+@pytest.mark.parametrize("outcome", [answer(5, 5), answer(0, 0), BUSY, BROKEN, LOST], ids="told bare busy 500 lost".split())
+def test_whatever_came_back_makes_room_for_another(outcome: Completion | TeacherError) -> None:
+    pace = Pace(2, None, None, None, Clock())
+    first, _ = pace.send(ask("a")), pace.send(ask("b"))
+    assert not pace.window.has_room
+    pace.settle(first, outcome)
+    assert (pace.window.in_flight, pace.window.has_room) == (1, outcome is not BUSY)
+
+
+def test_answers_widen_the_window_again_and_failures_of_another_kind_do_not() -> None:
+    pace = Pace(4, None, None, None, Clock())
+    pace.settle(pace.send(ask("a")), BUSY)
+    for outcome in (BROKEN, BROKEN, BROKEN, answer(5, 5), answer(5, 5)):
+        pace.settle(pace.send(ask("a")), outcome)
+        assert pace.window.size == 2  # in the end 2 + 1/2 + 1/2.5 = 2.9
+    pace.settle(pace.send(ask("a")), answer(5, 5))
+    assert pace.window.size == 3
+
+
+def test_complaints_about_requests_from_before_the_last_halving_are_old_news() -> None:
+    pace = Pace(8, None, None, None, Clock())
+    for sent in [pace.send(ask("a")) for _ in range(3)]:
+        pace.settle(sent, BUSY)
+    assert pace.window.size == 4
+    pace.settle(pace.send(ask("a")), BUSY)
+    assert pace.window.size == 2
+
+
+def test_an_answer_that_was_billed_for_its_prompt_alone_is_counted() -> None:
+    pace = Pace(9, None, 6100, 6100, Clock())
+    pace.settle(pace.send(ask("x" * 396, max_tokens=50)), answer(198, 0))
+    sent = pace.send(ask("x" * 200, max_tokens=50))
+    assert (sent.input_tokens, sent.output_tokens) == (pytest.approx(99.5), 0)  # (1 + 198) / (4 + 396) tokens a byte
+
+
+def test_a_try_that_failed_counts_as_a_request() -> None:
+    pace = Pace(9, 61, None, None, Clock())  # one a second
+    pace.settle(pace.send(ask("a")), BROKEN)
+    assert pace.wait(ask("a")) == pytest.approx(1)
+
+
+def test_what_is_not_limited_is_not_estimated() -> None:
+    sent = Pace(9, 61, None, None, Clock()).send(ask("x" * 40))
+    assert (sent.size, sent.input_tokens, sent.output_tokens) == (0, 0, 0)
+
+
+def test_a_prompt_is_as_long_as_all_of_its_messages() -> None:
+    pace = Pace(9, None, 6100, None, Clock())
+    both = Request("m", (("system", "x" * 40), ("user", "y" * 20 + "\ud800")), Sampling(max_tokens=9))
+    assert pace.send(both).size == 61  # a lone surrogate, which no encoding has, is one question mark
+
+
 def test_the_strictest_limit_decides() -> None:
     pace = Pace(9, requests=61, input_tokens=6100, output_tokens=610, clock=Clock())  # 1, 100 and 10 a second
     pace.send(ask("x" * 40, max_tokens=30))  # 1 request, 10 tokens in, 30 out

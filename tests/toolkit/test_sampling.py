@@ -94,6 +94,17 @@ def test_the_position_of_the_view_with_a_balanced_draw_is_known_by_its_seed() ->
     assert balanced_seeds(stage(views)) == {1: 5}
 
 
+def test_a_share_is_how_often_an_epoch_has_a_sequence_on_average() -> None:
+    rows = [row for row in ROWS if row["id"] not in ("sum/0#1", "sum/0#2", "sum/1#1")]
+    of = sampler({"cot": {**COT, "select": BALANCED}, "label": LABEL}, rows=rows)
+    shares = {of.about[position]: share for position, share in of.shares.items()}  # type: ignore[attr-defined]
+    question = {row["id"]: row["question"] for row in rows}
+    of_a_question = {"sum/0": 1.0, "sum/1": 1 / 2} | {f"sum/{i}": 1 / 3 for i in range(2, 6)}
+    drawn = {(question[row["id"]], row["id"], 0): of_a_question[row["id"].partition("#")[0]] for row in rows}
+    assert shares == drawn | {(question[row["id"]], row["id"], 1): 1.0 for row in rows}
+    assert sum(shares.values()) == pytest.approx(len(of))
+
+
 # --- of what it is a function
 
 

@@ -105,6 +105,13 @@ def test_values_of_the_environment_that_are_secrets_are_found_wherever_they_stan
     ]
 
 
+def test_the_token_one_is_logged_in_with_is_a_secret_whatever_it_looks_like(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("with open sesame and 1234567")
+    of_hub, own = "the token you are logged in to the Hub with", {"HOME": "/home/me"}
+    assert found(tmp_path, own, values={of_hub: "open sesame"}) == [f"a.txt, line 1: {of_hub}"]
+    assert found(tmp_path, own, values={of_hub: None, "another": "1234567"}) == [], "none, and seven characters"
+
+
 def test_a_variable_that_the_recipe_names_is_a_secret_whatever_it_is_called(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("open sesame")
     assert found(tmp_path, {"PROVIDER": "open sesame"}) == []
