@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toolkit.alignment import key_spans, key_steps, words
+from toolkit.alignment import key_spans, key_steps, merge_spans, words
 
 
 def distance(a: Sequence[object], b: Sequence[object]) -> int:
@@ -83,6 +83,30 @@ def test_tokens_of_unlike_types_may_be_mixed() -> None:
     assert key_steps(["a", 1, (2, 3)], ["a", "1", (2, 3)]) == ([False, True, False], [False, True, False])
     assert key_steps(["a"], [97]) == ([True], [True])  # rapidfuzz alone calls them equal
     assert key_steps([1, 2], [1.0, 3]) == ([False, True], [False, True])
+    assert key_steps([2**61 - 1, 5], [0, 5]) == ([True, False], [True, False])  # of one type, and of one hash
+
+
+class Word:
+    """Equal to a text, though rapidfuzz, which takes letters by their code, does not see it."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def __eq__(self, other: object) -> bool:
+        return other == self._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+
+def test_tokens_are_equal_where_python_says_so() -> None:
+    assert key_steps([Word("a"), "b"], ["a", "c"]) == ([False, True], [False, True])
+
+
+def test_only_neighbours_are_joined() -> None:
+    spans = [(0, 2), (3, 5), (6, 8), (9, 11)]
+    assert merge_spans(spans, [True, True, False, True]) == [(0, 5), (9, 11)]
+    assert merge_spans(spans, [False, True, False, True]) == [(3, 5), (9, 11)]
 
 
 def test_spans_cover_the_changed_words_and_the_space_between_them() -> None:

@@ -56,6 +56,85 @@ def test_what_is_put_into_a_prompt_is_never_read_as_a_template(text: str) -> Non
     assert Template("cot", "Q: {QUESTION} {RIGHT}", is_jinja=False).render(hostile, right="r") == f"Q: {text} r"
 
 
+def test_a_template_is_given_all_that_there_is_of_a_problem_and_a_request(tmp_path: Path) -> None:
+    names = ("task", "task_description", "question", "choices", "answer", "right", "wrong", "answer_phrase", "other")
+    path = tmp_path / "edit.jinja"
+    path.write_text("|".join(f"{{{{ {name} }}}}" for name in (*names, "field", "text", "labels", "exemplars[0].wrong")))
+    problem = Problem("p", "sums", "3 + 4?", "7", choices=("6", "7"), task_description="Add up.")
+    slots = {"right": "R", "wrong": "W", "other": "O", "field": "F", "text": "T", "labels": ["a", "b"]}
+    shown = read_template("edit", path).render(problem, exemplars=[Exemplar("q", "r", "w")], **slots)
+    assert shown == "sums|Add up.|3 + 4?|('6', '7')|7|R|W|Therefore, the answer is|O|F|T|['a', 'b']|w"
+    bare = read_template("edit", path)
+    with pytest.raises(UserError, match=r"^prompt template 'edit': .*no element 0"):
+        bare.render(problem)
+    path.write_text(
+        "{{ question }}|{{ right }}{{ wrong }}{{ other }}{{ field }}{{ text }}|{{ labels }}|{{ exemplars }}"
+    )
+    assert read_template("edit", path).render(problem) == "3 + 4?||()|()"
+
+
+def test_a_template_of_slots_is_given_question_answer_and_both_chains() -> None:
+    template = Template("contrastive", "{QUESTION} {CORRECT} {RIGHT} {WRONG} {OTHER}", is_jinja=False)
+    assert template.render(ADD, right="r", wrong="w") == "3 + 4? 7 r w {OTHER}"
+    assert template.render(ADD) == "3 + 4? 7   {OTHER}"
+
+
+def test_blocks_take_their_line_break_with_them_and_nothing_is_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "cot.jinja"
+    path.write_text("{% if question %}\n<{{ question }}> & {{ answer }}\n{% endif %}\n")
+    assert read_template("cot", path).render(ADD) == "<3 + 4?> & 7\n"
+
+
+@pytest.mark.parametrize("kind", ["edit", "refute"])
+def test_a_prompt_towards_another_answer_has_to_show_it(kind: str, tmp_path: Path) -> None:
+    for name, text, said in (
+        ("p.jinja", "{{ question }}", r"the prompt never shows \{\{ other \}\}"),
+        ("p.txt", "{QUESTION}", rf"a prompt for '{kind}' has to show \['other'\], which only a \.jinja file can"),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=said):
+            read_template(kind, tmp_path / name)
+        assert read_template("cot", tmp_path / name).text == text
+
+
+@pytest.mark.parametrize("content", [None, b"\xff {{ question }}"])
+def test_a_file_that_cannot_be_read_is_named_and_so_is_one_like_it(content: bytes | None, tmp_path: Path) -> None:
+    (tmp_path / "cots.jinja").write_text("{{ question }}")
+    (tmp_path / "cot.txt").write_text("{QUESTION}")
+    if content is not None:
+        (tmp_path / "cot.jinja").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read prompt template .*cot\.jinja: .*did you mean 'cots\.jinja'"):
+        read_template("cot", tmp_path / "cot.jinja")
+
+
+def test_an_unknown_variable_is_told_with_those_there_are(tmp_path: Path) -> None:
+    path = tmp_path / "cot.jinja"
+    path.write_text("{{ question }} {{ zebra }} {{ aardvark }}")
+    allowed = "answer, answer_phrase, choices, exemplars, field, labels, other, question, right, task, task_description"
+    with pytest.raises(UserError, match=rf"no variable 'aardvark', allowed {allowed}, text, wrong$"):
+        read_template("cot", path)
+
+
+def test_a_file_of_slots_that_shows_its_question_keeps_its_canary_and_its_end(tmp_path: Path) -> None:
+    text = "canary GUID 26b5\n-----\nQ: {QUESTION}\n\n"
+    (tmp_path / "sums.txt").write_text(text)
+    assert read_template("cot", tmp_path / "sums.txt") == Template("cot", text, is_jinja=False)
+
+
+def test_a_book_reads_a_file_once_and_names_what_it_has_used(tmp_path: Path) -> None:
+    path = tmp_path / "own.jinja"
+    path.write_text("{{ question }}")
+    book = PromptBook(DEFAULTS, {"cot": str(path), "answer_hint": None})
+    assert book.labels() == []
+    text, label = book.render("cot", ADD)
+    path.write_text("{{ question }}!")
+    assert book.render("cot", ADD) == (text, label) == ("3 + 4?", "cot@ef6fb466")
+    hint = book.template("answer_hint", "sums")
+    assert hint.text == (DEFAULTS / "answer_hint.jinja").read_text()
+    assert book.labels() == sorted([label, hint.label])
+    assert book.template("answer_hint", "another task") is hint
+
+
 def test_an_unknown_variable_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "cot.jinja"
     path.write_text("{{ questoin }}")

@@ -123,6 +123,82 @@ def test_a_short_value_is_not_looked_for(tmp_path: Path) -> None:
     assert found(tmp_path, {"OPENAI_API_KEY": "EMPTY"}) == []
 
 
+def test_a_value_of_eight_characters_is_looked_for(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("sesame88 sesame7")
+    own = {"A_KEY": "sesame88", "B_KEY": "sesame7"}
+    assert found(tmp_path, own) == ["a.txt, line 1: the value of A_KEY"]
+
+
+@pytest.mark.parametrize(
+    "name", ["KEY", "my_token", "db_PASSWORD", "A_CREDENTIALS_FILE", "SECRET_OF", "THE_CREDENTIAL", "passwd"]
+)
+def test_a_variable_is_a_secret_by_one_of_its_words(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.txt").write_text("open sesame")
+    assert found(tmp_path, {name: "open sesame", "MONKEY": "open sesame"}) == [f"a.txt, line 1: the value of {name}"]
+
+
+def test_a_secret_across_the_end_of_a_block_is_found_with_its_line(tmp_path: Path) -> None:
+    """Blocks are four MiB long as they come, and share a KiB, in which a secret is found once."""
+    line = "x" * 1023 + "\n"
+    for before in (4095, 4096):  # the last line of the first block, and the first of the second
+        (tmp_path / "a.txt").write_text(line * before + " " * 1010 + TOKEN + "\n" + line * 3 + TOKEN + "\n")
+        kind = "a Hugging Face token"
+        assert found(tmp_path) == [f"a.txt, line {before + 1}: {kind}", f"a.txt, line {before + 5}: {kind}"]
+
+
+def test_files_are_gone_through_in_order_and_folders_are_no_files(tmp_path: Path) -> None:
+    for name in ("b/c.txt", "a.txt", "b.d/e"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"\n{TOKEN}")
+    assert found(tmp_path) == [f"{name}, line 2: a Hugging Face token" for name in ("a.txt", "b/c.txt", "b.d/e")]
+
+
+@pytest.mark.parametrize("suffix", [".bin", ".png"])
+def test_of_a_file_that_is_no_text_the_byte_is_told(tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_bytes(b"\n\n\0" + TOKEN.encode())
+    assert found(tmp_path) == [f"a{suffix}, byte 3: a Hugging Face token"]
+
+
+def test_of_weights_the_header_alone_is_looked_at(tmp_path: Path) -> None:
+    header = f'{{"note": "{TOKEN}"}}'.encode()
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + TOKEN.encode())
+    assert found(tmp_path) == ["model.safetensors, byte 18: a Hugging Face token"]
+    (tmp_path / "model.safetensors").write_bytes(b"\xff" * 8 + TOKEN.encode())  # a length that is none
+    assert found(tmp_path) == ["model.safetensors, byte 8: a Hugging Face token"]
+
+
+def test_a_secret_behind_a_letter_is_none_unless_it_is_one_of_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(f"x{TOKEN} é{TOKEN} _{TOKEN}")
+    assert found(tmp_path) == ["a.txt, line 1: a Hugging Face token"] * 2
+    assert set(found(tmp_path, {"HF_TOKEN": TOKEN})) == {
+        "a.txt, line 1: a Hugging Face token",
+        "a.txt, line 1: the value of HF_TOKEN",
+    }
+    assert len(found(tmp_path, {"HF_TOKEN": TOKEN})) == 3  # a place is told once, by its first kind
+
+
+def test_large_texts_and_keys_of_maps_are_looked_into(tmp_path: Path) -> None:
+    large = pa.array(["a", TOKEN], pa.large_string())
+    raw = pa.array([TOKEN.encode(), b"\xff"], pa.large_binary())
+    lists = pa.array([["a"], ["b", TOKEN]], pa.large_list(pa.string()))
+    maps = pa.array([[(TOKEN, "v")], None], pa.map_(pa.string(), pa.string()))
+    columns = {"large": large, "raw": raw, "lists": lists, "maps": maps, "numbers": pa.array([1, 2])}
+    parquet.write_table(pa.table(columns), tmp_path / "t.parquet", compression="zstd")
+    assert [one.partition(": ")[0] for one in found(tmp_path) if ", row " in one] == [
+        "t.parquet, row 2, column large",
+        "t.parquet, row 1, column raw",
+        "t.parquet, row 2, column lists[]",
+        "t.parquet, row 1, column maps[].key",
+    ]
+
+
+def test_a_value_of_one_s_own_with_any_characters_is_found_in_parquet(tmp_path: Path) -> None:
+    value = 'a.b*"\\{}[]é 9^$'
+    parquet.write_table(pa.table({"t": [f"({value})", "axb*"]}), tmp_path / "t.parquet", compression="zstd")
+    rows = [one for one in found(tmp_path, {"A_KEY": value}) if ", row " in one]
+    assert rows == ["t.parquet, row 1, column t: the value of A_KEY"]
+
+
 def test_a_name_of_a_file_is_looked_at(tmp_path: Path) -> None:
     (tmp_path / f"{TOKEN}.txt").write_text("")
     (finding,) = Secrets({}).scan(tmp_path)

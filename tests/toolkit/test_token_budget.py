@@ -11,12 +11,15 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.chains import COT, chains, stage
 from tests.records import PROMPT, RIGHT, TRAINING, duals, saved_student
 from tests.tiny_students import tiny_tokenizer
 from toolkit.encoding import encode
+from toolkit.errors import UserError
 from toolkit.recipe import Recipe, Stage
 from toolkit.stages import make_trainer
 from toolkit.token_budget import StageLength, own_lengths, within_budget
+from toolkit.views import fill
 
 ROWS = duals(7)
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -67,6 +70,62 @@ def test_an_epoch_is_as_many_steps_and_tokens_as_the_trainer_takes(student: str,
     assert (length.steps_per_epoch, length.epochs) == (state.global_step, 1)
     if layout != "without the last batch":  # the seventh sequence is encoded and not read
         assert state.num_input_tokens_seen == length.tokens_per_epoch
+
+
+STEPS: list[tuple[dict[str, Any], int]] = [
+    ({}, 4),  # seven records by two
+    ({"per_device_train_batch_size": 7}, 1),
+    ({"per_device_train_batch_size": 3}, 3),
+    ({"gradient_accumulation_steps": 2}, 2),
+    ({"gradient_accumulation_steps": 3}, 2),  # the last step of an epoch accumulates one batch
+    ({"gradient_accumulation_steps": 9}, 1),
+    ({"dataloader_drop_last": True}, 3),
+    ({"dataloader_drop_last": True, "gradient_accumulation_steps": 2}, 2),
+    ({"dataloader_drop_last": True, "per_device_train_batch_size": 8}, 1),  # no whole batch: a step all the same
+]
+
+
+@pytest.mark.parametrize(("training", "steps"), STEPS)
+def test_steps_of_an_epoch_by_hand(student: str, training: dict[str, Any], steps: int) -> None:
+    (length,) = own_lengths(recipe(student, training | {"num_train_epochs": 2.5}), ROWS, tiny_tokenizer())
+    assert (length.stage, length.steps_per_epoch, length.epochs) == ("stage_0", steps, 2.5)
+
+
+def test_an_epoch_of_a_balanced_view_reads_the_mean_of_each_questions_chains(student: str) -> None:
+    rows = [row for row in chains(3, each=3) if row["id"] not in ("sum/0#1", "sum/0#2", "sum/1#1")]
+    balanced = recipe(student, {})
+    view = stage({"cot": {**COT, "select": {"draw": "balanced", "seed": 5}}}).views["cot"]
+    balanced.stages[0].views["cot"] = view
+    (length,) = own_lengths(balanced, rows, tiny_tokenizer())
+    whole = tiny_tokenizer()
+    of_question: dict[str, list[int]] = {}
+    for row in rows:
+        text = fill(view.prompt, row) + "".join(fill(piece.text, row) for piece in view.target)
+        of_question.setdefault(row["question"], []).append(len(whole(text)["input_ids"]) + 1)  # and its end
+    assert [len(lengths) for lengths in of_question.values()] == [1, 2, 3]
+    assert length.tokens_per_epoch == round(sum(sum(each) / len(each) for each in of_question.values()))
+    assert length.steps_per_epoch == 2  # of three questions, one chain each
+
+
+def test_what_the_trainer_refuses_is_named_by_its_stage(student: str) -> None:
+    refused = {"eval_strategy": "epoch", "save_strategy": "steps", "load_best_model_at_end": True}
+    with pytest.raises(UserError, match=r"^stages\.stage_1\.training or student: .*load_best_model_at_end"):
+        own_lengths(recipe(student, {}, refused), ROWS, tiny_tokenizer())
+
+
+def test_lengths_within_a_budget_by_hand() -> None:
+    own = [StageLength("a", 300, 4, 2.0), StageLength("b", 100, 7, 4.0)]  # 600 and 400 tokens
+    bounded = within_budget(own, 250)
+    assert [(each.stage, each.tokens_per_epoch, each.steps_per_epoch) for each in bounded] == [
+        ("a", 300, 4),
+        ("b", 100, 7),
+    ]
+    assert [each.epochs for each in bounded] == [0.499999, 0.999999]  # a millionth less than a quarter of 2 and of 4
+    assert [each.tokens for each in own] == [600, 400]
+
+
+def test_a_budget_of_next_to_nothing_is_a_millionth_of_an_epoch() -> None:
+    assert [each.epochs for each in within_budget([StageLength("a", 10**9, 4, 2.0)], 1)] == [1e-6]
 
 
 def test_tokens_of_an_epoch_are_those_of_its_sequences(student: str) -> None:

@@ -90,6 +90,11 @@ def test_any_text_can_be_read_back_and_gives_no_more_than_the_columns(text: str)
     assert set(read_back(CHAIN, text)) <= {"chain.rationale", "answer"}
 
 
+def test_a_column_at_the_end_goes_to_the_end_of_the_text() -> None:
+    assert read_back(["A: {a}", " so {b}"], "A: x so y so z") == {"a": "x", "b": "y so z"}
+    assert read_back(["{a}"], "x. ") == {"a": "x. "}
+
+
 def test_columns_that_a_text_does_not_reach_are_left_out() -> None:
     assert read_back(CHAIN, " We add and") == {"chain.rationale": "We add and"}
 

@@ -82,6 +82,13 @@ def test_numbers_are_alike_within_a_thousandth_of_the_reference(reference: Fract
     ("answer", "reference", "is_alike"),
     [
         *(("10009", "10000", True), ("10000", "10011", False), ("0.0005", "0", True), ("0.0011", "0", False)),
+        *(
+            ("1001", "1000", True),
+            ("1001.001", "1000", False),
+            ("1000", "1001.0005", True),
+            ("1001.0005", "1000", False),
+        ),
+        *(("3", "no number", False), ("no number", "3", False)),
         *(("0", "-0", True), ("-3", "3", False), ("33.33", "33.333333", True), (None, "3", False), ("3", None, False)),
         (None, None, False),
     ],
@@ -123,6 +130,21 @@ def test_likeness_is_not_transitive_and_groups_are_made_by_the_most_frequent_fir
     found = [Ballot("cot", text) for text in ("1000", "1001", "1002.1", "1002.1")]
     assert not alike("1000", "1002.1", "number")
     assert vote(found, "number") == "1002.1"
+
+
+def test_an_option_s_text_and_its_letter_are_one_answer() -> None:
+    said = [Ballot("cot", "(A)"), Ballot("cot", "Paris"), Ballot("pot", "(B)")]
+    assert vote(said, "choice", ["Rome", "Paris"]) == "(B)"
+    assert agree(said[1:], "choice", ["Rome", "Paris"])
+    assert not agree(said[:2], "choice", ["Rome", "Paris"])
+
+
+def test_of_several_spellings_the_shortest_is_elected() -> None:
+    assert vote(ballots("1.50 1.5000", "3/2"), "number") == "3/2"
+
+
+def test_of_answers_with_as_many_votes_the_smallest_comes_first() -> None:
+    assert vote(ballots("7 5", "6"), "number") == "5"
 
 
 def test_all_have_to_answer_and_to_say_the_same_to_agree() -> None:
