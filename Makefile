@@ -4,10 +4,11 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 TESTED := $(VENV)/.ready-for-tests
+MUTATED := $(VENV)/.ready-for-mutants
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 ARGS   ?=
 
-.PHONY: quickstart test test-fast check format clean
+.PHONY: quickstart test test-fast check format mutants clean
 
 quickstart: $(READY)
 	$(BIN)/accelerate launch toolkit/train.py recipes/edit.yaml $(ARGS)
@@ -22,6 +23,10 @@ test: check
 # What a developer runs all the time.
 test-fast: check
 	$(PYTEST) -m 'not slow' $(ARGS)
+
+# By hand, before a change of the kernel is merged: an hour on two idle cores. ARGS="views --all" for a part.
+mutants: $(MUTATED)
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m tests.mutants $(ARGS)
 
 check: $(TESTED)
 	$(BIN)/ruff check .
@@ -44,6 +49,10 @@ $(READY): pyproject.toml constraints.txt
 $(TESTED): $(READY)
 	$(PIP) --editable '.[dev,serve,attribution,qlora,ray]'
 	touch $(TESTED)
+
+$(MUTATED): $(TESTED)
+	$(PIP) --editable '.[mutants]'
+	touch $(MUTATED)
 
 clean:
 	rm -rf $(VENV) outputs hub build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
