@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from dataset_builders import figures, load_builder
@@ -55,7 +56,8 @@ def alive() -> int:
     ],
 )
 def test_no_row_stays_in_memory(builder: str, more: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls, counts = 0, []
+    calls, counts, allocated = 0, [], [0]
+    before_in_arrow = pa.total_allocated_bytes()
 
     def watched(function: Any) -> Any:
         def call(*args: Any, **kwargs: Any) -> Any:
@@ -63,6 +65,7 @@ def test_no_row_stays_in_memory(builder: str, more: Any, tmp_path: Path, monkeyp
             calls += 1
             if calls % 61 == 0:  # a look at all objects takes a while
                 counts.append(alive())
+            allocated.append(pa.total_allocated_bytes() - before_in_arrow)  # rows of a table are no Python objects
             return function(*args, **kwargs)
 
         return call
@@ -88,3 +91,6 @@ def test_no_row_stays_in_memory(builder: str, more: Any, tmp_path: Path, monkeyp
     # Sixteen exemplars of each of two tasks, with two chains and their provenance each, are 160; the rest is in flight.
     # Rows that were kept would be three times as many as there are problems at least.
     assert 0 < max(counts) < PROBLEMS, counts
+    written = sum(file.stat().st_size for file in (tmp_path / "cache").rglob("*.arrow"))
+    assert written > 100_000
+    assert max(allocated) < written / 10

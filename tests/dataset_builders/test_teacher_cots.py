@@ -220,7 +220,9 @@ def test_as_many_others_are_shown_as_are_wanted_each_once_and_right(samples: int
 
 
 def test_answers_and_chains_are_of_the_same_questions() -> None:
-    for record in demonstrated("abcdefg", 4).train:
+    train = demonstrated("abcdefg", 4).train
+    assert len(train) == 7
+    for record in train:
         assert re.findall(r"Q: What is (.)\?", record["demonstrations"]["answers"]) == shown(record)
 
 

@@ -154,14 +154,14 @@ def test_a_row_weight_multiplies_the_chains_weights_and_what_they_count(ran: Ran
 
 def test_the_key_words_are_read_and_not_scored_and_the_answer_is(ran: Ran) -> None:
     told = by_id(ran)
-    for name, views in ran.encoded.items():
-        if "keys" in views:
-            tokens, sequence = views["keys"]
-            keys, answer = tokens.view.target
-            assert len(keys.text.split()) == 5
-            assert set(keys.text.split()) <= set(told[name]["chain"]["rationale"].split())
-            assert answer.text == f"\nTherefore, the answer is {told[name]['answer']}."
-            assert sequence.weights == [float(segment == 1) for segment in tokens.segments]
+    shown = {name: views["keys"] for name, views in ran.encoded.items() if "keys" in views}
+    assert shown
+    for name, (tokens, sequence) in shown.items():
+        keys, answer = tokens.view.target
+        assert len(keys.text.split()) == 5
+        assert set(keys.text.split()) <= set(told[name]["chain"]["rationale"].split())
+        assert answer.text == f"\nTherefore, the answer is {told[name]['answer']}."
+        assert sequence.weights == [float(segment == 1) for segment in tokens.segments]
 
 
 def test_a_shuffled_chain_is_weighed_down(ran: Ran) -> None:
@@ -179,9 +179,9 @@ def test_a_shuffled_chain_is_weighed_down(ran: Ran) -> None:
 
 def test_the_new_token_is_one_in_every_prompt(ran: Ran) -> None:
     think = ran.tokenizer.convert_tokens_to_ids("<think>")
-    for views in ran.encoded.values():
-        for tokens, _ in views.values():
-            assert (tokens.input_ids == think).sum() == 1
+    shown = [tokens for views in ran.encoded.values() for tokens, _ in views.values()]
+    assert len(shown) > len(ran.rows)
+    assert {int((tokens.input_ids == think).sum()) for tokens in shown} == {1}
 
 
 # --- what is answered
@@ -196,6 +196,7 @@ def test_every_question_is_answered_three_times_in_two_turns(ran: Ran) -> None:
 
 
 def test_the_second_prompt_is_built_from_what_was_written_in_the_first_turn(ran: Ran) -> None:
+    assert len(ran.samples) == 6 * 3
     for row in ran.samples:
         first, second = row["turns"]
         said = first["completion"]

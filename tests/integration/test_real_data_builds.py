@@ -84,6 +84,7 @@ def test_most_rejected_pairs_close_in_no_answer_clause(pairs: BuildReport) -> No
 
 
 def test_published_chains_hold_no_answer_clause_and_no_mark_of_one_side_only(pairs: BuildReport) -> None:
+    assert len(pairs.outcome.train) >= 3450
     for record in pairs.outcome.train:
         sides = [record[side]["rationale"] for side in ("right", "wrong")]
         assert all(sides)
@@ -138,7 +139,9 @@ def test_rendered_prompts_are_the_recorded_ones(recorded: BuildReport) -> None:
 
 def test_every_answer_hint_prompt_of_the_authors_is_rendered_to_the_letter() -> None:
     book = PromptBook(ROOT, {"answer_hint": f"{AUTHORS}/cot-ahp/{{task}}.txt"})
-    for path in sorted((AUTHORS / "bbh_all_data").glob("*.gz")):
+    paths = sorted((AUTHORS / "bbh_all_data").glob("*.gz"))
+    assert paths
+    for path in paths:
         with gzip.open(path, "rt", encoding="utf-8") as file:
             rows = json.load(file)
         assert len(rows) == 701

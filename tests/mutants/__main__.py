@@ -95,13 +95,22 @@ def _equivalent() -> set[tuple[str, str, str]]:
 def _import_what_is_heavy() -> None:
     for name in _HEAVY:
         importlib.import_module(name)
+    from hypothesis import Phase, settings
     from trl import SFTTrainer  # noqa: F401 (lazy: the name is what imports it)
+
+    # The first example that fails is enough: finding the smallest one takes longer than all tests. A busy machine is no
+    # fault of a mutant's, so there is no deadline.
+    phases = (Phase.explicit, Phase.generate)
+    settings.register_profile("mutants", derandomize=True, database=None, deadline=None, phases=phases)
 
 
 def _copied(copy: Path) -> Path:
     """Copy what git knows, compiled: a mutant never writes byte code, which could outlive it."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
     )
     for name in filter(None, listed.stdout.decode().split("\0")):
         if (ROOT / name).is_file():
@@ -115,7 +124,7 @@ def _score(copy: Path, module: str, arguments: argparse.Namespace, reasons: set[
     file = copy / "toolkit" / f"{module}.py"
     source = file.read_text(encoding="utf-8")
     begun = time.monotonic()
-    if _run_tests(copy, module, 600.0) != 0:
+    if _run_tests(copy, module, 600.0, writes=True) != 0:
         raise SystemExit(f"{module}: its tests fail without any mutant")
     patience = 30.0 + 5 * (time.monotonic() - begun)
     found: Counter[str] = Counter()
@@ -135,18 +144,16 @@ def _score(copy: Path, module: str, arguments: argparse.Namespace, reasons: set[
                 print(f"survived {module}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}", flush=True)
     finally:
         file.write_text(source, encoding="utf-8")
-    score = Score(
-        module, found["killed"], found["survived"], found["equivalent"], time.monotonic() - begun
-    )
+    score = Score(module, found["killed"], found["survived"], found["equivalent"], time.monotonic() - begun)
     print(f"{module}: {score.killed} of {score.killed + score.survived}, {score.seconds:.0f} s", flush=True)
     return score
 
 
-def _run_tests(copy: Path, module: str, patience: float) -> int:
+def _run_tests(copy: Path, module: str, patience: float, writes: bool = False) -> int:
     """Return the exit code of a module's tests, up to the first that fails; 1 where they take too long."""
     child = os.fork()
     if child == 0:
-        _be_tests(copy, module)
+        _be_tests(copy, module, writes)
     deadline = time.monotonic() + patience
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -165,14 +172,16 @@ def _end_group(leader: int) -> None:
         os.killpg(leader, signal.SIGKILL)
 
 
-def _be_tests(copy: Path, module: str) -> None:
-    """Run the tests in this process and end it."""
+def _be_tests(copy: Path, module: str, writes: bool) -> None:
+    """Run the tests in this process and end it; `writes` says whether byte code is kept, pytest's own of tests too."""
     code = 1
     try:
         os.setsid()
         os.chdir(copy)
-        os.environ |= {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-        sys.dont_write_bytecode = True
+        os.environ["PYTHONPATH"] = str(copy)
+        if not writes:
+            sys.dont_write_bytecode = True
+            os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
         for name in [name for name in sys.modules if name.partition(".")[0] in _OURS]:
             del sys.modules[name]
         sys.path[:] = [str(copy), *(place for place in sys.path if Path(place or ".").resolve() != ROOT)]
@@ -182,14 +191,18 @@ def _be_tests(copy: Path, module: str) -> None:
         import pytest
 
         files = [f"tests/toolkit/{name}.py" for name in MODULES[module]]
-        code = int(pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", *files]))
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-profile=mutants"]
+        code = int(pytest.main([*options, *files]))
     finally:
         os._exit(code)
 
 
 def _table(scores: list[Score]) -> str:
     lines = ["| module | killed | of | share | equivalent | seconds |", "|---|---|---|---|---|---|"]
-    total = Score("all", *(sum(getattr(score, name) for score in scores) for name in ("killed", "survived", "equivalent", "seconds")))
+    total = Score(
+        "all",
+        *(sum(getattr(score, name) for score in scores) for name in ("killed", "survived", "equivalent", "seconds")),
+    )
     for each in [*scores, total]:
         tried = each.killed + each.survived
         lines.append(

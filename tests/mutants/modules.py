@@ -1,4 +1,4 @@
-"""Which tests answer for which module: the kernel, that is what decides rows, answers, weights, money and what is kept."""
+"""Which tests answer for which module: the kernel decides rows, answers, weights, money and what is kept."""
 
 from __future__ import annotations
 

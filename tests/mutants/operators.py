@@ -64,7 +64,7 @@ def _is_valid(source: str) -> bool:
 def _described(source: str, changed: str) -> Mutant:
     """Say which lines differ: a mutant is known by them, since line numbers move with every change of a module."""
     before, after = source.splitlines(), changed.splitlines()
-    blocks = [code for code in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()]
+    blocks = list(difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes())
     differing = [code for code in blocks if code[0] != "equal"]
     first, last = differing[0], differing[-1]
     old, new = before[first[1] : last[2]], after[first[3] : last[4]]
@@ -131,7 +131,7 @@ def _is_same(node: cst.CSTNode, mutated: cst.CSTNode) -> bool:
         gone = [arg for arg in node.args if not any(arg is kept for kept in mutated.args)]
         return any(m.matches(arg, m.Arg(keyword=m.Name("strict"))) for arg in gone)
     return any(
-        m.matches(old, m.Arg(value=m.Name("False"))) and m.matches(new, m.Arg(value=m.Name("None")))
+        (m.matches(old, m.Arg(value=m.Name("False"))) and m.matches(new, m.Arg(value=m.Name("None"))))
         or (old is not new and m.matches(old, m.Arg(keyword=m.Name("strict"))))
         for old, new in zip(node.args, mutated.args, strict=True)
     )

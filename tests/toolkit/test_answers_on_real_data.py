@@ -83,7 +83,9 @@ def test_every_bbh_gold_survives_its_clause() -> None:
 
 
 def test_no_bbh_gold_matches_another_gold_of_its_task() -> None:
-    for path in files("bbh/bbh/*.json*"):
+    paths = files("bbh/bbh/*.json*")
+    assert paths
+    for path in paths:
         golds = sorted({e["target"] for e in json.loads(text(path))["examples"]})[:40]
         confused = [(one, other) for one in golds for other in golds if one != other and matches(one, other)]
         assert confused == [], path.name

@@ -79,6 +79,7 @@ def test_a_token_whose_characters_lie_in_one_segment_is_placed_there(prompt: str
     view = RenderedView(prompt, (Segment(target, "x"),))
     (tokens,) = tokenize(TOKENIZER, [view])
     offsets = TOKENIZER(prompt + target, return_offsets_mapping=True)["offset_mapping"]
+    assert offsets
     for (start, end), segment in zip(offsets, tokens.segments[:-1], strict=True):
         if end <= len(prompt) and start < end and not (prompt + target)[start:end].isspace():
             assert segment == -1

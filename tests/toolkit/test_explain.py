@@ -81,7 +81,8 @@ def test_the_tokens_join_to_the_whole_text(rationale: str, question: str) -> Non
 
 def test_the_weights_shown_are_those_of_the_loss() -> None:
     stage = edit(beta=0.3)
-    shown = shown_views(TOKENIZER, ROWS[:1], [stage], "plain", 1)
+    shown = list(shown_views(TOKENIZER, ROWS[:1], [stage], "plain", 1))
+    assert len(shown) == 2
     for view, (tokenized, sequence) in zip(shown, encoded(TOKENIZER, ROWS[0], stage), strict=True):
         assert [weight for _, weight, _ in view.tokens] == sequence.weights
         assert [in_prompt for _, _, in_prompt in view.tokens] == list(tokenized.segments < 0)

@@ -17,6 +17,7 @@ from toolkit import installed
 def test_every_direct_dependency_is_pinned_to_what_is_installed() -> None:
     pins = installed.versions(installed.lock())
     direct = [Requirement(line) for line in requires("cot-distillery") or []]
+    assert "trl" in {requirement.name for requirement in direct}
     for requirement in direct:
         if requirement.marker is None:
             assert pins[requirement.name.lower().replace("_", "-")] == version(requirement.name)

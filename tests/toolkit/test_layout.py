@@ -152,6 +152,7 @@ def test_soft_targets_stay_with_their_tokens(
     rows = softened(sequences)
     batch = collated(pack(rows, 16, seed=0) if packed else rows, flat=packed or flat, pad_to_multiple_of=multiple)
     ids, probs = (batch[name] for name in SOFT_COLUMNS)
+    assert int((batch["input_ids"] != PAD).sum()) > 0
     for token, of_token, chances in zip(
         batch["input_ids"].flatten(), ids.flatten(0, 1), probs.flatten(0, 1), strict=True
     ):

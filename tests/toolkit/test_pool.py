@@ -79,6 +79,7 @@ def test_samples_of_a_prompt_go_to_one_server_and_prompts_are_spread() -> None:
         for question in range(30):
             for sample in range(2):
                 await pool.complete(ask(f"question {question}", sample))
+        assert sum(len(server.came) for server in servers) == 30 * 2
         for server in servers:
             assert len(server.came) > 6
             asked = [request.messages for request in server.came]

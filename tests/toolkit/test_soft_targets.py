@@ -262,7 +262,9 @@ def test_tokens_keep_their_targets_behind_a_segment_whose_tokens_were_dropped() 
     masked = {"text": " {question}", "transform": {"kind": "mask", "unit": "token", "share": 0.5, "symbol": None}}
     view = {"prompt": PROMPT, "target": [masked, *SOFT["target"]]}
     of_stage = stage({"view": view})
-    for row, sequence in zip(rows, rows_of(encode(TOKENIZER, rows, of_stage, None)[0]), strict=True):
+    sequences = rows_of(encode(TOKENIZER, rows, of_stage, None)[0])
+    assert len(sequences) == 3
+    for row, sequence in zip(rows, sequences, strict=True):
         tokens = encode_record(TOKENIZER, StageViews(of_stage, rows), rows.index(row))[0][0]
         soft = [token for token, target in sequence if target != {token: 1.0}]
         assert soft == TOKENIZER(" " + row["chain"]["rationale"])["input_ids"]

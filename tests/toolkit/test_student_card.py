@@ -313,6 +313,7 @@ def test_every_table_of_the_card_is_whole(told: StudentFacts) -> None:
         elif tables[-1]:
             assert not line.strip(), f"{line!r} right after a table"
             tables.append([])
+    assert len(list(filter(None, tables))) > 2
     for table in filter(None, tables):
         assert len({line.count("|") - line.count("\\|") for line in table}) == 1, table
         assert set(table[1]) <= set("|-: "), table

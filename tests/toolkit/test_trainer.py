@@ -122,6 +122,7 @@ def test_a_batch_without_any_weight_is_a_zero_that_can_be_derived(student: str) 
 
 def test_each_views_share_of_the_loss_is_logged_apart(student: str, tmp_path: Path) -> None:
     losses, _, log = run(student, edit(beta=0.3, max_steps=4), tmp_path)
+    assert len(losses) == 4
     for loss, entry in zip(losses, log, strict=True):
         assert entry["loss/right"] + entry["loss/wrong"] == pytest.approx(loss, rel=1e-5)
         assert entry["loss/wrong"] < 0 < entry["loss/right"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -190,7 +191,16 @@ def swaps(swap: Swap, rows: Sequence[dict[str, Any]], path: str = "text") -> dic
 @given(GROUPS, st.sampled_from(["any", "same_label", "other_label"]), st.integers(0, 5))
 def test_a_text_comes_from_another_question_and_from_the_right_label(sizes: list[int], among: Any, seed: int) -> None:
     rows = {row["id"]: row for row in swap_rows(sizes)}
-    for taker, giver in swaps(Swap(among=among, seed=seed), list(rows.values())).items():
+    partners = swaps(Swap(among=among, seed=seed), list(rows.values()))
+    # There is something to take wherever a row of another question has the label that is asked for.
+    fits = {"any": lambda one, other: True, "same_label": operator.eq, "other_label": operator.ne}[among]
+    labels = {name: row["answer"].strip().lower() for name, row in rows.items()}
+    assert bool(partners) == any(
+        rows[one]["question"] != rows[other]["question"] and fits(labels[one], labels[other])
+        for one in rows
+        for other in rows
+    )
+    for taker, giver in partners.items():
         assert rows[taker]["question"] != rows[giver]["question"]
         same = rows[taker]["answer"].strip().lower() == rows[giver]["answer"].strip().lower()
         assert among == "any" or same == (among == "same_label")
