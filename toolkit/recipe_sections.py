@@ -162,7 +162,7 @@ class Student(Section):
     @model_serializer(mode="wrap")
     def _without_defaults_of_others(self, dump: Callable[[Student], dict[str, Any]]) -> dict[str, Any]:
         kept, dumped = self.model_fields_set | Student.model_fields.keys(), dump(self)
-        return {name: dumped[name] for name in type(self).model_fields if name in kept}
+        return {name: dumped[name] for name in type(self).model_fields if name in kept and name in dumped}
 
 
 def _listed(value: Any) -> Any:

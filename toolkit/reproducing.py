@@ -21,12 +21,13 @@ from toolkit.errors import UserError, nearest
 from toolkit.hub_revisions import base_commit, commit_of
 from toolkit.installed import ENVIRONMENT, OWN, differences, versions
 from toolkit.recipe_dataset import building_arguments, built_from, dataset_folder, store_path
+from toolkit.runs import RUN
 from toolkit.version_rules import change, is_version, version
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
 
-RECIPE, RUN = "recipe.yaml", "run.json"
+RECIPE = "recipe.yaml"
 _TOLD = {"recipe", "code", "rows", "dataset_commit", "base_commit", "stages"}
 Open = Callable[[str, Sequence[str]], "Recipe"]
 _CALLED: dict[hub.Kind, str] = {"dataset": "dataset", "model": "student"}
@@ -293,12 +294,13 @@ def _student(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[st
 
 def _changed(original: Original, recipe: Recipe, made_from: Mapping[str, Any]) -> Iterator[str]:
     """Say what a student was made from that is another now, as far as that can be told before anything is built."""
-    from toolkit.runs import code_digest
+    from toolkit.runs import base_content, code_digest, scoring_digest
 
     if recipe.digest != made_from["recipe"]:
         yield f"recipe: digest {made_from['recipe'][:12]}, now {recipe.digest[:12]}, as this toolkit reads it"
-    if code_digest() != made_from["code"]:
-        yield f"the toolkit's code: digest {made_from['code'][:12]}, now {code_digest()[:12]}"
+    for key, does, now in (("code", "trains", code_digest()), ("scoring_code", "scores", scoring_digest())):
+        if key in made_from and made_from[key] != now:
+            yield f"the toolkit's code that {does}: digest {made_from[key][:12]}, now {now[:12]}"
     environment = (original.folder / ENVIRONMENT).read_text(encoding="utf-8")
     yield from (line for line in differences(environment) if line.startswith(f"{OWN} "))
     if recipe.student and made_from["base_commit"]:
@@ -306,6 +308,11 @@ def _changed(original: Original, recipe: Recipe, made_from: Mapping[str, Any]) -
         if base != made_from["base_commit"]:
             name = recipe.student.model_name_or_path
             yield f"base model {name}: commit {made_from['base_commit']}, now {base or 'one from a folder'}"
+    if recipe.student and (content := made_from.get("base_content")):
+        now = base_content(recipe.student)
+        if now != content:
+            called = f"digest {now[:12]}" if now else "no such folder"
+            yield f"base model {recipe.student.model_name_or_path}: digest of its files {content[:12]}, now {called}"
     dataset, commit = recipe.dataset, made_from["dataset_commit"]
     if commit and dataset.revision != commit:
         now = commit_of("dataset", dataset.repo_id, dataset.revision)

@@ -11,9 +11,9 @@ import datasets
 import pytest
 from huggingface_hub import DatasetCard
 
-from dataset_builders import building, load_builder
+from dataset_builders import building, inputs, load_builder
 from dataset_builders.asking import Outcome
-from dataset_builders.building import BuildReport, build_dataset
+from dataset_builders.building import BuildReport, build_dataset, settings_digest
 from dataset_builders.columns import leaves
 from toolkit import bank
 from toolkit.cards import shown_files
@@ -184,6 +184,36 @@ def test_changed_code_is_not_answered_from_the_cache(tmp_path: Path, monkeypatch
 
     rows = datasets.load_dataset(str(folder), "sft", split="train", cache_dir=str(tmp_path / "c"))
     assert set(rows["prompt"]) == {"HEY"}
+
+
+@pytest.mark.parametrize("what", ["problems", "prompt", "prompt of a task", "default prompt", "another file"])
+def test_a_changed_file_is_another_start_of_a_build(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Else what was built from the old one would pass for what the recipe says now."""
+    files = {
+        "problems": tmp_path / "problems-train.jsonl",
+        "prompt": tmp_path / "cot.jinja",
+        "prompt of a task": tmp_path / "hint-sums.jinja",
+        "default prompt": tmp_path / "prompts" / "contrastive.jinja",
+        "another file": tmp_path / "notes.txt",
+    }
+    for file in files.values():
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("as it was")
+    monkeypatch.setattr(inputs, "PROMPTS", tmp_path / "prompts")
+    settings = load_builder("dual_cots").SETTINGS.model_validate(
+        {
+            "problems": {"source": "jsonl", "path": str(tmp_path / "problems-{split}.jsonl")},
+            "prompts": {"cot": str(files["prompt"]), "answer_hint": str(tmp_path / "hint-{task}.jinja")},
+            "teacher": PROCEDURAL["teacher"],
+            "title": "A title, which names no file: *",
+        }
+    )
+    before = settings_digest("dual_cots", settings)
+    assert settings_digest("dual_cots", settings) == before
+
+    files[what].write_text("another one")
+
+    assert (settings_digest("dual_cots", settings) == before) is (what == "another file")
 
 
 def test_a_build_without_a_record_says_what_became_of_all(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from tests.loopback_hub import LoopbackHub
 from tests.records import PROMPT, RIGHT, saved_student
 from tests.tiny_recipe import EDIT, written
-from toolkit import cli, pipeline, publishing
+from toolkit import cli, pipeline, publishing, runs
 from toolkit.cli import open_recipe
 from toolkit.errors import UserError
 
@@ -400,3 +400,64 @@ def test_what_is_not_trained_is_not_published(tmp_path: Path) -> None:
     pipeline.build(recipe)
     with pytest.raises(UserError, match=r"is not trained .*run `accelerate launch toolkit/train.py"):
         pipeline.published_student(recipe)
+
+
+# --- a student that is not from what is trained now
+
+
+def test_after_a_change_of_code_a_student_is_trained_and_scored_anew_and_not_published_as_the_old_one(
+    adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else scores of the new weights would be printed over a student that has the old ones."""
+    outputs = adapted.parent / "outputs/tiny"
+    before = set(outputs.glob("stages/*")), set(outputs.glob("*/scores.json"))
+    monkeypatch.setattr(runs, "code_digest", lambda: "of another toolkit")
+
+    with pytest.raises(UserError, match=r"differ in the code that trains \(.*, now of another .*the stages imitate-"):
+        pipeline.train(open_recipe(str(adapted)))
+    with pytest.raises(UserError, match=r"publish.revision=v1.1.0 for a new version, or publish=null"):
+        pipeline.published_student(open_recipe(str(adapted)))
+    assert before == (set(outputs.glob("stages/*")), set(outputs.glob("*/scores.json")))
+    pipeline.train(open_recipe(str(adapted), ["publish=null"]))
+
+    after = set(outputs.glob("stages/*")), set(outputs.glob("*/scores.json"))
+    assert [len(there - earlier) for there, earlier in zip(after, before, strict=True)] == [1, 1]
+    with pytest.raises(UserError, match="differ in the code that trains"):
+        pipeline.published_student(open_recipe(str(adapted)))
+
+
+def test_other_code_that_scores_or_other_questions_are_told_by_name(
+    adapted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "scoring_digest", lambda: "of another toolkit")
+    monkeypatch.setattr(pipeline, "questions_digest", lambda recipe: "others")
+    with pytest.raises(
+        UserError, match=r"the evaluation questions \(.*, now others\); the code that scores \("
+    ) as told:
+        pipeline.published_student(open_recipe(str(adapted)))
+    assert "the code that trains" not in str(told.value)
+
+
+def test_weights_that_came_out_otherwise_are_not_taken_for_the_published_ones(adapted: Path) -> None:
+    """By other libraries, or on another kind of machine: recipe, records and code say nothing of them."""
+    published = pipeline.published_student(open_recipe(str(adapted))) / "adapter_model.safetensors"
+    content = published.read_bytes()
+    published.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    try:
+        with pytest.raises(UserError, match=r"from the same recipe, records and code, but not with the weights of "):
+            pipeline.published_student(open_recipe(str(adapted)))
+    finally:
+        published.write_bytes(content)
+
+
+def test_another_base_in_the_same_folder_is_told_by_name(adapted: Path) -> None:
+    config = adapted.parent / "base" / "generation_config.json"
+    content = config.read_text()
+    config.write_text(content + "\n")
+    runs.folder_digest.cache_clear()
+    try:
+        with pytest.raises(UserError, match=r"They differ in the base model's files \("):
+            pipeline.published_student(open_recipe(str(adapted)))
+    finally:
+        config.write_text(content)
+        runs.folder_digest.cache_clear()

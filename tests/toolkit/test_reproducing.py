@@ -138,7 +138,13 @@ def test_another_score_is_told_with_both(student: Student, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     ("key", "told"),
-    [("recipe", "recipe: digest 0000"), ("code", "the toolkit's code: digest 0000"), ("rows", "rows of the dataset")],
+    [
+        ("recipe", "recipe: digest 0000"),
+        ("code", "the toolkit's code that trains: digest 0000"),
+        ("scoring_code", "the toolkit's code that scores: digest 0000"),
+        ("base_content", "base model None: digest of its files 0000"),
+        ("rows", "rows of the dataset"),
+    ],
 )
 def test_another_input_stops_it_before_training(
     student: Student, capsys: pytest.CaptureFixture[str], key: str, told: str
