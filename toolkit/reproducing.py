@@ -309,9 +309,9 @@ def _changed(original: Original, recipe: Recipe, made_from: Mapping[str, Any]) -
             name = recipe.student.model_name_or_path
             yield f"base model {name}: commit {made_from['base_commit']}, now {base or 'one from a folder'}"
     if recipe.student and (content := made_from.get("base_content")):
-        now = base_content(recipe.student)
-        if now != content:
-            called = f"digest {now[:12]}" if now else "no such folder"
+        found = base_content(recipe.student)
+        if found != content:
+            called = f"digest {found[:12]}" if found else "no such folder"
             yield f"base model {recipe.student.model_name_or_path}: digest of its files {content[:12]}, now {called}"
     dataset, commit = recipe.dataset, made_from["dataset_commit"]
     if commit and dataset.revision != commit:
