@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from toolkit.encoding import prompt_text, tokenize_text
 from toolkit.errors import UserError
+from toolkit.tokenizing import prompt_text, tokenize_text
 
 if TYPE_CHECKING:
     import torch
@@ -197,8 +197,8 @@ class WordScorer:
         import torch
 
         text, regions = self._text(example)
-        encoded = tokenize_text(self.tokenizer, [text], self._prompt_format)
-        ids, offsets = encoded["input_ids"][0], encoded["offset_mapping"][0]
+        [(ids, spans)] = tokenize_text(self.tokenizer, [text], self._prompt_format)
+        offsets = [(int(start), int(stop)) for start, stop in spans]
         of_rationale = words_of_tokens(text, offsets, word_spans(text, regions["rationale"]))
         of_answer = np.flatnonzero(words_of_tokens(text, offsets, word_spans(text, regions["answer"])) >= 0)
         if not len(of_answer):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.decoding import Decoding, Generation, decode_ids, end_token_ids
 from toolkit.errors import UserError
+from toolkit.tokenizing import prompt_ids
 
 if TYPE_CHECKING:
     import torch
@@ -57,7 +58,7 @@ def decode_contrastively(
     completions: list[Generation] = []
     for start in range(0, len(pairs), batch_size):
         streams = [prompt for pair in pairs[start : start + batch_size] for prompt in pair]
-        encoded = tokenizer(streams, add_special_tokens=special)["input_ids"]
+        encoded = prompt_ids(tokenizer, streams, special)
         choose = _Contrast(beta, stops, ends[0])
         # Factual streams stand at even places; both of a pair say the same.
         completions += decode_ids(model, tokenizer, encoded, decoding, choose)[::2]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.tokenizing import prompt_ids
 
 if TYPE_CHECKING:
     import torch
@@ -115,7 +116,7 @@ def generate_batches(
     """
     if not rows:
         return
-    encoded = tokenizer([prompt for prompt, _ in rows], add_special_tokens=decoding.add_special_tokens)["input_ids"]
+    encoded = prompt_ids(tokenizer, [prompt for prompt, _ in rows], decoding.add_special_tokens)
     require_room(model.config, encoded, decoding.max_new_tokens)
     order = sorted(range(len(rows)), key=lambda row: -len(encoded[row]))
     for start in range(0, len(order), batch_size):

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from toolkit.alignment import key_steps
-from toolkit.errors import UserError
-from toolkit.soft_targets import SoftTarget, align, single_tokens
+from toolkit.seams import Seams
+from toolkit.soft_targets import SoftTarget
 from toolkit.stage_views import StageViews
-from toolkit.transforms import Swapped, Unusable
-from toolkit.views import RenderedView
+from toolkit.tokenized_views import PROMPT, TokenizedView, tokenize
+from toolkit.transforms import Swapped
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,39 +36,6 @@ COLUMNS = ("input_ids", "weights", "counts", "views")
 SOFT_COLUMNS = ("soft_ids", "soft_probs")
 # What a sampler knows a sequence by, in datasets of a stage that has a balanced view.
 SAMPLED_BY = ("question", "record")
-_PROMPT = -1
-
-
-@dataclass(slots=True)
-class TokenizedView:
-    """A rendered view as tokens.
-
-    Attributes:
-        input_ids: Token ids of prompt, target and end of sequence, shape (T,).
-        segments: Index of the target segment each token belongs to, -1 for the prompt, shape (T,). The end of
-            the sequence belongs to the last scored segment.
-        view: What was tokenised.
-        soft: What each token is to be where a teacher says so, None where it is itself; length T.
-        fault: Why a transform of tokens cannot be applied to it, None where nothing stands in the way.
-    """
-
-    input_ids: np.ndarray
-    segments: np.ndarray
-    view: RenderedView
-    soft: list[SoftTarget | None]
-    fault: str | None = None
-
-    @property
-    def target(self) -> list[int]:
-        """Token ids of the target, end of sequence included."""
-        return [int(token) for token in self.input_ids[self.segments != _PROMPT]]
-
-    def segment_weights(self) -> np.ndarray:
-        """Weight of each token's segment, 0 in the prompt, shape (T,)."""
-        by_segment = np.array([segment.weight for segment in self.view.target] + [0.0])
-        weights = by_segment[self.segments]
-        weights[0] = 0.0  # nothing predicts the first token of a sequence
-        return weights
 
 
 @dataclass(slots=True)
@@ -144,144 +111,6 @@ class EncodingReport:
     held_out: EncodingReport | None = None
 
 
-def prompt_text(tokenizer: PreTrainedTokenizerBase, prompt: str, prompt_format: str) -> str:
-    """Return the prompt as the student reads it: as written, or as a user's turn of its chat template.
-
-    Raises:
-        UserError: `chat` is asked of a tokenizer that has no chat template.
-    """
-    if prompt_format == "plain":
-        return prompt
-    if not tokenizer.chat_template:
-        raise UserError(
-            "student.prompt_format: found 'chat', but the student's tokenizer has no chat template; use plain"
-        )
-    turn = [{"role": "user", "content": prompt}]
-    return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-
-
-def tokenize_text(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], prompt_format: str) -> Any:
-    """Tokenise texts with offsets; a chat template brings its special tokens itself.
-
-    Raises:
-        UserError: The tokenizer cannot say which characters a token came from.
-    """
-    if not tokenizer.is_fast:
-        raise UserError(f"{type(tokenizer).__name__} gives no character offsets; a fast tokenizer is needed")
-    return tokenizer(
-        list(texts),
-        return_offsets_mapping=True,
-        add_special_tokens=prompt_format == "plain",
-        return_attention_mask=False,
-    )
-
-
-def tokenize(
-    tokenizer: PreTrainedTokenizerBase, views: Sequence[RenderedView], prompt_format: str = "plain"
-) -> list[TokenizedView]:
-    """Tokenise rendered views, each as one text.
-
-    A token belongs to the segment that holds its first non-space character, so a token that a merge made across
-    a seam is placed by what it says. Tokenising the pieces apart would give other tokens than inference sees.
-
-    Raises:
-        UserError: No fast tokenizer, no chat template where one is needed, or no end-of-sequence token.
-    """
-    if tokenizer.eos_token_id is None:
-        raise UserError(
-            "the student's tokenizer has no end-of-sequence token: a student trained without one never stops"
-        )
-    if not views:  # of records that no view selects; a tokenizer refuses to be given nothing
-        return []
-    prompts = [prompt_text(tokenizer, view.prompt, prompt_format) for view in views]
-    texts = [
-        prompt + "".join(segment.text for segment in view.target) for prompt, view in zip(prompts, views, strict=True)
-    ]
-    batch = tokenize_text(tokenizer, texts, prompt_format)
-    tokenized = []
-    for index, (prompt, text, view) in enumerate(zip(prompts, texts, views, strict=True)):
-        ids = batch["input_ids"][index]
-        offsets = np.asarray(batch["offset_mapping"][index], dtype=np.int64).reshape(-1, 2)
-        if ids and ids[-1] == tokenizer.eos_token_id:  # tokenizers that close every text themselves
-            ids, offsets = ids[:-1], offsets[:-1]
-        segments = _segments(text, len(prompt), view, offsets)
-        soft = _soft(tokenizer, ids, segments, len(prompt), view, offsets)
-        scored = [number for number, segment in enumerate(view.target) if segment.weight]
-        closing = scored[-1] if scored else len(view.target) - 1
-        fault = None
-        try:
-            ids, segments, soft = _rearranged(tokenizer, ids, segments, soft, view)
-        except Unusable as unusable:
-            fault = unusable.reason
-        tokenized.append(
-            TokenizedView(
-                np.asarray([*ids, tokenizer.eos_token_id], dtype=np.int64),
-                np.append(segments, closing),
-                view,
-                [*soft, None],
-                fault,
-            )
-        )
-    return tokenized
-
-
-def _soft(
-    tokenizer: PreTrainedTokenizerBase,
-    ids: Sequence[int],
-    segments: np.ndarray,
-    prompt_length: int,
-    view: RenderedView,
-    offsets: np.ndarray,
-) -> list[SoftTarget | None]:
-    """Return what each token is to be, by the teacher's tokens of the segments that have some."""
-    soft: list[SoftTarget | None] = [None] * len(ids)
-    begin = prompt_length
-    for number, segment in enumerate(view.target):
-        if segment.teacher:
-            first, end = np.searchsorted(segments, [number, number + 1])
-            spans = [(int(start), int(stop)) for start, stop in offsets[first:end] - begin]
-            soft[first:end] = align(spans, ids[first:end], segment.teacher, segment.text, single_tokens(tokenizer))
-        begin += len(segment.text)
-    return soft
-
-
-def _rearranged(
-    tokenizer: PreTrainedTokenizerBase,
-    ids: Sequence[int],
-    segments: np.ndarray,
-    soft: list[SoftTarget | None],
-    view: RenderedView,
-) -> tuple[Sequence[int], np.ndarray, list[SoftTarget | None]]:
-    """Apply the transforms whose unit is the token; a text that is shuffled and tokenised again has other tokens."""
-    for number, segment in enumerate(view.target):
-        if segment.rearrange is not None:
-            first, end = np.searchsorted(segments, [number, number + 1])
-            changed = segment.rearrange(
-                ids[first:end], lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
-            )
-            ids = [*ids[:first], *changed, *ids[end:]]
-            segments = np.concatenate([segments[:first], np.full(len(changed), number), segments[end:]])
-            soft = [*soft[:first], *[None] * len(changed), *soft[end:]]
-    return ids, segments, soft
-
-
-def _segments(text: str, prompt_length: int, view: RenderedView, offsets: np.ndarray) -> np.ndarray:
-    """Return the segment of each token by the first non-space character in its span; -1 is the prompt."""
-    is_space = np.fromiter((character.isspace() for character in text), dtype=bool, count=len(text))
-    positions = np.arange(len(text))
-    # next_word[i]: the first non-space position at or after i, len(text) where there is none
-    next_word = np.minimum.accumulate(np.where(is_space, len(text), positions)[::-1])[::-1]
-    next_word = np.append(next_word, len(text))
-    starts, ends = offsets[:, 0], offsets[:, 1]
-    first = next_word[starts]
-    first = np.where(first < ends, first, starts)  # a token of space alone goes where it stands
-    bounds = prompt_length + np.cumsum([0] + [len(segment.text) for segment in view.target])
-    segments = np.searchsorted(bounds, first, side="right") - 1
-    # Special tokens that open a text have the empty span (0, 0): they are the prompt's even if it is empty.
-    segments[(starts == 0) & (ends == 0)] = _PROMPT
-    return np.minimum(segments, len(view.target) - 1)
-
-
 def weigh(
     tokenized: TokenizedView, view_index: int, coefficient: float, key: Sequence[bool] | None, reduction: Reduction
 ) -> EncodedSequence:
@@ -297,7 +126,7 @@ def weigh(
     segment_weights = tokenized.segment_weights()
     weights = segment_weights.copy()
     if key is not None:
-        weights[tokenized.segments != _PROMPT] *= np.asarray(key, dtype=float)
+        weights[tokenized.segments != PROMPT] *= np.asarray(key, dtype=float)
     scored = segment_weights != 0
     if reduction.over == "all":
         counts = scored.astype(float)
@@ -332,21 +161,26 @@ def encode_record(
     The two views with `token_weights: key_steps` are aligned with each other on their target tokens, end of
     sequence included: one script, which leads to the view that is listed first.
     """
-    encoded, _ = next(_encode(tokenizer, [views.show(index)], views.stage, prompt_format))
+    seams = Seams(tokenizer, prompt_format)
+    encoded, _ = next(_encode(tokenizer, [views.show(index)], views.stage, prompt_format, seams))
     return encoded
 
 
 def _encode(
-    tokenizer: PreTrainedTokenizerBase, shown: Sequence[Shown], stage: Stage, prompt_format: str
+    tokenizer: PreTrainedTokenizerBase, shown: Sequence[Shown], stage: Stage, prompt_format: str, seams: Seams
 ) -> Iterator[tuple[list[tuple[TokenizedView, EncodedSequence]], str | None]]:
     """Yield the sequences of each record; instead of them the reason why it is left out, where there is one."""
     names = list(stage.views)
     views = list(stage.views.values())
     paired = [index for index, view in enumerate(views) if view.token_weights == "key_steps"]
-    tokenized = iter(tokenize(tokenizer, [view for one in shown for _, view in one.sequences], prompt_format))
+    sequences = tokenize(tokenizer, [view for one in shown for _, view in one.sequences], prompt_format)
+    tokenized = zip(sequences, seams.faults(sequences), strict=True)
     for one in shown:
-        of_record = [(index, next(tokenized)) for index, _ in one.sequences]
-        faults = [f"{names[index]}: {tokens.fault}" for index, tokens in of_record if tokens.fault]
+        of_record, faults = [], []
+        for index, _ in one.sequences:
+            tokens, fault = next(tokenized)
+            of_record.append((index, tokens))
+            faults += [f"{names[index]}: {why}" for why in (tokens.fault, fault) if why]
         if one.reason or faults:
             yield [], one.reason or faults[0]
             continue
@@ -373,7 +207,8 @@ def encode(
     """Encode a stage's records.
 
     A record one of whose sequences does not fit into `max_length` tokens is left out whole, and counted: cutting it
-    would drop its answer, and half a pair is not a pair. So is one that a transform cannot be applied to.
+    would drop its answer, and half a pair is not a pair. So is one that a transform cannot be applied to, one that
+    holds a control token of the student's as text, and one whose prompt the tokenizer runs together with its target.
 
     Args:
         tokenizer: The student's, fast.
@@ -386,7 +221,7 @@ def encode(
     Returns:
         The columns of the encoded dataset, and what became of the records.
     """
-    views = StageViews(stage, rows)
+    views, seams = StageViews(stage, rows), Seams(tokenizer, prompt_format)
     columns: dict[str, list[Any]] = {name: [] for name in COLUMNS}
     sampled = is_sampled(stage)
     softened = {
@@ -404,7 +239,7 @@ def encode(
     for start in range(0, len(rows), batch_size):
         batch = range(start, min(start + batch_size, len(rows)))
         shown = [views.show(index) for index in batch]
-        for index, (encoded, reason) in zip(batch, _encode(tokenizer, shown, stage, prompt_format), strict=True):
+        for index, (encoded, reason) in zip(batch, _encode(tokenizer, shown, stage, prompt_format, seams), strict=True):
             row = rows[index]
             report.records += 1
             longest = max((len(sequence.input_ids) for _, sequence in encoded), default=0)

@@ -21,13 +21,13 @@ from typing import Any
 from toolkit.answers import answer_clause
 from toolkit.decode_procedures import Answered, Ask, Compare, Conversation, Procedure, converse
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
-from toolkit.encoding import prompt_text
 from toolkit.errors import UserError
 from toolkit.import_closure import closure_digest
 from toolkit.likelihood import log_likelihoods
 from toolkit.problem import Problem, question_columns
 from toolkit.robustness import score_pairs
 from toolkit.scores import Row, Score, extractor, judge, score_by_task, score_rows
+from toolkit.tokenizing import prompt_ids, prompt_text
 from toolkit.views import RenderedView
 
 Asked = tuple[str, int, str, str]  # problem id, sample index, view and what the student was given
@@ -233,9 +233,7 @@ class Asker:
             prompt = self.frame(ask.prompt)
             texts, room = [prompt + "".join(segment.text for segment in option) for option in ask.options], 0
         positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None)
-        lengths = [
-            len(ids) for ids in self.tokenizer(texts, add_special_tokens=self.settings.add_special_tokens)["input_ids"]
-        ]
+        lengths = [len(ids) for ids in prompt_ids(self.tokenizer, texts, self.settings.add_special_tokens)]
         return min(lengths) > 0 and (positions is None or max(lengths) + room <= positions)
 
     def _compared(self, names: Sequence[Key], asked: Mapping[Key, Ask | Compare]) -> Iterator[dict[Key, Generation]]:

@@ -13,8 +13,9 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toolkit.encoding import Softened, TokenizedView, encode_record
+from toolkit.encoding import Softened, encode_record
 from toolkit.stage_views import StageViews
+from toolkit.tokenized_views import TokenizedView
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toolkit.encoding import tokenize
+from toolkit.tokenized_views import tokenize
 from toolkit.views import RenderedView
 
 

@@ -89,6 +89,8 @@ def training_rows(recipe: Recipe) -> list[dict[str, Any]]:
     process = _this_process()
     if recipe.dataset.builder is not None:
         if process.is_main_process and not is_built(recipe):
+            if recipe.student is not None and recipe.student.model_name_or_path:
+                check_loaded(recipe)  # before a teacher is paid for what cannot be learnt
             build(recipe, other_card="keep")
         process.wait_for_everyone()
     return list(load_split(recipe, "default", "train"))
@@ -161,6 +163,17 @@ def student_tokenizer(recipe: Recipe, rows: Sequence[dict[str, Any]]) -> PreTrai
 
     student = _student(recipe)
     return tokenizer_of(student, pinned_arguments(student), lambda: _texts(recipe, rows))
+
+
+def check_loaded(recipe: Recipe) -> None:
+    """Check what a loaded student's tokenizer makes of the recipe's templates, which takes no records.
+
+    Raises:
+        UserError: As of `toolkit.seams.check_views`, or the tokenizer cannot be had.
+    """
+    from toolkit.seams import check_views
+
+    check_views(recipe, student_tokenizer(recipe, ()))
 
 
 def _student(recipe: Recipe) -> Student:
@@ -254,6 +267,9 @@ def train_students(recipe: Recipe) -> Trained:
     """
     from accelerate import PartialState
 
+    from toolkit.seams import check_views
+    from toolkit.students import load_tokenizer
+
     rows = training_rows(recipe)
     run = open_run(recipe, rows)
     students = run.students
@@ -261,6 +277,7 @@ def train_students(recipe: Recipe) -> Trained:
         check_free(recipe, run)
     start = make_start(recipe, run, rows)
     check_padding(recipe, start)
+    check_views(recipe, load_tokenizer(start, revision_of(recipe, start)))
     if recipe.evaluation is not None and PartialState().is_main_process:
         check_questions(recipe, students, start, evaluation_sets(recipe)[0], revision_of(recipe, start))
     outcomes: dict[Path, dict[str, Any]] = {}

@@ -10,6 +10,7 @@ from typing import Any
 
 from toolkit.decoding import end_token_ids, generate
 from toolkit.errors import UserError
+from toolkit.tokenizing import prompt_ids
 
 
 def check_student(
@@ -88,7 +89,7 @@ def _text_faults(model: Any, tokenizer: Any, prompt: str, add_special_tokens: bo
     """What is wrong with a prompt's way through tokenizer and model."""
     import torch
 
-    ids = tokenizer(prompt, add_special_tokens=add_special_tokens)["input_ids"]
+    [ids] = prompt_ids(tokenizer, [prompt], add_special_tokens)
     if max(ids) >= model.get_input_embeddings().weight.shape[0]:
         return []  # a fault of the tokens; the model cannot read them
     faults = []

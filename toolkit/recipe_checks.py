@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.chat_templates import check_template
 from toolkit.errors import UserError, nearest
 from toolkit.held_out import validation_faults
 from toolkit.problem import QUESTION_COLUMNS
@@ -22,6 +23,7 @@ from toolkit.views import parse_each
 
 _TRANSFORMS = TypeAdapter(list[Transform])
 
+_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 Found = Iterator[tuple[Path, str]]
 
 
@@ -103,6 +105,12 @@ def _student(data: Mapping[str, Any]) -> Found:
             ("student", "pad_token"),
             f"found {student['pad_token']!r}, which is eos_token: padding must not end a turn",
         )
+    if isinstance(student.get("chat_template"), str):
+        try:
+            # What a template takes of a tokenizer is known once there is one: any tokens will do.
+            check_template(student["chat_template"], dict.fromkeys(_NAMED_TOKENS, "<|token|>"))
+        except UserError as error:
+            yield ("student", "chat_template"), str(error).partition(": ")[2]
     given = student.get("special_tokens")
     tokens: list[Any] = given if isinstance(given, list) else []
     for index, token in enumerate(tokens):

@@ -162,6 +162,7 @@ def check_questions(
 
     from toolkit.decoding import require_room
     from toolkit.students import load_tokenizer
+    from toolkit.tokenizing import prompt_ids
 
     assert recipe.evaluation is not None
     config = AutoConfig.from_pretrained(start, revision=revision or "main")
@@ -169,6 +170,7 @@ def check_questions(
     for set_name, asked in problems.items():
         if not asked:
             raise UserError(f"evaluation.sets.{set_name}: there are no problems to score on")
+        _check_control_tokens(set_name, asked[: recipe.evaluation.n], tokenizer)
         for name in names:
             ways = [procedure_of(recipe, name)]
             if decode_of(recipe, name).beside is not None:
@@ -176,16 +178,31 @@ def check_questions(
             for procedure in ways:
                 texts = [first_text(procedure, problem, tokenizer, recipe) for problem in asked[: recipe.evaluation.n]]
                 special = decoding_of(recipe, name).add_special_tokens
-                encoded = tokenizer(texts, add_special_tokens=special)["input_ids"]
+                encoded = prompt_ids(tokenizer, texts, special)
                 first = procedure.turns[0]
                 # Options are compared as they stand there, nothing is written behind them.
                 require_room(config, encoded, first.max_new_tokens if first.option is None else 0)
 
 
+def _check_control_tokens(set_name: str, asked: Sequence[Problem], tokenizer: Any) -> None:
+    """Refuse questions that a student would not read as text: training leaves such records out, a score must not."""
+    from toolkit.tokenizing import control_tokens_in
+
+    texts = ["\n".join(map(str, question_columns(problem).values())) for problem in asked]
+    tokens = control_tokens_in(tokenizer, texts)
+    found = [(problem.id, token) for problem, token in zip(asked, tokens, strict=True) if token]
+    if found:
+        more = f", and {len(found) - 1} more questions hold one" if len(found) > 1 else ""
+        raise UserError(
+            f"evaluation.sets.{set_name}: question {found[0][0]!r} holds {found[0][1]!r} as text, which is a control "
+            f"token of the student's{more}; take them out of the set, or write the token otherwise"
+        )
+
+
 def first_text(procedure: Procedure, problem: Problem, tokenizer: Any, recipe: Recipe) -> str:
     """Return what a student is given first for a problem; with options to compare, the longest of them behind it."""
     from toolkit.decode_procedures import Ask, converse
-    from toolkit.encoding import prompt_text
+    from toolkit.tokenizing import prompt_text
 
     assert recipe.student is not None
     prompt_format = recipe.student.prompt_format

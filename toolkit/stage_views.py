@@ -16,7 +16,7 @@ from toolkit.errors import UserError
 from toolkit.selection import selected
 from toolkit.soft_targets import TeacherToken, place
 from toolkit.transforms import Prepared, Swapped, Unusable, by_token, prepare, rearrange
-from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, lookup, parse, role
+from toolkit.views import RenderedView, Segment, ambiguity, columns, fill, items, literals, lookup, parse, role
 
 if TYPE_CHECKING:
     from toolkit.recipe import Stage, View
@@ -93,6 +93,8 @@ class _ViewOfRows:
     def __init__(self, view: View, rows: Sequence[Row], written: frozenset[str]) -> None:
         self.view = view
         self._written = written
+        self._literals = [literals(template) for template in (view.prompt, *(piece.text for piece in view.target))]
+        self._before = literals(view.before) if view.before and "before" in columns(view.prompt) else ""
         self.selects = selected(view.select, rows)
         chosen = [row for row, is_chosen in zip(rows, self.selects, strict=True) if is_chosen]
         self._segments = [_SegmentOfRows(piece, chosen) for piece in view.target]
@@ -107,18 +109,21 @@ class _ViewOfRows:
         """Return the sequences of one record, one for each item where the view has `each`."""
         view = self.view
         shown = items(row, view.each, view.before) if view.each else [row]
-        sequences = [self._show(one) for one in shown]
+        sequences = [self._show(one, earlier) for earlier, one in enumerate(shown)]
         if not sequences:
             raise Unusable(f"{view.each}: the list is empty")
         return sequences
 
-    def _show(self, row: Row) -> RenderedView:
+    def _show(self, row: Row, earlier: int) -> RenderedView:
         instead: dict[str, str] = {}
         segments = tuple(segment.show(row, instead) for segment in self._segments)
         fault = ambiguity([piece.text for piece in self.view.target], row, instead)
         if fault := fault or _prompt_fault(self.view.prompt, row, self._written):
             raise Unusable(fault)
-        return RenderedView(fill(self.view.prompt, row), segments, self._row_weight(row))
+        told = [self._before] * earlier
+        return RenderedView(
+            fill(self.view.prompt, row), segments, self._row_weight(row), "\n".join([*self._literals, *told])
+        )
 
     def _row_weight(self, row: Row) -> float:
         path = self.view.row_weight

@@ -11,8 +11,10 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.chat_templates import check_template
 from toolkit.errors import UserError, nearest
 from toolkit.installed import ENVIRONMENT, lock
+from toolkit.tokenizing import RECIPE_TOKENS
 from toolkit.vocabulary import END, PAD, train_vocabulary
 
 if TYPE_CHECKING:
@@ -33,12 +35,14 @@ def train_tokenizer(
     from transformers import PreTrainedTokenizerFast
 
     _refuse_known(special_tokens, (PAD, END))
-    return PreTrainedTokenizerFast(
+    tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_vocabulary(texts, vocab_size, special_tokens),
         pad_token=PAD,
         eos_token=END,
         clean_up_tokenization_spaces=False,
     )
+    _mark(tokenizer, special_tokens)
+    return tokenizer
 
 
 def student_from_config(config: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase, seed: int) -> PreTrainedModel:
@@ -97,6 +101,13 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]
     """
     _refuse_known(special_tokens, tokenizer.get_vocab())
     tokenizer.add_special_tokens({"extra_special_tokens": list(special_tokens)}, replace_extra_special_tokens=False)
+    _mark(tokenizer, special_tokens)
+
+
+def _mark(tokenizer: PreTrainedTokenizerBase, special_tokens: Sequence[str]) -> None:
+    """Note in a tokenizer, and in its saved configuration, which tokens a recipe gave it: records may hold these."""
+    if special_tokens:
+        tokenizer.init_kwargs[RECIPE_TOKENS] = list(special_tokens)
 
 
 def _refuse_known(special_tokens: Sequence[str], known: Container[str]) -> None:
@@ -110,12 +121,9 @@ def set_tokens(
     """Have a tokenizer end turns, pad and speak otherwise than it was loaded; None leaves a thing as it is.
 
     Raises:
-        UserError: It does not have such a token, it would pad with the one that ends its turns, or the template is
-            no Jinja.
+        UserError: It does not have such a token, it would pad with the one that ends its turns, or the template does
+            not make a question of what a user says.
     """
-    from jinja2 import TemplateSyntaxError
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
     for name, token in (("eos_token", eos_token), ("pad_token", pad_token)):
         if token is None:
             continue
@@ -131,10 +139,7 @@ def set_tokens(
             "pads with the token that ends its turns; set student.pad_token to another token"
         )
     if chat_template is not None:
-        try:
-            ImmutableSandboxedEnvironment(extensions=["jinja2.ext.loopcontrols"]).parse(chat_template)
-        except TemplateSyntaxError as error:
-            raise UserError(f"student.chat_template: line {error.lineno}: {error.message}") from None
+        check_template(chat_template, tokenizer.special_tokens_map)
         tokenizer.chat_template = chat_template
 
 

@@ -62,6 +62,11 @@ def columns(template: str) -> list[str]:
     return [piece.text for piece in parse(template) if piece.is_column]
 
 
+def literals(template: str) -> str:
+    """Return what a template writes itself, whatever the record: its literal texts, one per line."""
+    return "\n".join(piece.text for piece in parse(template) if not piece.is_column)
+
+
 def role(template: str) -> str:
     """Return a segment's role: the last part of its first column's path, or `marker` where it has none."""
     paths = columns(template)
@@ -239,8 +244,16 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class RenderedView:
-    """A record as one view shows it: the prompt, the target's segments in order, and the weight of the row."""
+    """A record as one view shows it.
+
+    Attributes:
+        prompt: What is given.
+        target: What is to be written, in order.
+        row_weight: Factor of its tokens' weights.
+        literals: What of all this its templates wrote, as of `literals`; the rest is the record's.
+    """
 
     prompt: str
     target: tuple[Segment, ...]
     row_weight: float = 1.0
+    literals: str = ""

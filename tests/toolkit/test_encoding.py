@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from tests.records import PROMPT, RIGHT, TRAINING, duals, edit, encoded, imitation
 from tests.tiny_students import tiny_tokenizer
 from toolkit.alignment import key_steps
-from toolkit.encoding import encode, tokenize
+from toolkit.encoding import encode
 from toolkit.errors import UserError
 from toolkit.recipe import Stage
+from toolkit.tokenized_views import tokenize
 from toolkit.views import RenderedView, Segment
 
 TOKENIZER = tiny_tokenizer()

@@ -23,6 +23,7 @@ from toolkit.schema import Strict
 from toolkit.teachers.logprobs import measure_logprobs
 from toolkit.teachers.openai_compatible import split_thinking
 from toolkit.teachers.protocol import Completion, Request, TeacherError
+from toolkit.tokenizing import prompt_ids
 
 
 class LocalModelConfig(Strict):
@@ -206,7 +207,7 @@ class LocalModelTeacher:
         return self._config.prompt_format == "plain"  # a chat template brings its own
 
     def _encode(self, tokenizer: Any, prompt: str) -> list[int]:
-        ids: list[int] = tokenizer(prompt, add_special_tokens=self._adds_special_tokens)["input_ids"]
+        [ids] = prompt_ids(tokenizer, [prompt], self._adds_special_tokens)
         return ids
 
     def _contrast(self, request: Request) -> str:
