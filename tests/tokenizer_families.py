@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from functools import cache
 from typing import Any
@@ -19,7 +20,8 @@ LLAMA_3 = (
 )
 # With the line breaks and marks that run together wherever a tokenizer lets them.
 TEXTS = (
-    "Tom\n\nTom  Ann\n\n\nQ: Tom has 3 boxes of 4 apples.\nA: 3 * 4 = 12.\nTherefore, the answer is 12.\n\nExplanation: Tom\n",
+    "Tom\n\nTom  Ann\n\n\nQ: Tom has 3 boxes of 4 apples.\nA: 3 * 4 = 12.\n",
+    "Therefore, the answer is 12.\n\nExplanation: Tom\n",
     "A:\nTherefore: \n  ans = 3\nDecomposer:\nSolver:\nRationale:\n\n[cot] Sub-questions:\n\n Why not (B)?\n",
 ) * 20
 FAMILIES = ("gpt2", "llama3", "sentencepiece", "llama2")
@@ -78,4 +80,7 @@ def _trained(family: str, texts: tuple[str, ...]) -> str:
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return str(tokenizer.to_str())
+    written = json.loads(tokenizer.to_str())
+    # A trainer takes every token that it is given for a special one; bytes are ordinary.
+    written["added_tokens"] = [token for token in written["added_tokens"] if not token["content"].startswith("<0x")]
+    return json.dumps(written)

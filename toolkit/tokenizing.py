@@ -94,8 +94,12 @@ def tokenize_text(
 
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:
-    """Return the tokens, by id, that stand for no text: ends, padding, the marks of turns; not those of the recipe."""
-    own = set(tokenizer.init_kwargs.get(RECIPE_TOKENS, ())) - {tokenizer.eos_token, tokenizer.pad_token}
+    """Return the tokens, by id, that stand for no text: ends, padding, the marks of turns.
+
+    Neither those that the recipe added are among them, nor the one for what the vocabulary lacks.
+    """
+    own = {*tokenizer.init_kwargs.get(RECIPE_TOKENS, ()), tokenizer.unk_token}
+    own -= {tokenizer.eos_token, tokenizer.pad_token}
     special = {token for token, added in tokenizer.added_tokens_decoder.items() if added.special}
     names = {token: str(tokenizer.convert_ids_to_tokens(token)) for token in special | {*tokenizer.all_special_ids}}
     return {token: name for token, name in names.items() if name not in own}
