@@ -23,6 +23,7 @@ TEXTS = (
     "Tom\n\nTom  Ann\n\n\nQ: Tom has 3 boxes of 4 apples.\nA: 3 * 4 = 12.\n",
     "Therefore, the answer is 12.\n\nExplanation: Tom\n",
     "A:\nTherefore: \n  ans = 3\nDecomposer:\nSolver:\nRationale:\n\n[cot] Sub-questions:\n\n Why not (B)?\n",
+    " 7 7 (B) (B)\n",
 ) * 20
 FAMILIES = ("gpt2", "llama3", "sentencepiece", "llama2")
 

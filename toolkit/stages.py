@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from toolkit.recipe import Stage
 
 _COMPLETE = "complete"
+_TOO_LONG = "too long"
 
 
 class MarkComplete(TrainerCallback):
@@ -77,7 +78,9 @@ def encode_stage(
     share = len(report.dropped) / report.records
     if share > stage.max_dropped:
         reasons = Counter(_kind_of(reason) for reason in report.dropped.values())
-        told = "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(5))
+        first = {_kind_of(reason): reason for reason in reversed(report.dropped.values())}
+        first[_TOO_LONG] = _TOO_LONG
+        told = "; ".join(f"{count} {first[kind]}" for kind, count in reasons.most_common(5))
         raise UserError(
             f"stage {stage.name!r}: {len(report.dropped)} of {report.records} records ({share:.1%}) have to be left "
             f"out: {told}. The longest has {report.longest} tokens, training.max_length is {max_length}. Change what "
@@ -97,7 +100,7 @@ def encode_stage(
 
 def _kind_of(reason: str) -> str:
     """Return a reason without the numbers that differ from record to record."""
-    return "too long" if reason.endswith(" allowed") else re.sub(r"\d+", "N", reason)
+    return _TOO_LONG if reason.endswith(" allowed") else re.sub(r"\d+", "N", reason)
 
 
 def encode_held_out(
