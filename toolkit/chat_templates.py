@@ -18,7 +18,7 @@ _TODAY = datetime(2026, 1, 1)
 PROBE = "Which Of These 7 Kites Flies?"
 _ANSWER = "Kite Number 4 Does."
 _OPENS = re.compile(r"(?P<left><\|?|\[)(?P<name>[A-Za-z_]*(?:think|reason|thought)[A-Za-z_]*)(?P<right>\|?>|\])", re.I)
-_WHERE = "student.chat_template (or the template that the student's tokenizer brings)"
+_WHERE = "student.chat_template"
 
 
 def user_turn(template: str, tokens: Mapping[str, Any], prompt: str) -> str:

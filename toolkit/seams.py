@@ -149,7 +149,11 @@ def check_views(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
     prompt_format = recipe.student.prompt_format
     opened = None
     if prompt_format == "chat":
-        opened = left_open(check_template(chat_template(tokenizer), tokenizer.special_tokens_map))
+        try:
+            opened = left_open(check_template(chat_template(tokenizer), tokenizer.special_tokens_map))
+        except UserError as error:
+            whose = "" if recipe.student.chat_template else "; so is the template that the tokenizer brings: set another"
+            raise UserError(f"{error}{whose}") from None
     wrong = {
         f"{where}: {fault}": None
         for where, name, view in _views(recipe)
