@@ -10,8 +10,10 @@ ARGS   ?=
 
 .PHONY: quickstart test test-fast check format mutants clean
 
+# The options are accelerate's defaults, which it lists before it starts where they are left out.
 quickstart: $(READY)
-	$(BIN)/accelerate launch toolkit/train.py recipes/edit.yaml $(ARGS)
+	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
+		toolkit/train.py recipes/edit.yaml $(ARGS)
 
 # OMP_NUM_THREADS: one thread for each of the two test processes; more would fight over the cores.
 # A file goes to one process whole, so that what its tests share is made once, in the order of tests/conftest.py.

@@ -29,7 +29,7 @@ from toolkit.teachers.protocol import Completion, Request, TeacherError
 
 pytestmark = pytest.mark.slow
 
-TRIED = int(os.environ.get("COT_FUZZED", "20000"))
+TRIED = int(os.environ.get("COT_FUZZED", "10000"))
 IN_BUILDERS = TRIED // 40
 CPU_S = 2.0  # of computing for one completion
 RUN_S = 0.2  # for a run of LIMIT characters: a pattern that is quadratic takes seconds, the others milliseconds
