@@ -30,7 +30,7 @@ CONFIG = {
 
 @pytest.fixture(autouse=True)
 def nothing_older() -> Iterator[None]:
-    """Leave out what was alive before: to look at all objects of the libraries, takes most of a minute."""
+    """Leave out what was alive before: to look at all objects of the libraries takes most of a minute."""
     gc.collect()
     gc.freeze()
     yield

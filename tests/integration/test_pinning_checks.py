@@ -5,6 +5,7 @@ Number 8 (a contrastive teacher) concerns other modules.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -37,22 +38,31 @@ def student(tmp_path_factory: pytest.TempPathFactory) -> str:
     return saved_student(tmp_path_factory.mktemp("student"))
 
 
-@pytest.fixture
-def trained(student: str, tmp_path: Path) -> Any:
-    """Return a function that trains one step of all sequences; returns the loss, its log and the gradient."""
+@pytest.fixture(scope="module")
+def trained(student: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Return a function that trains one step of all sequences; returns the loss, its log and the gradient.
+
+    What is the same in several tests is trained once.
+    """
+    folder = tmp_path_factory.mktemp("trained")
+    known: dict[str, tuple[float, dict[str, float], torch.Tensor]] = {}
 
     def step(
         views: Views, reduction: dict[str, str] | None = None, rows: list[dict[str, Any]] = ROWS, **training: Any
     ) -> tuple[float, dict[str, float], torch.Tensor]:
+        key = json.dumps([views, reduction, rows, training])
+        if key in known:
+            return known[key]
         training = {"per_device_train_batch_size": 8, "max_grad_norm": 0.0} | training
         of_stage = stage(views, reduction or BY_VIEW, **training)
-        trainer, _ = make_trainer(of_stage, rows, student, tmp_path / "out", {}, "plain")
+        trainer, _ = make_trainer(of_stage, rows, student, folder / "out", {}, "plain")
         gradients = Gradients()
         trainer.add_callback(gradients)
         trainer.train()
         (gradient,) = gradients.steps
         log = next(entry for entry in trainer.state.log_history if "loss" in entry)
-        return log["loss"], log, gradient
+        known[key] = log["loss"], log, gradient
+        return known[key]
 
     return step
 
