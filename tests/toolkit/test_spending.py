@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from toolkit.errors import UserError
 from toolkit.prices import FREE, Price
-from toolkit.spending import TEMPLATE_TOKENS, Ledger, bound, cost, dollars
+from toolkit.spending import TEMPLATE_TOKENS, Ledger, bound, cost, dollars, token_cost
 from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
 
 PRICE = Price(input=0.4, cached_input=0.1, output=1.6, batch=0.5)
@@ -118,6 +118,100 @@ def test_ledgers_of_the_same_money_tell_each_other_of_releases_and_keep_their_lo
     assert told == [0]
     assert (first.own_lost, second.own_lost) == (most, 0)
     assert first.lost == second.lost == first.spent == most
+
+
+def test_tokens_that_are_not_of_one_completion_cost_what_they_cost() -> None:
+    """A million dollars for a million tokens of a prompt, of cached ones a tenth, of completions four."""
+    price = Price(input=1e6, cached_input=1e5, output=4e6, batch=0.5)
+    assert token_cost(price, 10, 4, 3) == 6 + 0.4 + 12
+    assert token_cost(price, 10, 40, 0) == 1  # never more from the cache than there was
+    assert token_cost(price, 10, 4, 3, batched=True) == 3 + 0.4 + 6
+
+
+def test_a_bound_in_dollars_by_hand() -> None:
+    # 9 bytes and 64 tokens around them at 0.4, 10 tokens of completion at 1.6 for a million each.
+    assert bound(ask(), PRICE) == pytest.approx((73 * 0.4 + 10 * 1.6) / 1e6, rel=1e-12)
+    assert bound(ask(), PRICE, batched=True) == pytest.approx((73 * 0.2 + 10 * 0.8) / 1e6, rel=1e-12)
+
+
+def test_a_ledger_of_batches_sets_aside_what_batches_cost() -> None:
+    ledger = Ledger(PRICE, None, batched=True)
+    half = (73 * 0.2 + 10 * 0.8) / 1e6
+    assert ledger.reserve(ask())
+    assert ledger.reserved == pytest.approx(half, rel=1e-12)
+    assert ledger.beside(PRICE).reserve(ask())
+    assert ledger.reserved == pytest.approx(2 * half, rel=1e-12)
+    ledger.settle(ask(), answer(0, 0))
+    ledger.lose(ask())
+    assert (ledger.spent, ledger.own_lost) == (pytest.approx(2 * half, rel=1e-12), pytest.approx(half, rel=1e-12))
+
+
+def test_what_is_released_may_be_set_aside_again_and_watchers_hear_of_it() -> None:
+    most = bound(ask(), PRICE)
+    ledger = Ledger(PRICE, most)
+    beside = ledger.beside(PRICE)
+    told: list[float] = []
+    ledger.watch(lambda: told.append(ledger.reserved))
+    assert beside.reserve(ask())
+    ledger.release()  # nothing of its own
+    assert not ledger.reserve(ask())
+    beside.release()
+    assert ledger.reserve(ask())
+    assert told == [most, 0]
+
+
+def test_losses_of_earlier_runs_count_towards_the_cap_and_are_no_loss_of_this_one() -> None:
+    ledger = Ledger(PRICE, 1.0)
+    ledger.remember_loss(0.25)
+    ledger.remember(answer(1_000_000, 0))
+    assert (ledger.remembered, ledger.spent, ledger.lost) == (0.65, 0.65, 0)
+    ledger.remember_loss(0.35)
+    assert not ledger.reserve(ask())
+
+
+def test_a_request_that_nothing_was_set_aside_for_is_lost_at_its_bound() -> None:
+    ledger = Ledger(PRICE, None)
+    ledger.lose(ask())
+    most = bound(ask(), PRICE)
+    assert (ledger.lost, ledger.own_lost, ledger.spent, ledger.reserved) == (most, most, most, 0)
+
+
+def test_what_a_worker_has_spent_is_added_and_its_losses_with_it() -> None:
+    ledger = Ledger(PRICE, 1.0)
+    ledger.add(spent=0.75, lost=0.25)
+    assert (ledger.spent, ledger.lost, ledger.own_lost, ledger.remembered) == (0.75, 0.25, 0.25, 0)
+    ledger.add(spent=0.25, lost=0.0)
+    assert not ledger.reserve(ask())
+
+
+def test_without_a_price_nothing_of_all_this_is_counted() -> None:
+    ledger = Ledger(None, None)
+    ledger.remember_loss(0.5)
+    ledger.lose(ask())
+    ledger.add(1.0, 0.5)
+    ledger.abandon(goes_on=False)
+    ledger.release()
+    assert math.isnan(ledger.own_lost)
+    with pytest.raises(UserError, match=r"found 5, but no price is known by which to keep it"):
+        Ledger(PRICE, 5.0).beside(None)
+
+
+def test_an_answer_releases_what_was_set_aside_for_it_alone() -> None:
+    ledger = Ledger(PRICE, None)
+    told: list[float] = []
+    ledger.watch(lambda: told.append(ledger.reserved))
+    assert ledger.reserve(ask())
+    assert ledger.reserve(ask("another one", 99))
+    ledger.settle(ask(), answer(10, 5))
+    assert told == [ledger.reserved] == [bound(ask("another one", 99), PRICE)]
+    assert ledger.spent == pytest.approx((10 * 0.4 + 5 * 1.6) / 1e6, rel=1e-12)
+
+
+def test_a_cap_is_rounded_down_and_a_price_to_the_nearest_picodollar() -> None:
+    ledger = Ledger(Price(input=0, output=1e-6), 3.7e-12)  # a picodollar for each token
+    assert ledger.reserve(ask(max_tokens=3))
+    assert not ledger.reserve(ask(max_tokens=1))
+    assert bound(ask(max_tokens=4), Price(input=0, output=1.6e-6)) == 8e-12
 
 
 def test_the_cap_itself_may_be_spent() -> None:

@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import parquet
 
 from tests.records import saved_student
 from toolkit import hub
 from toolkit.errors import UserError
-from toolkit.version_rules import Change, Content, Level, change, check_rise, interface, refuse, version
+from toolkit.version_rules import Change, Content, Level, change, check_rise, interface, is_version, refuse, version
 
 datasets.disable_progress_bars()
 CARD = "# Title\n"
@@ -118,6 +120,135 @@ def test_another_vocabulary_is_another_major_version() -> None:
     assert found is not None
     assert (found.level, found.what.partition(" is ")[0]) == ("major", "the vocabulary")
     assert change(one, cut_shorter) is None
+
+
+def vocabulary(tokenizer: Any) -> str:
+    return interface(["tokenizer.json"], lambda name: io.BytesIO(json.dumps(tokenizer).encode()))["the vocabulary"]
+
+
+def test_a_vocabulary_is_its_tokens_its_merges_and_those_that_were_added() -> None:
+    base: dict[str, Any] = {
+        "model": {"vocab": {"a": 0, "b": 1}, "merges": [["a", "b"]], "dropout": None},
+        "added_tokens": [{"id": 2, "content": "<|end|>", "special": True}],
+    }
+    model, added = base["model"], base["added_tokens"][0]
+    others = [
+        base | {"model": model | {"vocab": {"a": 0, "b": 2}}},
+        base | {"model": model | {"merges": []}},
+        base | {"added_tokens": [added | {"id": 3}]},
+        base | {"added_tokens": [added | {"content": "<|stop|>"}]},
+        {"model": None, "added_tokens": None},
+    ]
+    assert len({vocabulary(tokenizer) for tokenizer in (base, *others)}) == 6
+    assert vocabulary(base | {"model": model | {"vocab": {"b": 1, "a": 0}, "dropout": 0.1}}) == vocabulary(base)
+    assert vocabulary(base | {"added_tokens": [added | {"special": False}]}) == vocabulary(base)
+    assert vocabulary({}) == vocabulary({"model": {}, "added_tokens": []})
+
+
+def test_what_users_rely_on_of_a_student_is_its_architecture() -> None:
+    files: dict[str, dict[str, Any]] = {
+        "config.json": {"model_type": "llama", "rope": {"b": 1, "a": 2}, "dtype": "float32", "use_cache": True},
+        "adapter_config.json": {"r": 8, "lora_dropout": 0.1, "revision": None, "inference_mode": True},
+        "generation_config.json": {"top_p": 1.0},
+        "notes.json": {"a": 1},
+    }
+    names = ["_name_or_path", "torch_dtype", "transformers_version", "peft_version", "auto_mapping"]
+    files["config.json"] |= dict.fromkeys(names, "x")
+    read = interface(files, lambda name: io.BytesIO(json.dumps(files[name]).encode()))
+    assert read == {
+        "adapter_config.json: r": "8",
+        "config.json: model_type": '"llama"',
+        "config.json: rope": '{"a": 2, "b": 1}',
+    }
+
+
+def test_columns_are_read_of_one_file_of_each_table_lists_of_every_make_included() -> None:
+    kinds = {
+        "a": pa.list_(pa.large_list(pa.int64())),
+        "b": pa.list_(pa.struct([("x", pa.string()), ("y", pa.struct([("z", pa.bool_())]))]), 2),
+    }
+    schemas = {
+        "default/train-00000-of-00002.parquet": pa.schema(kinds),
+        "default/train-00001-of-00002.parquet": pa.schema({"other": pa.int8()}),
+        "sft/train-00000-of-00001.parquet": pa.schema({"prompt": pa.string()}),
+        "README.md": pa.schema({}),
+    }
+    opened = []
+
+    def read(name: str) -> io.BytesIO:
+        opened.append(name)
+        file = io.BytesIO()
+        parquet.write_table(schemas[name].empty_table(), file)
+        return io.BytesIO(file.getvalue())
+
+    assert interface(reversed(list(schemas)), read) == {
+        "column a[][] of default/train": "int64",
+        "column b[].x of default/train": "string",
+        "column b[].y.z of default/train": "bool",
+        "column prompt of sft/train": "string",
+    }
+    assert opened == ["default/train-00000-of-00002.parquet", "sft/train-00000-of-00001.parquet"]
+
+
+def files(**digests: str) -> Content:
+    return Content({name.replace("_", "."): frozenset(told.split()) for name, told in digests.items()}, {}, CARD)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        (files(a_bin="1 2"), files(a_bin="2 3"), None),  # one digest in common is enough
+        (files(a_bin="1"), files(a_bin="2"), Change("minor", "a.bin has other content")),
+        (files(), files(a_bin="1"), Change("minor", "a.bin has other content")),
+        (files(a_bin="1"), files(), Change("minor", "a.bin has other content")),
+        (files(z_bin="1", b_jsonl="1"), files(z_bin="2", b_jsonl="2"), Change("minor", "z.bin has other content")),
+        (files(c_jsonl="1", b_jsonl="1"), files(c_jsonl="2", b_jsonl="2"), Change("patch", "b.jsonl is another one")),
+        (files(run_json="1"), files(run_json="2"), Change("patch", "run.json is another one")),
+        *(
+            (files(**{f"a_{kind}": "1"}), files(**{f"a_{kind}": "2"}), None)
+            for kind in ("jpg", "jpeg", "gif", "svg", "webp", "png")
+        ),
+    ],
+)
+def test_which_files_count(before: Content, after: Content, expected: Change | None) -> None:
+    assert change(before, after) == expected
+
+
+def test_long_kinds_are_shown_in_forty_characters() -> None:
+    before, after = Content({}, {"it": "x" * 40}, ""), Content({}, {"it": "y" * 41}, "")
+    assert change(before, after) == Change("major", f"it is {'y' * 37}... and was {'x' * 40}")
+
+
+def test_what_is_gone_weighs_more_than_what_is_new_and_that_more_than_the_files() -> None:
+    before = Content({"a.bin": frozenset("1")}, {"b": "int"}, "")
+    after = Content({"a.bin": frozenset("2")}, {"c": "int"}, "")
+    assert change(before, after) == Change("major", "b is gone")
+    assert change(Content(before.files, {}, ""), after) == Change("minor", "c is new")
+
+
+def test_a_refusal_says_what_changed_and_which_versions_are_free() -> None:
+    with pytest.raises(UserError) as refused:
+        check_rise("dataset 'x'", "k", "1.0.1", ["1.0.0"], lambda _: Change("minor", "a column is new"))
+    assert str(refused.value) == (
+        "dataset 'x': 1.0.1 is a patch version after 1.0.0, but a column is new, for which the minor version must rise. "
+        "The next free minor version is 1.1.0, the next major one 2.0.0: set k=1.1.0"
+    )
+    with pytest.raises(UserError) as refused:
+        refuse("dataset 'x'", "k", "v1.0.0", ["v1.0.0", "v1.0.1"], Change("patch", "the card is another one"))
+    assert str(refused.value) == (
+        "dataset 'x' has a revision v1.0.0 already, and the card is another one; a published revision never changes. "
+        "The next free patch version is v1.0.2, the next minor one v1.1.0, the next major one v2.0.0: set k=v1.0.2"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "numbers"),
+    [("v1.2.3", (1, 2, 3)), ("10.0.12", (10, 0, 12)), ("v1.2", None), ("v1.2.3-rc", None), ("x1.2.3", None)],
+)
+def test_a_version_is_three_numbers_with_or_without_a_v(name: str, numbers: tuple[int, int, int] | None) -> None:
+    assert is_version(name) == (numbers is not None)
+    if numbers:
+        assert version(name) == numbers
 
 
 @pytest.mark.parametrize(
