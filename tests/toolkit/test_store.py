@@ -160,6 +160,63 @@ def test_two_readers_see_what_a_writer_adds(store: Store) -> None:
         assert first.get(ask()) == second.get(ask()) == Completion("2")
 
 
+def test_a_reader_that_came_before_any_writer_sees_what_is_added(tmp_path: Path) -> None:
+    """Nobody has the store open, so there is no log beside it; that it may still be written to is the folder's to say."""
+    path = tmp_path / "s.db"
+    Store(path).close()
+    assert [file.name for file in tmp_path.iterdir()] == ["s.db"]
+    with Store(path, read_only=True) as reader:
+        assert reader.get(ask()) is None
+        with Store(path) as writer:
+            writer.put(ask(), Completion("2"))
+            assert reader.get(ask()) == Completion("2")
+
+
+def test_a_reader_leaves_nothing_in_a_folder_that_it_cannot_write_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "s.db"
+    with Store(path) as writer:
+        writer.put(ask(), Completion("2"))
+        monkeypatch.setattr(os, "access", lambda folder, mode: (folder, mode) != (tmp_path, os.W_OK))
+        with Store(path, read_only=True) as reader:  # the answer is in the log, which a store that is still has not
+            assert reader.get(ask()) == Completion("2")
+    with Store(path, read_only=True) as reader:
+        assert reader.get(ask()) == Completion("2")
+        assert [file.name for file in tmp_path.iterdir()] == ["s.db"]
+
+
+def test_a_request_that_cannot_be_read_is_damage_and_not_passed_over(store: Store) -> None:
+    store.put_many([(ask("a"), Completion("x")), (ask("b"), Completion("x"))])
+    with sqlite3.connect(store.path) as other:
+        other.execute("UPDATE completions SET request = '{}' WHERE rowid = 1")
+    with pytest.raises(StoreDamaged, match=r"damaged: a row holds what is not a request: 'sampling'"):
+        list(store.uncounted("gpt"))
+
+
+def test_an_answer_of_another_model_that_cannot_be_read_is_damage_too(store: Store) -> None:
+    store.put(ask(model="gpt"), Completion("2"))
+    with sqlite3.connect(store.path) as other:
+        other.execute("UPDATE completions SET text = '\"3\"'")
+    with pytest.raises(StoreDamaged, match="is not what was stored"):
+        store.get_recorded(ask(model="other"))
+
+
+def test_of_several_recorded_completions_that_of_the_lowest_digest_is_read_whatever_came_first(tmp_path: Path) -> None:
+    requests = [ask(model=f"m{number}") for number in range(6)]
+    lowest = min(requests, key=lambda request: request.digest)
+    for order in (requests, requests[::-1]):
+        with Store(tmp_path / order[0].model) as store:
+            store.put_many([(request, Completion(request.model)) for request in order])
+            assert store.get_recorded(ask(model="other")) == Completion(lowest.model)
+
+
+def test_a_later_failure_takes_the_place_of_an_earlier_one(store: Store) -> None:
+    store.put_failure(ask(), "HTTP 400", permanent=True)
+    store.put_failure(ask(), "HTTP 503")
+    assert (store.failure(ask()), store.standing(ask())) == ("HTTP 503", "failed")
+
+
 def test_a_read_only_store_cannot_be_written(store: Store) -> None:
     with Store(store.path, read_only=True) as reader, pytest.raises(UserError, match="readonly"):
         reader.put(ask(), Completion("2"))

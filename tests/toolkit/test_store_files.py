@@ -133,6 +133,42 @@ def test_a_damaged_source_is_not_merged_in_silence(tmp_path: Path) -> None:
         merge(tmp_path / "new", [tmp_path / "a"])
 
 
+def test_a_damaged_failure_is_neither_merged_nor_exported_in_silence(tmp_path: Path) -> None:
+    filled(tmp_path / "a", 20)
+    sqlite3.connect(tmp_path / "a").executescript("UPDATE failures SET reason = '\"changed\"' WHERE rowid = 2")
+    with pytest.raises(StoreDamaged, match=r"the row of request \w+ is not what was stored"):
+        merge(tmp_path / "new", [tmp_path / "a"])
+    with pytest.raises(StoreDamaged, match=r"the row of request \w+ is not what was stored"):
+        export(tmp_path / "a", tmp_path / "file.jsonl")
+
+
+def test_what_came_before_a_damaged_row_is_merged_batch_by_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_files, "BATCH", 5)
+    filled(tmp_path / "a", 20, failures=0)
+    sqlite3.connect(tmp_path / "a").executescript("UPDATE completions SET text = '\"changed\"' WHERE rowid = 13")
+    with pytest.raises(StoreDamaged):
+        merge(tmp_path / "new", [tmp_path / "a"])
+    assert len(everything(tmp_path / "new")) == 10  # two batches of five; the third has the damaged row
+
+
+def test_a_merge_counts_what_was_new_known_and_answered_otherwise(tmp_path: Path) -> None:
+    written(tmp_path / "a", {ask("1"): Completion("x"), ask("2"): Completion("y"), ask("3"): "HTTP 500"})
+    written(tmp_path / "b", {ask("1"): Completion("x"), ask("2"): Completion("z"), ask("4"): Completion("w")})
+    report = merge(tmp_path / "new", [tmp_path / "a", tmp_path / "b"])
+    assert (report.added, report.known, report.conflicts, report.failures) == (3, 2, 1, 1)
+    with Store(tmp_path / "new") as store:
+        assert store.get(ask("2")) == Completion("y")
+
+
+def test_the_check_of_a_store_stops_after_twenty_damages(tmp_path: Path) -> None:
+    filled(tmp_path / "a", 40, failures=0)
+    sqlite3.connect(tmp_path / "a").executescript("UPDATE completions SET text = '\"changed\"' WHERE rowid > 10")
+    report = verify(tmp_path / "a")
+    assert (report.completions, len(report.damage)) == (10, 20)
+
+
 # --- export and import
 
 
