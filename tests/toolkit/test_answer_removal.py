@@ -51,6 +51,8 @@ def test_mentions_go_and_parts_of_longer_words_and_numbers_stay(text: str, answe
         ("A park is a park (a), says Dr. A.", "(A)", "is a, says Dr.."),
         ("Not (a) but (c).", "math problem", "Not (a) but (c)."),
         ("Not Z.", "(Z)", "Not."),
+        ("He went to the park, so (b).", "(B)", "He went to the park, so."),
+        ("In the park, (a) or a) it is.", "(a) park", "In the, or it is."),
     ],
 )
 def test_an_option_goes_as_letter_and_as_text(text: str, answer: str, left: str) -> None:

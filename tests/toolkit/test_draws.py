@@ -16,6 +16,28 @@ def test_a_number_is_the_digest_of_its_key() -> None:
     assert numbers(2, "mask", 3, "qé#1") == [int.from_bytes(digest[:8], "big"), int.from_bytes(digest[8:], "big")]
 
 
+def test_one_number_is_the_first_of_several() -> None:
+    assert [number("a", n) for n in range(3)] == [numbers(5, "a", n)[0] for n in range(3)]
+
+
+def test_some_positions_are_drawn_by_the_numbers_of_the_key() -> None:
+    """Fisher and Yates: the place to be swapped with is the number's remainder by the places that are left."""
+    first, second = numbers(2, "key")
+    left = [0, 1, 2, 3]
+    drawn = [left.pop(first % 4)]
+    if drawn[0] != 0:  # what stood first has taken the place of what was drawn
+        left = [0 if each == 0 else each for each in left]
+        left.remove(0)
+        left.insert(drawn[0] - 1, 0)
+    drawn.append(left[second % 3])
+    assert some(2, 4, "key") == drawn
+
+
+def test_an_order_is_that_of_the_numbers_drawn() -> None:
+    drawn = numbers(6, "key", 1)
+    assert [drawn[place] for place in order(6, "key", 1)] == sorted(drawn)
+
+
 def test_keys_of_other_parts_are_other_keys() -> None:
     assert len({number("a", "b", 1), number("ab", 1), number("a", "b1"), number("a", "b", "1")}) == 4
 
