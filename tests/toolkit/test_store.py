@@ -161,7 +161,7 @@ def test_two_readers_see_what_a_writer_adds(store: Store) -> None:
 
 
 def test_a_reader_that_came_before_any_writer_sees_what_is_added(tmp_path: Path) -> None:
-    """Nobody has the store open, so there is no log beside it; that it may still be written to is the folder's to say."""
+    """Nobody has the store open, so there is no log beside it, and yet somebody may write to it."""
     path = tmp_path / "s.db"
     Store(path).close()
     assert [file.name for file in tmp_path.iterdir()] == ["s.db"]

@@ -230,8 +230,8 @@ def test_a_refusal_says_what_changed_and_which_versions_are_free() -> None:
     with pytest.raises(UserError) as refused:
         check_rise("dataset 'x'", "k", "1.0.1", ["1.0.0"], lambda _: Change("minor", "a column is new"))
     assert str(refused.value) == (
-        "dataset 'x': 1.0.1 is a patch version after 1.0.0, but a column is new, for which the minor version must rise. "
-        "The next free minor version is 1.1.0, the next major one 2.0.0: set k=1.1.0"
+        "dataset 'x': 1.0.1 is a patch version after 1.0.0, but a column is new, for which the minor version "
+        "must rise. The next free minor version is 1.1.0, the next major one 2.0.0: set k=1.1.0"
     )
     with pytest.raises(UserError) as refused:
         refuse("dataset 'x'", "k", "v1.0.0", ["v1.0.0", "v1.0.1"], Change("patch", "the card is another one"))
