@@ -152,7 +152,9 @@ def check_views(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> None:
         try:
             opened = left_open(check_template(chat_template(tokenizer), tokenizer.special_tokens_map))
         except UserError as error:
-            whose = "" if recipe.student.chat_template else "; so is the template that the tokenizer brings: set another"
+            whose = (
+                "" if recipe.student.chat_template else "; so is the template that the tokenizer brings: set another"
+            )
             raise UserError(f"{error}{whose}") from None
     wrong = {
         f"{where}: {fault}": None
