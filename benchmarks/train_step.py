@@ -68,7 +68,7 @@ def make(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Any]:
         "max_steps": 1000,
         "learning_rate": 1e-12,  # a step costs the same, and both trainers stay at the same weights to be compared
         "bf16": args.bf16,
-        "gradient_checkpointing": False,
+        "activation_checkpointing": False,
         "report_to": "none",
         "disable_tqdm": True,
         "save_strategy": "no",

@@ -19,7 +19,7 @@ TRAINING: dict[str, Any] = {
     "max_steps": 1,
     "learning_rate": 1e-3,
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "report_to": "none",
     "logging_steps": 1,
     "save_strategy": "no",

@@ -22,7 +22,7 @@ _TRAINING: dict[str, Any] = {
     "max_steps": 6,
     "per_device_train_batch_size": 4,
     "bf16": False,
-    "gradient_checkpointing": False,
+    "activation_checkpointing": False,
     "use_cpu": True,
     "logging_steps": 2,
     "save_steps": 3,

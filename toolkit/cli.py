@@ -55,7 +55,8 @@ def _validate(args: argparse.Namespace) -> None:
     faults = []
     for path in recipes:
         try:
-            print(f"{path}: {open_recipe(path, overrides).summary()}")
+            recipe = open_recipe(path, overrides)
+            print("\n".join([f"{path}: {recipe.summary()}", *(f"note: {note}" for note in recipe.notes)]))
         except RecipeFaults as found:
             faults += found.faults
     if faults:

@@ -36,7 +36,7 @@ from toolkit.recipe_sections import (
     Student,
     View,
 )
-from toolkit.recipe_tree import Node
+from toolkit.recipe_tree import Node, deprecations
 
 __all__ = [
     "Builders",
@@ -132,6 +132,14 @@ class Recipe(Section):
         if self.evaluation:
             parts.append(f"scored on {', '.join(self.evaluation.sets)}")
         return "; ".join([*parts, f"digest {self.digest[:12]}"])
+
+    @property
+    def notes(self) -> list[str]:
+        """What stands in the recipe's files and should be written otherwise, though it is understood."""
+        return [
+            f"{node.place} {dotted(path)}: {node.was} is deprecated by transformers; write {path[-1]}"
+            for node, path in deprecations(self._tree)
+        ]
 
     @cached_property
     def digest(self) -> str:

@@ -18,7 +18,7 @@ import yaml
 
 from toolkit.errors import nearest
 from toolkit.recipe_faults import Fault, Path, Place, dotted, show
-from toolkit.recipe_tree import Node, inheritable, interpolated, merge
+from toolkit.recipe_tree import Node, inheritable, interpolated, merge, with_current_names
 
 _MOST_VALUES = 20_000  # a recipe has some hundred; aliases of aliases can make a small file explode
 _TAG = "tag:yaml.org,2002:"
@@ -40,7 +40,7 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> tuple[Node | None, 
     for text in overrides:
         layer = _override(text, faults)
         if tree is not None and layer is not None:
-            tree = merge(tree, layer, (), faults)
+            tree = merge(tree, with_current_names(layer, (), faults), (), faults)
     return (tree and interpolated(tree, faults)), faults
 
 
@@ -73,7 +73,7 @@ def _extended(path: str, place: Place, key: str, above: tuple[str, ...], faults:
         return None
     sections = dict(tree.value)
     extends = sections.pop("extends", None)
-    tree = replace(tree, value=sections)
+    tree = with_current_names(replace(tree, value=sections), (), faults)
     if extends is None:
         return tree
     if not isinstance(extends.value, str):

@@ -16,12 +16,13 @@ How layers combine (a file over the one it extends, each override over what came
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.errors import nearest
 from toolkit.recipe_faults import Fault, Path, Place, dotted, show
+from toolkit.training_fields import RENAMED
 
 _SECRET = re.compile(r"oc\.env:\s*\w*(KEY|TOKEN|SECRET|PASSWORD)\b", re.IGNORECASE)
 
@@ -34,11 +35,13 @@ class Node:
         value: A text, number, boolean or null; or nodes, in a list or in a mapping by their keys.
         place: Where its key, or its item of a list, stands.
         replaces: Whether it replaces what it is laid over instead of being merged with it.
+        was: Deprecated name that stands there in place of its key; empty for most.
     """
 
     value: Any
     place: Place
     replaces: bool = False
+    was: str = ""
 
     def plain(self) -> Any:
         """Return the value without places."""
@@ -55,6 +58,34 @@ class Node:
                 return here, steps
             here = here.value[part]
         return here, len(path)
+
+
+def with_current_names(node: Node, path: Path, faults: list[Fault]) -> Node:
+    """Return a layer in which fields of `training` have their current names, so that layers meet under one name."""
+    if isinstance(node.value, list):
+        return replace(node, value=[with_current_names(each, (*path, i), faults) for i, each in enumerate(node.value)])
+    if not isinstance(node.value, dict):
+        return node
+    renamed: Mapping[str, str] = RENAMED if path[-1:] == ("training",) else {}
+    entries: dict[str, Node] = {}
+    for key, inner in node.value.items():
+        name = renamed.get(str(key), str(key))
+        if name in entries or (name != key and name in node.value):
+            text = f"found {key!r} and {name!r}, allowed one of them: the first is the deprecated name of the other"
+            faults.append(Fault(inner.place, dotted((*path, key)), text))
+            continue
+        inner = with_current_names(inner, (*path, name), faults)
+        entries[name] = inner if name == key else replace(inner, was=key)
+    return replace(node, value=entries)
+
+
+def deprecations(node: Node, path: Path = ()) -> Iterator[tuple[Node, Path]]:
+    """Yield every value of a tree that stands under a deprecated name, with its path under the current one."""
+    if node.was:
+        yield node, path
+    if isinstance(node.value, (dict, list)):
+        for key, inner in node.value.items() if isinstance(node.value, dict) else enumerate(node.value):
+            yield from deprecations(inner, (*path, key))
 
 
 def merge(base: Node, layer: Node, path: Path, faults: list[Fault]) -> Node:

@@ -53,6 +53,11 @@ OWNED = {
     "truncation_mode": _LENGTH,
     "packing_strategy": "packing never cuts a record; set `packing` alone",
 }
+# Deprecated names of fields, which transformers drops in version 6; recipes that use one are read under the new name.
+RENAMED = {
+    "gradient_checkpointing": "activation_checkpointing",
+    "gradient_checkpointing_kwargs": "activation_checkpointing_kwargs",
+}
 _OWNED_CONFIG = {
     "vocab_size": "the tokenizer says it; use student.tokenizer.vocab_size",
     **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), "the student's tokenizer says it"),

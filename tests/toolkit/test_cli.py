@@ -92,6 +92,21 @@ def test_help_names_every_command() -> None:
 # --- validate
 
 
+def test_validate_names_what_is_deprecated_and_where_and_takes_it(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    override = "stages.0.training.gradient_checkpointing=true"
+    assert cli.main(["validate", recipe, override]) == 0
+    summary, note = capsys.readouterr().out.splitlines()
+    assert summary.startswith(f"{recipe}: ")
+    assert note == (
+        f"note: override {override!r} stages.0.training.activation_checkpointing: gradient_checkpointing is deprecated "
+        "by transformers; write activation_checkpointing"
+    )
+    assert cli.main(["validate", recipe, override.replace("gradient", "activation")]) == 0
+    assert capsys.readouterr().out.splitlines() == [summary]
+
+
 def test_a_good_recipe_is_one_line_and_loads_neither_torch_nor_trl(recipe: str) -> None:
     done = run("validate", recipe, loaded=HEAVY)
     assert (done.returncode, done.stderr) == (0, "")

@@ -155,6 +155,35 @@ def test_a_file_is_laid_over_the_one_it_extends(tmp_path: Path) -> None:
     assert data == {"a": {"x": 1, "y": 3, "z": 4}, "b": [5]}
 
 
+OLD, NEW = "gradient_checkpointing", "activation_checkpointing"
+
+
+@pytest.mark.parametrize(
+    ("own", "overrides"),
+    [
+        (f"stages: {{a: {{training: {{{OLD}: true}}}}}}\n", []),
+        ("", [f"stages.a.training.{OLD}=true"]),
+        (f"stages: {{a: {{training: {{{OLD}: false}}}}}}\n", [f"stages.0.training.{NEW}=true"]),
+    ],
+    ids=["file", "override", "override of the file"],
+)
+def test_a_deprecated_name_and_its_current_one_are_one_key(own: str, overrides: list[str], tmp_path: Path) -> None:
+    """transformers reads the old name only where the new one is not set: a layer that sets it would be ignored."""
+    base = f"stages: [{{name: a, training: {{{NEW}: false, seed: 3}}}}]\n"
+    data = data_of(tmp_path, f"extends: base.yaml\n{own}", *overrides, base=base)
+    assert data["stages"] == [{"name": "a", "training": {NEW: True, "seed": 3}}]
+
+
+@pytest.mark.parametrize("fields", [f"{OLD}: true, {NEW}: true", f"{NEW}: true, {OLD}: true"])
+def test_both_names_of_a_field_side_by_side_are_a_fault(fields: str, tmp_path: Path) -> None:
+    (found,) = told(tmp_path, f"stages:\n  - training: {{{fields}}}\n")
+    assert f"stages.0.training.{OLD}: found {OLD!r} and {NEW!r}, allowed one of them" in found
+
+
+def test_a_name_is_deprecated_in_training_alone(tmp_path: Path) -> None:
+    assert data_of(tmp_path, f"student: {{{OLD}: true}}\n") == {"student": {OLD: True}}
+
+
 BASE = "publish: {repo_id: ours, revision: v1.2.0, license: mit}\n"
 
 

@@ -67,6 +67,14 @@ def test_a_paper_twin_says_that_it_was_not_run_and_brings_no_student_from_nothin
     assert student.model_name_or_path is not None
 
 
+SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_a_recipe_uses_no_deprecated_name(path: Path) -> None:
+    assert cli.open_recipe(str(path)).notes == []
+
+
 PUBLISHING = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "\npublish: {" in path.read_text())
 
 

@@ -319,7 +319,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "max_length": 160,
     },
     "padding-free": {"per_device_train_batch_size": SEQUENCES, "padding_free": True},
-    "checkpointed": {"per_device_train_batch_size": SEQUENCES, "gradient_checkpointing": True},
+    "checkpointed": {"per_device_train_batch_size": SEQUENCES, "activation_checkpointing": True},
 }
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
 from tests.gradients import Gradients, difference, edit_by_hand
@@ -18,6 +20,7 @@ from toolkit.errors import UserError
 from toolkit.recipe import Stage
 from toolkit.stages import make_trainer
 from toolkit.token_losses import token_losses
+from toolkit.training_fields import RENAMED
 
 ROWS = duals(8)
 
@@ -79,7 +82,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "max_length": 160,
     },
     "padding-free": {"per_device_train_batch_size": 16, "padding_free": True},
-    "checkpointed": {"per_device_train_batch_size": 16, "gradient_checkpointing": True},
+    "checkpointed": {"per_device_train_batch_size": 16, "activation_checkpointing": True},
 }
 
 
@@ -164,3 +167,9 @@ def test_bfloat16_autocast_gives_nearly_the_same_loss(student: str, tmp_path: Pa
     (full,), _, _ = run(student, imitation(), tmp_path)
     (half,), _, _ = run(student, imitation(**(TRAINING | {"bf16": True, "max_steps": 1})), tmp_path)
     assert half == pytest.approx(full, rel=0.05)
+
+
+def test_the_names_that_recipes_may_not_use_are_those_that_transformers_calls_deprecated() -> None:
+    told = {field.name: str(field.metadata.get("help")) for field in dataclasses.fields(TrainingArguments)}
+    found = {name: re.match(r"Deprecated alias of `(\w+)`", text) for name, text in told.items()}
+    assert {name: match[1] for name, match in found.items() if match} == RENAMED
