@@ -15,6 +15,7 @@ from toolkit.decode_procedures import Ask, Procedure, converse, plan
 from toolkit.decoding import Generation
 from toolkit.recipe_sections import View
 from toolkit.stage_views import StageViews
+from toolkit.views import columns
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("COT_DATA") or ROOT.parent / "shared" / "data")
@@ -73,6 +74,32 @@ SHIPPED = sorted((ROOT / "recipes").rglob("*.yaml"))
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
 def test_a_recipe_uses_no_deprecated_name(path: Path) -> None:
     assert cli.open_recipe(str(path)).notes == []
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_a_view_that_shows_no_chain_comes_once_a_question_however_many_chains_it_has(path: Path) -> None:
+    """With several samples a question, a view of question and answer would be learnt again with each."""
+    recipe = cli.open_recipe(str(path))
+    if recipe.dataset.builder not in ("teacher_cots", "key_tokens"):
+        return
+    references = [stage for reference in recipe.references.values() for stage in reference.stages]
+    for stage in [*recipe.stages, *references]:
+        for name, view in stage.views.items():
+            shown = {path.partition(".")[0] for text in targets_of(view) for path in columns(text)}
+            if "chain" not in shown:
+                assert view.select.draw in ("first", "balanced"), f"{stage.name}.{name}"
+
+
+def targets_of(view: View) -> list[str]:
+    return [view.prompt, *(segment.text for segment in view.target)]
+
+
+def test_counterfactual_distillation_reduces_as_its_definition_does() -> None:
+    """L_k is the mean over samples of each one's mean per token, in every arm and in the twin."""
+    arms = [path for path in SHIPPED if path.parent.name == "counterfactual" or path.stem == "counterfactual"]
+    assert len(arms) == 8
+    for path in arms:
+        assert [stage.reduction.by for stage in cli.open_recipe(str(path)).stages] == ["example"], path
 
 
 PUBLISHING = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "\npublish: {" in path.read_text())
