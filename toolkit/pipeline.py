@@ -209,22 +209,33 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
     """Return the student that training starts from, made now where it is not one that is loaded as it is."""
     from accelerate import PartialState
 
-    from toolkit.starting import model_of
-    from toolkit.students import save_atomically
+    from toolkit.folder_lock import agreed, owned
+    from toolkit.students import is_whole
 
     student = _student(recipe)
     if not run.makes_its_start:
         assert student.model_name_or_path
         return student.model_name_or_path
     process = PartialState()
-    if process.is_main_process and not run.start.exists():
-        tokenizer = student_tokenizer(recipe, rows)
-        model = model_of(student, pinned_arguments(student), tokenizer)
-        save_atomically(
-            run.start, model, tokenizer, {"stage": "start", "start_commit": base_commit(student), "log": []}
-        )
-    process.wait_for_everyone()
+    if not agreed(is_whole(run.start)):
+        with owned(run.start, "is made"):
+            if process.is_main_process and not is_whole(run.start):
+                _write_start(recipe, run, rows)
+            process.wait_for_everyone()
     return str(run.start)
+
+
+def _write_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> None:
+    """Make the student that training starts from, in a folder that is held."""
+    from toolkit.adapters import NEW_TOKENS
+    from toolkit.starting import model_of, new_token_ids
+    from toolkit.students import save_atomically
+
+    student = _student(recipe)
+    tokenizer = student_tokenizer(recipe, rows)
+    model = model_of(student, pinned_arguments(student), tokenizer)
+    facts = {"stage": "start", "start_commit": base_commit(student), "log": []}
+    save_atomically(run.start, model, tokenizer, facts | {NEW_TOKENS: new_token_ids(student, tokenizer)})
 
 
 @dataclass(frozen=True)
@@ -254,9 +265,12 @@ def train(recipe: Recipe) -> None:
     """
     from accelerate import PartialState
 
+    from toolkit.folder_lock import owned
+
     trained = train_students(recipe)
-    if PartialState().is_main_process:
-        conclude(recipe, trained.run, trained.students, trained.start, trained.rows)
+    with owned(trained.run.folder, "is written"):
+        if PartialState().is_main_process:
+            conclude(recipe, trained.run, trained.students, trained.start, trained.rows)
 
 
 def train_students(recipe: Recipe) -> Trained:
@@ -267,9 +281,11 @@ def train_students(recipe: Recipe) -> Trained:
     """
     from accelerate import PartialState
 
+    from toolkit.precision import check_precision
     from toolkit.seams import check_views
     from toolkit.students import load_tokenizer
 
+    check_precision([*recipe.stages, *(stage for other in recipe.references.values() for stage in other.stages)])
     rows = training_rows(recipe)
     run = open_run(recipe, rows)
     students = run.students
@@ -333,6 +349,8 @@ def evaluate(recipe: Recipe) -> None:
     Raises:
         UserError: A student is not trained yet, or there is nothing to score on.
     """
+    from toolkit.folder_lock import owned
+
     first = f"run `accelerate launch toolkit/train.py {recipe.words}` first"
     if recipe.dataset.builder is not None and not dataset_folder(recipe).exists():
         raise UserError(f"nothing is trained: there is not even a dataset ({dataset_folder(recipe)}); {first}")
@@ -346,4 +364,6 @@ def evaluate(recipe: Recipe) -> None:
                     f"stage {link.stage.name} of {name} is not trained ({link.student} is not there): {first}"
                 )
     check_free(recipe, run)  # before anything is decoded
-    conclude(recipe, run, students, make_start(recipe, run, rows), rows)
+    start = make_start(recipe, run, rows)
+    with owned(run.folder, "is written"):
+        conclude(recipe, run, students, start, rows)

@@ -16,13 +16,17 @@ from accelerate import PartialState
 from datasets import Dataset
 from transformers import TrainerCallback
 
+from toolkit.adapters import NEW_TOKENS, comes_apart, embeddings_at, new_tokens, train_new_rows
 from toolkit.encoding import EncodingReport, encode, is_sampled
 from toolkit.errors import UserError
+from toolkit.folder_lock import agreed, owned
 from toolkit.held_out import hold_out
 from toolkit.layout import WeightedCollator, filled, pack
 from toolkit.layout_probe import flat_fault
+from toolkit.precision import with_precision
 from toolkit.sampling import BalancedSampler, balanced_seeds
-from toolkit.students import agree, load_tokenizer, merge_adapter, save_atomically
+from toolkit.student_saving import save_trained
+from toolkit.students import FACTS, agree, is_whole, load_tokenizer
 from toolkit.training_progress import show_progress
 from toolkit.trl_seams import WeightedSFTTrainer, trl_arguments
 
@@ -152,9 +156,26 @@ def train_stage(
         UserError: The records do not fit or carry no weight, or an argument is refused by TRL.
     """
     student = folder / "student"
-    if student.exists():
-        facts: dict[str, Any] = json.loads((student / "stage.json").read_text())
-        return facts
+    if not agreed(is_whole(student) and not _left_over(folder)):
+        with owned(folder, "is trained"):
+            if not agreed(is_whole(student)):  # the run that held it before may have finished it
+                _train(stage, rows, start, folder, model_fields, prompt_format)
+            if PartialState().is_main_process:
+                _clear(folder)
+            PartialState().wait_for_everyone()
+    facts: dict[str, Any] = json.loads((student / FACTS).read_text())
+    return facts
+
+
+def _train(
+    stage: Stage,
+    rows: Sequence[Mapping[str, Any]],
+    start: str,
+    folder: Path,
+    model_fields: Mapping[str, Any],
+    prompt_format: str,
+) -> None:
+    """Train in a folder that is held, and write the student; arguments as of `train_stage`."""
     trainer, report = make_trainer(stage, rows, start, folder / "checkpoints", model_fields, prompt_format)
     checkpoint = last_complete_checkpoint(folder / "checkpoints")
     began = time.monotonic()
@@ -163,6 +184,7 @@ def train_stage(
         "stage": stage.name,
         "start": _name_of(start),
         "start_commit": None if Path(start).exists() else model_fields.get("model_revision"),
+        NEW_TOKENS: new_tokens(start),
         "seconds": round(time.monotonic() - began, 1),
         "resumed_from_step": int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else 0,
         "steps": trainer.state.global_step,
@@ -170,13 +192,29 @@ def train_stage(
         "tokens": trainer.state.num_input_tokens_seen,
         "processes": trainer.accelerator.num_processes,
         "device": str(trainer.accelerator.device),
+        "precision": trainer.args.mixed_precision,
         "encoding": asdict(report),
         "layout": trainer.layout,
         "kept_step": _kept_step(trainer),
         "log": [entry for entry in trainer.state.log_history if "loss" in entry or "eval_loss" in entry],
     }
-    _save(trainer, start, folder, model_fields, facts)
-    return facts
+    save_trained(trainer, start, folder, model_fields, facts)
+
+
+def _left_over(folder: Path) -> list[Path]:
+    """Return what a trained stage needs no more: its checkpoints, and what a killed process was about to write."""
+    return [*folder.glob("checkpoints/checkpoint-*"), *folder.glob("student.partial*")]
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a stage has left over, and say where the rest is: trackers log beside the checkpoints."""
+    for path in _left_over(folder):
+        shutil.rmtree(path, ignore_errors=True)
+    logs = folder / "checkpoints"
+    if logs.exists() and any(logs.iterdir()):
+        print(f"logs of {folder.name}: {', '.join(str(path) for path in sorted(logs.iterdir()))}")
+    elif logs.exists():
+        logs.rmdir()
 
 
 def _kept_step(trainer: WeightedSFTTrainer) -> int:
@@ -205,9 +243,14 @@ def make_trainer(
 ) -> tuple[WeightedSFTTrainer, EncodingReport]:
     """Encode a stage's records and put the trainer together; trains nothing."""
     try:
-        args, model = trl_arguments(stage.training, model_fields, output_dir, start)
+        args, model = trl_arguments(with_precision(stage), model_fields, output_dir, start)
     except (ValueError, ImportError) as error:  # bf16 on a machine without it, a package that is not there
         raise UserError(f"stages.{stage.name}.training or student: {error}") from error
+    if model["peft_config"] is not None:
+        names = embeddings_at(start, model_fields.get("model_revision"))
+        train_new_rows(model["peft_config"], names, new_tokens(start))
+        if names.tied and comes_apart(names, model["peft_config"].to_dict()) and PartialState().is_main_process:
+            print(f"stage {stage.name!r}: {names.inputs} and {names.outputs} are one weight, and LoRA changes one: untied")
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
     dataset, held_out, report = stage_datasets(tokenizer, rows, stage, args, prompt_format)
     flat = next((name for name in ("packing", "padding_free") if stage.training.get(name)), None)
@@ -272,29 +315,3 @@ def stage_datasets(
             raise UserError(f"stages.{stage.name}.training.packing: needs max_length, the length of a packed row")
         dataset = pack(dataset, max_length, args.seed)
     return dataset, held_out, report
-
-
-def _save(
-    trainer: WeightedSFTTrainer, start: str, folder: Path, model_fields: Mapping[str, Any], facts: Mapping[str, Any]
-) -> None:
-    """Write the stage's student, merged where it was trained as an adapter."""
-    tokenizer: Any = trainer.processing_class
-    adapter = folder / "adapter"
-    if model_fields.get("use_peft"):
-        trainer.save_model(str(adapter))
-    else:
-        trainer.save_model(str(folder / "weights"))  # collective under FSDP and DeepSpeed: every process takes part
-    process = PartialState()
-    process.wait_for_everyone()
-    if process.is_main_process:
-        if model_fields.get("use_peft"):
-            model = merge_adapter(start, adapter, model_fields)
-        else:
-            from transformers import AutoModelForCausalLM
-
-            model = AutoModelForCausalLM.from_pretrained(folder / "weights", dtype="auto")
-        agree(model, tokenizer)
-        save_atomically(folder / "student", model, tokenizer, facts)
-        shutil.rmtree(folder / "weights", ignore_errors=True)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    process.wait_for_everyone()

@@ -58,3 +58,12 @@ def model_of(student: Student, arguments: Mapping[str, Any], tokenizer: PreTrain
     if student.model_name_or_path:
         return student_with_tokenizer(student.model_name_or_path, arguments, tokenizer, student.seed)
     return student_from_config(student.from_config or {}, tokenizer, student.seed)
+
+
+def new_token_ids(student: Student, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids of tokens whose rows nobody has trained: those that were added, and what is to end turns now.
+
+    A base model often has the token that a chat format ends turns with, and has never seen it: its row counts as new.
+    """
+    named = [*student.special_tokens, *([student.eos_token] if student.eos_token else [])]
+    return sorted({int(tokenizer.convert_tokens_to_ids(token)) for token in named})

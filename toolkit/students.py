@@ -7,10 +7,15 @@ configuration, with a small tokenizer trained on the dataset it will learn from.
 from __future__ import annotations
 
 import json
-from collections.abc import Container, Iterable, Mapping, Sequence
+import os
+import secrets
+import shutil
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.adapters import ADAPTER_CONFIG, load_adapted
 from toolkit.chat_templates import check_template
 from toolkit.errors import UserError, nearest
 from toolkit.installed import ENVIRONMENT, lock
@@ -20,7 +25,7 @@ from toolkit.vocabulary import END, PAD, train_vocabulary
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-ADAPTER_CONFIG = "adapter_config.json"
+FACTS = "stage.json"
 _ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
@@ -208,20 +213,53 @@ def agree(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
 def save_atomically(
     folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any]
 ) -> None:
-    """Write a student's folder; it is there whole, or not at all.
+    """Write a student's folder; it is there whole, or not at all."""
+    with staged(folder) as staging:
+        model.save_pretrained(staging)
+        write_beside(staging, tokenizer, facts)
 
-    With it go its facts in `stage.json`, and the libraries that it comes from: they may be others when it is published.
+
+def write_beside(folder: Path, tokenizer: PreTrainedTokenizerBase, facts: Mapping[str, Any]) -> None:
+    """Write what goes with a student's weights: its tokenizer, its facts in `stage.json`, and the libraries it is from.
+
+    The libraries may be others when it is published.
     """
-    import shutil
+    tokenizer.save_pretrained(folder)
+    (folder / FACTS).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
+    (folder / ENVIRONMENT).write_text(lock())
 
-    staging = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    model.save_pretrained(staging)
-    tokenizer.save_pretrained(staging)
-    (staging / "stage.json").write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n")
-    (staging / ENVIRONMENT).write_text(lock())
-    shutil.rmtree(folder, ignore_errors=True)
-    staging.rename(folder)
+
+def is_whole(folder: Path) -> bool:
+    """Whether a student's folder has all that it is loaded from; one that is not there has nothing."""
+    parts = ("config.json", "tokenizer_config.json", FACTS, ENVIRONMENT)
+    return all((folder / part).is_file() for part in parts) and any(folder.glob("model*.safetensors"))
+
+
+@contextmanager
+def staged(folder: Path, name: str = "") -> Iterator[Path]:
+    """Give an empty folder that takes the place of `folder` at the end; after an error nothing of it stays.
+
+    Whoever calls holds `folder` (`folder_lock.owned`), so what else is staged for it was left by one that was killed.
+
+    Args:
+        folder: The folder to write.
+        name: Of the folder given, as of `staging_name`, where several processes have to agree on it.
+    """
+    for left in folder.parent.glob(f"{folder.name}.partial*"):
+        shutil.rmtree(left, ignore_errors=True)
+    staging = folder.with_name(name or staging_name(folder))
+    staging.mkdir(parents=True)
+    try:
+        yield staging
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def staging_name(folder: Path) -> str:
+    """Return a name that no other process gives to what it stages for a folder."""
+    return f"{folder.name}.partial-{os.getpid()}-{secrets.token_hex(4)}"
 
 
 def leave_adapter(folder: Path, adapter: Path) -> None:
@@ -238,19 +276,10 @@ def leave_adapter(folder: Path, adapter: Path) -> None:
     for name in ("target_modules", "exclude_modules"):  # sets of PEFT's, listed in an order of the process
         if isinstance(config.get(name), list):
             config[name] = sorted(config[name])
-    config["revision"] = json.loads((folder / "stage.json").read_text())["start_commit"]
+    config["revision"] = json.loads((folder / FACTS).read_text())["start_commit"]
     (folder / ADAPTER_CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def merge_adapter(base: str, adapter: Path, model_fields: Mapping[str, Any]) -> PreTrainedModel:
-    """Merge a LoRA adapter into its base in the base's own precision.
-
-    The base is loaded again, unquantised: merging into 4-bit weights would round the adapter away.
-    """
-    from peft import PeftModel
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(
-        base, revision=model_fields.get("model_revision", "main"), dtype=model_fields.get("dtype", "float32")
-    )
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    """Merge a LoRA adapter into its base in the base's own precision; see `adapters.load_adapted`."""
+    return load_adapted(base, adapter, model_fields).merge_and_unload()  # type: ignore[no-any-return]

@@ -143,6 +143,11 @@ class WeightedSFTTrainer(_SFTTrainer):
                 "the student is a mixture of experts with a balancing loss, which is not supported; "
                 "set training.router_aux_loss_coef: 0.0"
             )
+        # Where PEFT trains single rows of the output layer, what stands in its place has a weight and no bias (0.21),
+        # and the fused head reads both. Not set as a module's attribute: it would be saved a second time.
+        output = self.model.get_output_embeddings()
+        if hasattr(output, "token_adapter"):
+            output.__dict__["bias"] = output.token_adapter.base_layer.bias
         # The fused head projects on GPU only what is scored; on CPU it projects every position, in tiles, and is
         # slower than plain logits at the scored positions (docs/results/train_step.md).
         # Nor does it tell the probability of more than one token.
@@ -199,6 +204,16 @@ class WeightedSFTTrainer(_SFTTrainer):
         if self._epochs is not None:
             self._epochs.set_epoch(epoch)
         super()._run_epoch(epoch=epoch, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """Train for an epoch, unless all steps are done: the trainer looks whether they are only behind a step.
+
+        So it is where a run is resumed from its last checkpoint and `max_steps` lies within an epoch.
+        """
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, *SOFT_COLUMNS, "seq_lengths"]
