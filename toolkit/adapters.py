@@ -73,8 +73,8 @@ def train_new_rows(config: LoraConfig, embeddings: Embeddings, tokens: Sequence[
     """
     if _is_named(embeddings.outputs, _listed(config.target_modules)):
         raise UserError(
-            f"student.lora_target_modules: found {_last(embeddings.outputs)!r}, the output layer, whose weight the loss "
-            "reads without an adapter; train it whole, with student.lora_modules_to_save"
+            f"student.lora_target_modules: found {_last(embeddings.outputs)!r}, the output layer, whose weight the "
+            "loss reads without an adapter; train it whole, with student.lora_modules_to_save"
         )
     if not tokens:
         return

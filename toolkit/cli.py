@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toolkit import store_commands
+from toolkit.disk_faults import REMEDY, disk_fault
 from toolkit.errors import UserError
 from toolkit.library_output import quiet_libraries
 
@@ -286,10 +287,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `distill ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
-        if error.filename is None or error.strerror is None:
+    except Exception as error:
+        told = disk_fault(error)
+        if told is not None:
+            print(f"{told}. {REMEDY}", file=sys.stderr)
+        elif isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+            print(f"{error.filename}: {error.strerror}", file=sys.stderr)
+        else:
             raise
-        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"interrupted; `distill {args.command}` with the same words goes on from here", file=sys.stderr)

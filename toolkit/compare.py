@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toolkit.disk_faults import writing
 from toolkit.errors import UserError, nearest
 from toolkit.recipe_faults import Fault, Place, RecipeFaults
 
@@ -289,12 +290,14 @@ def _runs(
 
 def _run(recipe: Recipe, arm: Arm, seed: int) -> ArmRun:
     from toolkit.comparison import ArmRun
+    from toolkit.folder_lock import owned
     from toolkit.pipeline import train_students
     from toolkit.results import score
 
     trained = train_students(recipe)
     own, chain = list(trained.students.items())[-1]
-    _, rows = score(recipe, trained.run, {own: chain}, trained.start, arm.problems)
+    with writing(trained.run.folder, "scores"), owned(trained.run.folder, "is written"):
+        _, rows = score(recipe, trained.run, {own: chain}, trained.start, arm.problems)
     stages = [trained.outcomes[link.folder] for link in chain]
     gc.collect()  # a trainer refers to itself and would hold on to its device's memory while the next one trains
     # By question: recipes may list the same ones in another order.

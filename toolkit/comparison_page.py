@@ -6,11 +6,11 @@ Everything shown comes from the data of `toolkit.compare`; nothing is computed h
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from toolkit.atomic_files import replace_text
 from toolkit.page_blocks import Block, Code, Heading, Picture, Table, as_html, as_markdown
 from toolkit.plots import plot_comparison
 from toolkit.text_tables import aligned
@@ -35,9 +35,7 @@ def write_pages(folder: Path, found: Found) -> list[Path]:
         "compare.json": json.dumps(found, indent=1, ensure_ascii=False) + "\n",
     }
     for name, text in pages.items():
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / name)
+        replace_text(folder / name, text)
     return [*(folder / name for name in pages), picture]
 
 

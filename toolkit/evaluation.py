@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from toolkit.answers import answer_clause
+from toolkit.atomic_files import replacing
 from toolkit.decode_procedures import Answered, Ask, Compare, Conversation, Procedure, converse
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
 from toolkit.errors import UserError
@@ -291,10 +291,8 @@ def write_rows(path: Path, rows: list[Row], key: str) -> None:
     types = {"sample": pa.int32(), "tokens": pa.int32(), "turns": pa.list_(turn)}
     types |= {name: pa.bool_() for name in ("parsed", "correct", "solved", "stopped", "agreed")}
     schema = pa.schema({name: types.get(name, pa.string()) for name in rows[0]}, metadata={_KEY: key.encode()})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    parquet.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
-    os.replace(partial, path)
+    with replacing(path) as partial:
+        parquet.write_table(pa.Table.from_pylist(rows, schema=schema), partial)
 
 
 def identity(

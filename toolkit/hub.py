@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from toolkit.cards import merge, shown_files
+from toolkit.disk_faults import REMEDY, disk_fault
 from toolkit.errors import UserError, nearest
 from toolkit.parquet_files import write_split
 from toolkit.version_rules import CARD, Content, change, check_rise, interface, is_version, refuse, version
@@ -115,13 +116,14 @@ def publish(
         with _staging(target) as staging:
             write(staging)
             return _put(staging, target, root, kind, repo_id, other_card)
-    except OSError as error:
-        if error.errno != errno.ENOSPC and os.strerror(errno.ENOSPC) not in str(error):  # copytree lists what it met
+    except UserError:
+        raise
+    except Exception as error:
+        fault = disk_fault(error)
+        if fault is None:
             raise
-        raise UserError(
-            f"{target}: no space is left on its disk; nothing of the revision was kept. Free some, and the same "
-            "command goes on from here"
-        ) from None
+        why = "no space is left on its disk" if os.strerror(errno.ENOSPC) in fault else fault
+        raise UserError(f"{target}: {why}; nothing of the revision was kept. {REMEDY}") from None
 
 
 @contextmanager

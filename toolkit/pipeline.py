@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import hub
+from toolkit.disk_faults import writing
 from toolkit.errors import UserError
 from toolkit.hub_revisions import base_commit, pinned_arguments, revision_of
 from toolkit.recipe_dataset import building_arguments, built_from, dataset_folder, load_split, store_path
@@ -61,19 +62,20 @@ def build(
         print(told(estimate(dataset.builder, dataset.config, store), whole=not sys.stdout.isatty()))
         print(f"{'would write':<13} {folder}" + (", which exists" if folder.exists() else ""))
         return
-    store.parent.mkdir(parents=True, exist_ok=True)
-    report = build_dataset(
-        dataset.builder,
-        dataset.config,
-        store,
-        **building_arguments(recipe),
-        other_card=other_card,
-        engine=engine,
-        ask=ask,
-    )
-    mark = built_from(recipe)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    mark.write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
+    with writing(folder, f"dataset {dataset.repo_id}"):
+        store.parent.mkdir(parents=True, exist_ok=True)
+        report = build_dataset(
+            dataset.builder,
+            dataset.config,
+            store,
+            **building_arguments(recipe),
+            other_card=other_card,
+            engine=engine,
+            ask=ask,
+        )
+        mark = built_from(recipe)
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.write_text(settings_digest(dataset.builder, dataset.config), encoding="utf-8")
     print(report.summary())
 
 
@@ -218,7 +220,7 @@ def make_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> str:
         return student.model_name_or_path
     process = PartialState()
     if not agreed(is_whole(run.start)):
-        with owned(run.start, "is made"):
+        with writing(run.start, "the student that training starts from"), owned(run.start, "is made"):
             if process.is_main_process and not is_whole(run.start):
                 _write_start(recipe, run, rows)
             process.wait_for_everyone()
@@ -234,7 +236,7 @@ def _write_start(recipe: Recipe, run: Run, rows: Sequence[dict[str, Any]]) -> No
     student = _student(recipe)
     tokenizer = student_tokenizer(recipe, rows)
     model = model_of(student, pinned_arguments(student), tokenizer)
-    facts = {"stage": "start", "start_commit": base_commit(student), "log": []}
+    facts: dict[str, Any] = {"stage": "start", "start_commit": base_commit(student), "log": []}
     save_atomically(run.start, model, tokenizer, facts | {NEW_TOKENS: new_token_ids(student, tokenizer)})
 
 
@@ -268,7 +270,7 @@ def train(recipe: Recipe) -> None:
     from toolkit.folder_lock import owned
 
     trained = train_students(recipe)
-    with owned(trained.run.folder, "is written"):
+    with writing(trained.run.folder, "scores and report"), owned(trained.run.folder, "is written"):
         if PartialState().is_main_process:
             conclude(recipe, trained.run, trained.students, trained.start, trained.rows)
 
@@ -365,5 +367,5 @@ def evaluate(recipe: Recipe) -> None:
                 )
     check_free(recipe, run)  # before anything is decoded
     start = make_start(recipe, run, rows)
-    with owned(run.folder, "is written"):
+    with writing(run.folder, "scores and report"), owned(run.folder, "is written"):
         conclude(recipe, run, students, start, rows)

@@ -27,8 +27,8 @@ def with_precision(stage: Stage) -> dict[str, Any]:
     for name in ("bf16", "fp16"):
         if training.get(name) and not _has(name, training):
             raise UserError(
-                f"stages.{stage.name}.training.{name}: found true, but {_missing(name, training)}; leave it out, and the "
-                "stage computes in what the machine has"
+                f"stages.{stage.name}.training.{name}: found true, but {_missing(name, training)}; leave it out, and "
+                "the stage computes in what the machine has"
             )
     if training.get("bf16") is None:
         training["bf16"] = not training.get("fp16") and _on_accelerator(training) and _has("bf16", training)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit import reporting, scoring
+from toolkit.atomic_files import replace_text
 from toolkit.hub_revisions import base_commit, revision_of
 from toolkit.installed import ENVIRONMENT
 from toolkit.problem import Problem
@@ -193,7 +194,7 @@ def conclude(
     title = f"{recipe.recipe.title or recipe.recipe.name}: report"
     images = sorted(pictures.glob("*.png"))
     report = reporting.report_page(title, table, images, as_html(shown), reporting.examples_html(told.samples))
-    (run.folder / "report.html").write_text(report, encoding="utf-8")
+    replace_text(run.folder / "report.html", report)
     for note in notes:
         print(f"note: {note}")
     print(f"\n{table}\n")

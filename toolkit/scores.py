@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from toolkit.answers import extract, kind_of, matches
+from toolkit.atomic_files import replace_text
 from toolkit.decode_procedures import Answered
 from toolkit.import_closure import closure_digest
 from toolkit.problem import Problem
@@ -206,9 +206,7 @@ def extractor() -> str:
 
 def write_scores(path: Path, scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> None:
     """Write the summaries of students (by name, then by set) as JSON; shares are between 0 and 1."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps({"students": scores}, indent=1, ensure_ascii=False) + "\n")
-    os.replace(partial, path)
+    replace_text(path, json.dumps({"students": scores}, indent=1, ensure_ascii=False) + "\n")
 
 
 def format_scores_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], markdown: bool = False) -> str:

@@ -17,6 +17,7 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 from toolkit.adapters import NEW_TOKENS, comes_apart, embeddings_at, new_tokens, train_new_rows
+from toolkit.disk_faults import writing
 from toolkit.encoding import EncodingReport, encode, is_sampled
 from toolkit.errors import UserError
 from toolkit.folder_lock import agreed, owned
@@ -157,7 +158,7 @@ def train_stage(
     """
     student = folder / "student"
     if not agreed(is_whole(student) and not _left_over(folder)):
-        with owned(folder, "is trained"):
+        with writing(folder, f"stage {stage.name}"), owned(folder, "is trained"):
             if not agreed(is_whole(student)):  # the run that held it before may have finished it
                 _train(stage, rows, start, folder, model_fields, prompt_format)
             if PartialState().is_main_process:

@@ -177,6 +177,6 @@ def difference(trained: Tensor, loaded: Tensor, tolerance: float) -> str:
 
 def _diverged(stage: str) -> str:
     return (
-        f"stages.{stage}: the student that was trained gives no finite logits on a record that it learnt from: training "
-        f"diverged. Lower stages.{stage}.training.learning_rate, or warm it up with warmup_steps"
+        f"stages.{stage}: the student that was trained gives no logits but NaN on a record that it learnt from: "
+        f"training diverged. Lower stages.{stage}.training.learning_rate, or warm it up with warmup_steps"
     )

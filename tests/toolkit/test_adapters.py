@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from tests.chains import chains, stage
 from tests.records import duals, imitation, saved_student
-from tests.tiny_students import END, tiny_llama, tiny_tokenizer
 from toolkit import student_saving
 from toolkit.adapters import NEW_TOKENS, embeddings_at, new_tokens
 from toolkit.errors import UserError
@@ -178,7 +175,14 @@ def test_an_adapter_on_the_output_layer_is_refused_by_its_key(bases: Mapping[boo
 def test_embeddings_are_found_by_what_they_are(tmp_path: Path) -> None:
     from transformers import GPT2Config, GPTNeoXConfig
 
-    sizes: dict[str, Any] = {"vocab_size": 64, "bos_token_id": None, "eos_token_id": None, "num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {
+        "vocab_size": 64,
+        "bos_token_id": None,
+        "eos_token_id": None,
+        "num_hidden_layers": 1,
+        "hidden_size": 16,
+        "num_attention_heads": 2,
+    }
     found = []
     for kind, config in {"gpt2": GPT2Config(**sizes), "gpt_neox": GPTNeoXConfig(**sizes, intermediate_size=32)}.items():
         config.save_pretrained(tmp_path / kind)
@@ -224,15 +228,15 @@ def test_a_whole_student_that_is_saved_wrongly_is_refused_too(
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_rounding_in_half_precision_is_no_difference(
-    bases: Mapping[bool, str], tmp_path: Path, dtype: str
-) -> None:
+def test_rounding_in_half_precision_is_no_difference(bases: Mapping[bool, str], tmp_path: Path, dtype: str) -> None:
     fields = adapted(lora_target_modules=["all-linear"], dtype=dtype)
     facts = train_stage(imitation(max_steps=3, learning_rate=2e-2), duals(8), bases[True], tmp_path, fields, "plain")
     assert facts["steps"] == 3
 
 
 def test_a_student_that_diverged_is_not_saved(bases: Mapping[bool, str], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"stages\.imitate: .*diverged\. Lower stages\.imitate\.training\.learning_rate"):
+    with pytest.raises(
+        UserError, match=r"stages\.imitate: .*diverged\. Lower stages\.imitate\.training\.learning_rate"
+    ):
         train_stage(imitation(max_steps=4, learning_rate=1e30), duals(8), bases[False], tmp_path, {}, "plain")
     assert not (tmp_path / "student").exists()
