@@ -66,4 +66,5 @@ def new_token_ids(student: Student, tokenizer: PreTrainedTokenizerBase) -> list[
     A base model often has the token that a chat format ends turns with, and has never seen it: its row counts as new.
     """
     named = [*student.special_tokens, *([student.eos_token] if student.eos_token else [])]
-    return sorted({int(tokenizer.convert_tokens_to_ids(token)) for token in named})
+    vocabulary = tokenizer.get_vocab()
+    return sorted({vocabulary[token] for token in named})

@@ -201,11 +201,6 @@ class WeightedSFTTrainer(_SFTTrainer):
         return self._epochs
 
     def _run_epoch(self, *, epoch: int, **kwargs: Any) -> None:
-        if self._epochs is not None:
-            self._epochs.set_epoch(epoch)
-        super()._run_epoch(epoch=epoch, **kwargs)
-
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """Train for an epoch, unless all steps are done: the trainer looks whether they are only behind a step.
 
         So it is where a run is resumed from its last checkpoint and `max_steps` lies within an epoch.
@@ -213,7 +208,9 @@ class WeightedSFTTrainer(_SFTTrainer):
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
-        super()._run_epoch(*args, **kwargs)
+        if self._epochs is not None:
+            self._epochs.set_epoch(epoch)
+        super()._run_epoch(epoch=epoch, **kwargs)
 
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = [*COLUMNS, *SOFT_COLUMNS, "seq_lengths"]
