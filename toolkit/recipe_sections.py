@@ -131,8 +131,8 @@ class Student(Section):
         tokenizer: Of a student from a configuration; trained on the dataset.
         model_name_or_path: Model of the Hub or folder to load.
         seed: Of the initial weights, those of new tokens included.
-        special_tokens: Tokens to add, such as `<pause>`; where a template writes one, it is one token. Their rows of the
-            embeddings are trained, with LoRA too.
+        special_tokens: Tokens to add, such as `<pause>`; where a template writes one, it is one token. Its rows are
+            trained, with LoRA too.
         eos_token: Token of a loaded student that ends its turns from now on, or one of `special_tokens`: a base model
             that is to speak Qwen's chat format ends with `<|im_end|>`.
         pad_token: Token of a loaded student that fills batches; another one than ends its turns.

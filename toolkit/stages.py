@@ -251,7 +251,9 @@ def make_trainer(
         names = embeddings_at(start, model_fields.get("model_revision"))
         train_new_rows(model["peft_config"], names, new_tokens(start))
         if names.tied and comes_apart(names, model["peft_config"].to_dict()) and PartialState().is_main_process:
-            print(f"stage {stage.name!r}: {names.inputs} and {names.outputs} are one weight, and LoRA changes one: untied")
+            print(
+                f"stage {stage.name!r}: {names.inputs} and {names.outputs} are one weight, and LoRA changes one: untied"
+            )
     tokenizer = load_tokenizer(start, model_fields.get("model_revision"))
     dataset, held_out, report = stage_datasets(tokenizer, rows, stage, args, prompt_format)
     flat = next((name for name in ("packing", "padding_free") if stage.training.get(name)), None)
