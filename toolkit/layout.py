@@ -96,7 +96,7 @@ def is_blank(row: Mapping[str, Any]) -> bool:
     return len(row["input_ids"]) == 1
 
 
-def filled(dataset: Dataset, multiple: int) -> Dataset:
+def filled(dataset: Dataset, multiple: int, drawn: int | None = None) -> Dataset:
     """Complete encoded rows to a multiple of some number, by blanks: one token that weighs and counts for nothing.
 
     Several processes take batches of one size; short of rows, accelerate would give the first ones of an epoch again.
@@ -104,10 +104,11 @@ def filled(dataset: Dataset, multiple: int) -> Dataset:
     Args:
         dataset: Encoded rows, packed or not; not empty.
         multiple: Rows in a batch, times processes.
+        drawn: Rows of an epoch, all of the dataset where None.
     """
     from datasets import Dataset, concatenate_datasets
 
-    missing = -len(dataset) % multiple
+    missing = -(len(dataset) if drawn is None else drawn) % multiple
     if not missing:
         return dataset
     blank = {name: value[:1] if isinstance(value, list) else value for name, value in dataset[0].items()}

@@ -180,7 +180,8 @@ class WeightedSFTTrainer(_SFTTrainer):
                 raise UserError("training.accelerator_config.dispatch_batches: true is not supported")
             if not args.dataloader_drop_last:
                 processes = 1 if args.accelerator_config.split_batches else args.world_size
-                self.train_dataset = filled(self.train_dataset, args.train_batch_size * processes)
+                drawn = rows if self._sampler is None else len(self._sampler)
+                self.train_dataset = filled(self.train_dataset, args.train_batch_size * processes, drawn)
         self._blanks = range(rows, len(self.train_dataset))
 
     def _send_telemetry(self) -> None:

@@ -1,6 +1,7 @@
 """One optimizer step of EDIT's second stage under every reduction, one of soft targets, the loss on held-out records.
 
-A script for `accelerate launch`, and a function for the test: `gradient_probe.py STUDENT FILE BATCHxSTEPS ...`.
+A script for `accelerate launch`, and functions for the test: `gradient_probe.py STUDENT FOLDER FILE BATCHxSTEPS ...`,
+where FOLDER is that of `epoch_probe`'s students.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from accelerate import PartialState
 
 from tests.gradients import Gradients
+from tests.integration import epoch_probe
 from tests.records import duals, edit
 from tests.soft_chains import soft_chains, soft_stage
 from toolkit.launcher import heed_launcher
@@ -79,8 +81,9 @@ def held_out_losses(student: str, batch: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     heed_launcher(__file__, sys.argv[1:])
-    student, file, *sizes = sys.argv[1:]
+    student, folder, file, *sizes = sys.argv[1:]
     results: dict[str, Any] = {size: probe(student, *map(int, size.split("x"))) for size in sizes}
+    results["epochs"] = {size: epoch_probe.probe(Path(folder), *map(int, size.split("x"))) for size in sizes}
     results["held out"] = held_out_losses(student, batch=4)
     if PartialState().is_main_process:
         torch.save(results, file)

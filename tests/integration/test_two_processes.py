@@ -15,15 +15,28 @@ import pytest
 import torch
 
 from tests.gradients import difference, edit_by_hand
+from tests.integration import epoch_probe
 from tests.integration.gradient_probe import BETA, CASES, ROWS, held_out_losses, probe
 from tests.records import saved_student
 from tests.terminal_lines import foreign_lines
 from tests.tiny_recipe import ROOT, environment, training_alone, written
+from tests.tiny_students import tiny_tokenizer
+from toolkit.students import save_atomically, student_from_config
 
 pytestmark = pytest.mark.slow
 
 TWO = ("accelerate.commands.launch", "--cpu", "--num_processes", "2")
 SIZES = ("4x1", "2x2")  # batch of each process x micro-batches accumulated
+OPT = {
+    "model_type": "opt",
+    "hidden_size": 16,
+    "ffn_dim": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "word_embed_proj_dim": 16,
+    "max_position_embeddings": 512,
+    "dropout": 0.0,
+}
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -48,9 +61,22 @@ def alone(student: str) -> dict[str, dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def together(student: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def students(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("epochs")
+    saved_student(folder / "llama", hidden_size=16, num_hidden_layers=1)
+    save_atomically(folder / "opt", student_from_config(OPT, tiny_tokenizer(), 0), tiny_tokenizer(), {})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def epochs(students: Path) -> dict[str, dict[str, Any]]:
+    return epoch_probe.probe(students, batch=8, steps=1)
+
+
+@pytest.fixture(scope="module")
+def together(student: str, students: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     file = tmp_path_factory.mktemp("together") / "results.pt"
-    ran = run(*TWO, Path(__file__).with_name("gradient_probe.py"), student, file, *SIZES)
+    ran = run(*TWO, Path(__file__).with_name("gradient_probe.py"), student, students, file, *SIZES)
     assert ran.returncode == 0, ran.stderr[-3000:]
     results: dict[str, Any] = torch.load(file)
     assert {case["processes"] for size in SIZES for case in results[size].values()} == {2}
@@ -83,6 +109,34 @@ def test_edits_second_stage_is_its_formula(student: str, together: Any, size: st
 
 def test_the_loss_on_held_out_records_is_that_of_one_process(student: str, together: Any) -> None:
     assert together["held out"] == pytest.approx(held_out_losses(student, batch=64), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("case", epoch_probe.CASES)
+def test_every_step_of_two_epochs_is_that_of_one_process(epochs: Any, together: Any, case: str, size: str) -> None:
+    """No epoch divides into batches, and no sequence is read twice."""
+    expected, found = epochs[case], together["epochs"][size][case]
+    assert len(found["gradients"]) == len(expected["gradients"]) == 4
+    for theirs, ours in zip(expected["gradients"], found["gradients"], strict=True):
+        assert difference(ours, theirs) < 1e-5
+    assert found["losses"] == pytest.approx(expected["losses"], rel=1e-5)
+    assert found["tokens"] == expected["tokens"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_epoch_that_is_resumed_in_its_middle_goes_on_in_its_order(epochs: Any, together: Any, size: str) -> None:
+    (expected,) = epochs["one view"]["gradients"][3:]
+    for results in (epochs, together["epochs"][size]):
+        (found,) = results["resumed"]["gradients"]
+        assert difference(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_processes_lay_batches_out_alike(epochs: Any, together: Any, size: str) -> None:
+    layouts = {case: results["layout"] for case, results in together["epochs"][size].items()}
+    assert layouts == {case: results["layout"] for case, results in epochs.items()}
+    assert layouts["packed"] == "flat"
+    assert layouts["packed, falls back"].startswith("padded, not packing")
 
 
 def test_a_recipes_mistake_is_told_once(tmp_path: Path) -> None:
