@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.encoding import COLUMNS, SOFT_COLUMNS
-from toolkit.layout import WeightedCollator, pack
+from toolkit.layout import WeightedCollator, filled, pack
 
 PAD = 0
 LONGEST = 12
@@ -159,3 +159,53 @@ def test_soft_targets_stay_with_their_tokens(
         length = 1 + int(token) % 3 if token != PAD else 0
         assert of_token[:length].tolist() == [int(token) + k for k in range(length)]
         assert chances.tolist() == [0.5 ** (k + 1) for k in range(length)] + [0.0] * (len(chances) - length)
+
+
+@settings(max_examples=40, deadline=None)
+@given(_sequences)
+def test_packed_rows_are_unpacked_for_a_rectangle(sequences: list[Tokens]) -> None:
+    packed = pack(dataset(sequences), max_length=16, seed=0)
+    batch = collated(packed)
+    assert tokens_of(batch) == Counter(token for tokens in sequences for token in tokens)
+    assert sorted(batch["attention_mask"].sum(dim=1).tolist()) == sorted(map(len, sequences))
+    assert batch["rows"] == sum(len(row) > 1 for row in packed["input_ids"])
+
+
+# --- blanks
+
+SEQUENCES: list[Tokens] = [[(1, 0.0, 0.0, 1), (2, 0.5, 1.0, 1)], [(3, 0.0, 0.0, 0), (4, 1.0, 1.0, 0), (5, 1.0, 1.0, 0)]]
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+@pytest.mark.parametrize(("multiple", "drawn", "blanks"), [(2, None, 0), (4, None, 2), (3, None, 1), (4, 5, 3)])
+def test_a_dataset_is_filled_up_behind_its_rows(is_packed: bool, multiple: int, drawn: int | None, blanks: int) -> None:
+    rows = dataset(SEQUENCES)
+    rows = pack(rows, max_length=3, seed=0) if is_packed else rows
+    whole = filled(rows, multiple, drawn)
+    assert whole.to_list()[:2] == rows.to_list()
+    assert len(whole) == 2 + blanks
+    assert all(sum(row["weights"]) == sum(row["counts"]) == 0 for row in whole.to_list()[2:])
+
+
+@pytest.mark.parametrize("is_flat", [False, True])
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_batch_counts_no_blank_and_no_padding(is_flat: bool, is_packed: bool) -> None:
+    rows = pack(dataset(SEQUENCES), max_length=8, seed=0) if is_packed else dataset(SEQUENCES)
+    batch = collated(filled(rows, 4), flat=is_flat, pad_to_multiple_of=16)
+    assert (batch["rows"], batch["tokens"]) == (len(rows), 5)
+    assert batch["weights"].sum() == 2.5
+    assert batch["counts"].sum() == 3
+    assert (batch["labels"] != -100).sum() == 3
+
+
+def test_a_batch_of_blanks_alone_scores_nothing() -> None:
+    blanks = filled(dataset(SEQUENCES), 4).select([2, 3])
+    batch = collated(blanks)
+    assert (batch["rows"], batch["tokens"]) == (0, 0)
+    assert not (batch["labels"] != -100).any()
+
+
+def test_soft_targets_are_filled_up_too() -> None:
+    soft = {name: [[[2], [3]], [[4], [5], [6]]] for name in SOFT_COLUMNS}
+    rows = Dataset.from_dict(dataset(SEQUENCES).to_dict() | soft)
+    assert collated(filled(rows, 3))["soft_ids"].shape == (3, 3, 1)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
-from toolkit.objective import denominators, soft_cross_entropy, weighted_loss
+from toolkit.objective import denominators, mean_counts, soft_cross_entropy, weighted_loss
 
 LOSSES = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
 WEIGHTS = torch.tensor([[0.0, 1.0, 1.0], [-0.5, 0.0, 2.0]])
@@ -93,6 +94,20 @@ def test_views_may_share_a_row() -> None:
     terms = weighted_loss(LOSSES, WEIGHTS, views, d)
     assert d.tolist() == [2.0, 3.0]
     assert terms.tolist() == pytest.approx([(0 + 0 + 64) / 2, (2 + 4 - 4) / 3])
+
+
+def test_a_row_counts_on_average_what_all_rows_count_divided_by_their_number() -> None:
+    rows = [
+        (np.array([0.0, 1.0, 1.0]), np.array([0, 0, 0])),
+        (np.array([1.0, 0.5]), np.array([2, 0])),  # packed: two views in one row
+        (np.array([0.0]), np.array([1])),
+    ]
+    assert mean_counts(iter(rows), [1.0, 1.0, 1.0], 3).tolist() == pytest.approx([2.5 / 3, 0.0, 1 / 3])
+
+
+def test_a_row_that_few_epochs_have_counts_as_often_as_they_have_it() -> None:
+    rows = [(np.array([4.0]), np.array([0])), (np.array([8.0]), np.array([0])), (np.array([3.0]), np.array([1]))]
+    assert mean_counts(rows, [0.5, 0.5, 1.0], 2).tolist() == pytest.approx([(2 + 4) / 2, 3 / 2])
 
 
 LOGITS = torch.tensor([[[0.0, math.log(2), math.log(5)], [math.log(3), 0.0, math.log(4)]]])  # q is n/8
