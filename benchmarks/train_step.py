@@ -111,8 +111,24 @@ def make(args: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], Any]:
             processing_class=tokenizer,
         )
 
-    ours, keyed = weighted(False), weighted(True)
-    return {"weighted": ours, "key steps": keyed}, plain
+    names = {"weighted": False, "weighted, columns": False, "key steps": True, "key steps, columns": True}
+    trainers = {name: weighted(keyed) for name, keyed in names.items()}
+    for name in ("weighted, columns", "key steps, columns"):
+        trainers[name].batch_losses = column_losses
+    return trainers, plain
+
+
+def column_losses(model: Any, batch: dict[str, Any]) -> Any:
+    """Return the losses of a batch as the toolkit took them before: logits at the columns where any row is scored."""
+    import torch
+    from torch.nn import functional
+
+    targets = batch["labels"][:, 1:]
+    kept = (targets != -100).any(dim=0).nonzero().flatten()
+    inputs = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    logits = model(**inputs, use_cache=False, logits_to_keep=kept).logits.float()
+    losses = functional.cross_entropy(logits.transpose(1, 2), targets[:, kept], ignore_index=-100, reduction="none")
+    return torch.zeros(targets.shape).to(losses).index_copy(1, kept, losses)
 
 
 class Stepper:
@@ -179,18 +195,24 @@ def main() -> None:
         twin, keyed_twin = Stepper(plain(trainers["weighted"])), Stepper(plain(trainers["key steps"]))
         ratio, difference = compare(weighted, twin, args.steps)
         keyed_ratio, _ = compare(keyed, keyed_twin, args.steps)
+        columns, _ = compare(weighted, Stepper(trainers["weighted, columns"]), args.steps)
+        keyed_columns, _ = compare(keyed, Stepper(trainers["key steps, columns"]), args.steps)
         trainers["weighted"].head = "fused"
         same_head, _ = compare(weighted, twin, args.steps)
     device = str(trainers["weighted"].args.device)
     figures = {
         "ratio_weighted_over_plain": round(ratio, 3),
         "ratio_key_steps_over_plain": round(keyed_ratio, 3),
+        "ratio_scored_positions_over_columns": round(columns, 3),
+        "ratio_key_steps_scored_positions_over_columns": round(keyed_columns, 3),
         "max_loss_difference": float(f"{difference:.2e}"),
     }
     print(f"device {device}, vocabulary {args.vocab}, hidden {args.hidden}, {args.layers} layers, batch {args.batch}")
     print(f"{'weights of one / plain TRL, same tokens':<52}{ratio:>8.3f}")
     print(f"{'weights of one with the fused head / plain TRL':<52}{same_head:>8.3f}")
     print(f"{'EDIT stage 2 / plain TRL on all target tokens':<52}{keyed_ratio:>8.3f}")
+    print(f"{'weights of one, scored positions / scored columns':<52}{columns:>8.3f}")
+    print(f"{'EDIT stage 2, scored positions / scored columns':<52}{keyed_columns:>8.3f}")
     print(f"{'largest difference of losses, weights of one':<52}{difference:>8.1e}")
     if args.json:
         print(json.dumps(figures))

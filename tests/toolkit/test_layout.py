@@ -161,7 +161,7 @@ def test_soft_targets_stay_with_their_tokens(
         assert chances.tolist() == [0.5 ** (k + 1) for k in range(length)] + [0.0] * (len(chances) - length)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(_sequences)
 def test_packed_rows_are_unpacked_for_a_rectangle(sequences: list[Tokens]) -> None:
     packed = pack(dataset(sequences), max_length=16, seed=0)
