@@ -23,7 +23,7 @@ def recipes() -> list[Path]:
     """Return every recipe that is scored."""
     return [
         path
-        for folder in ("", "counterfactual", "mixed", "mysteries", "paper")
+        for folder in ("", "chat", "counterfactual", "mixed", "mysteries", "paper")
         for path in sorted((ROOT / "recipes" / folder).glob("*.yaml"))
     ]
 

@@ -136,7 +136,8 @@ class Student(Section):
         eos_token: Token of a loaded student that ends its turns from now on, or one of `special_tokens`: a base model
             that is to speak Qwen's chat format ends with `<|im_end|>`.
         pad_token: Token of a loaded student that fills batches; another one than ends its turns.
-        chat_template: Jinja text of the student's chat template, in place of its own.
+        chat_template: Jinja text of the student's chat template, in place of its own. Where it asks for the date, every
+            run gives it the same one.
         prompt_format: Prompts as they are written, or as a user's turn in the student's chat template.
     """
 
@@ -204,7 +205,8 @@ class View(Section):
         before: With `each`: template of an earlier item; `{before}` is all of them, one after the other.
         row_weight: Column of a number that multiplies the weights of a record's tokens.
         prompt: Template of what is given.
-        target: What is to be written, piece by piece.
+        target: What is to be written, piece by piece. The student's tokenizer has to part prompt and target: a space
+            stands at the target's start, a line break at the prompt's end; behind a chat template neither is needed.
         coefficient: Signed factor of the view's loss; negative makes its target less likely, 0 leaves the view out.
         token_weights: `uniform`, or `key_steps`: only tokens that the edit script between the stage's two such
             views touches carry weight. The view listed first is the right one.
@@ -255,7 +257,8 @@ class Stage(Section):
         name: Names its folder, and the stage in overrides.
         views: Views by name, in order.
         reduction: How token losses become one number.
-        max_dropped: Largest share of records that may be left out because they do not fit; more refuses the run.
+        max_dropped: Largest share of records that may be left out because they do not fit, hold a control token of the
+            student's as text, or run together with their prompt; more refuses the run.
         validation: Share of the questions to hold out of training, on which `training.eval_strategy` computes the
             loss; drawn by training.seed and the question's text, so that all records of a question stay together.
         training: Fields of `trl.SFTConfig`, only those that the recipe sets.

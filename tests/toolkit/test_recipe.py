@@ -293,6 +293,16 @@ def test_a_recipe_with_twenty_different_faults_tells_exactly_these_with_their_li
             "student.prompt_format=chatt",
             "student.prompt_format: found 'chatt', allowed 'plain' or 'chat' (did you mean 'chat'",
         ),
+        ("student.chat_template='{% if %}'", "student.chat_template: line 1: Expected an expression"),
+        ("student.chat_template='{{ messages | shout }}'", "student.chat_template: line 1: No filter named 'shout'"),
+        (
+            "student.chat_template='{{ raise_exception(messages[0].role) }}'",
+            "student.chat_template: user",
+        ),
+        (
+            "student.chat_template='{{ messages[0].role }}: '",
+            "student.chat_template: does not show what the user says as it is",
+        ),
         ("student.dtype=bf16", "student.dtype: found 'bf16', allowed 'auto', 'bfloat16', 'float16' or 'float32'"),
         ("student.lora_dropout=1.5", "student.lora_dropout: found 1.5, allowed a number < 1"),
         ("student.model_revision=abc", "student.model_revision: found beside from_config"),

@@ -209,6 +209,14 @@ def test_a_target_that_writes_the_end_of_sequence_itself_is_refused() -> None:
         check_views(recipe("{question}", "{answer}" + END), tokenizer_of("gpt2"))
 
 
+def test_a_thinking_block_that_the_target_closes_is_taken() -> None:
+    tokenizer = tokenizer_of("llama3")
+    tokenizer.chat_template = CHATML.replace("assistant\n", "assistant\n<think>\n")
+    check_views(recipe("{question}", "{answer}", "\n</think>\n\n{answer}", prompt_format="chat"), tokenizer)
+    with pytest.raises(UserError, match=r"opens a thinking block \(<think>\).* begin the target with '</think>\\n\\n'"):
+        check_views(recipe("{question}", "{answer}", prompt_format="chat"), tokenizer)
+
+
 # --- all of it, before a teacher is asked
 
 
