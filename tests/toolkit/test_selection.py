@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from toolkit.draws import number
 from toolkit.errors import UserError
 from toolkit.selection import Select, balanced_draw, selected
 
@@ -103,6 +104,36 @@ def test_diverse_by_hand() -> None:
         (4, ["q#0", "q#1", "q#2", "q#10"]),
     ):
         assert sorted(ids(Select(draw="diverse", k=k, text="text"), rows)) == sorted(taken)
+
+
+def test_random_rows_are_those_of_the_smallest_numbers_drawn_for_their_ids() -> None:
+    names = [*"abcdef"]
+    smallest = sorted(names, key=lambda name: number("random", 7, name))[:3]
+    assert ids(Select(draw="random", k=3, seed=7), named(*names)) == sorted(smallest)
+
+
+def test_the_row_of_an_epoch_is_that_of_the_smallest_number_drawn_for_it() -> None:
+    names = ["q#0", "q#1", "q#2", "q#3"]
+    drawn = [balanced_draw(3, epoch, "Q", names) for epoch in range(20)]
+    assert drawn == [min(names, key=lambda name: number("balanced", 3, epoch, "Q", name)) for epoch in range(20)]
+
+
+def test_words_are_told_apart_in_no_case_and_by_how_many_are_shared_of_all() -> None:
+    texts = {"a": "one two", "b": "ONE Two", "c": "one two three", "d": "one"}
+    rows = [{"id": name, "question": "Q", "text": text} for name, text in texts.items()]
+    # From a: b 0, c 1 - 2/3, d 1 - 1/2. From d: c 1 - 1/3, but it is nearer to a.
+    assert [ids(Select(draw="diverse", k=k, text="text"), rows) for k in (1, 2, 3, 4, 5)] == [
+        ["a"],
+        ["a", "d"],
+        ["a", "c", "d"],
+        ["a", "b", "c", "d"],
+        ["a", "b", "c", "d"],
+    ]
+
+
+def test_ids_that_are_numbers_are_compared_as_text() -> None:
+    rows = [{"id": number_, "question": "Q"} for number_ in (10, 9)]
+    assert [row["id"] for row, seen in zip(rows, selected(Select(draw="first"), rows), strict=True) if seen] == [10]
 
 
 def test_texts_without_words_are_alike() -> None:
