@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,10 @@ from hypothesis import strategies as st
 from tests.records import PROMPT, RIGHT, TRAINING, duals, edit, encoded, imitation
 from tests.tiny_students import tiny_tokenizer
 from toolkit.alignment import key_steps
-from toolkit.encoding import encode
+from toolkit.encoding import encode, weigh
 from toolkit.errors import UserError
-from toolkit.recipe import Stage
-from toolkit.tokenized_views import tokenize
+from toolkit.recipe import Reduction, Stage
+from toolkit.tokenized_views import TokenizedView, tokenize
 from toolkit.views import RenderedView, Segment
 
 TOKENIZER = tiny_tokenizer()
@@ -127,6 +128,88 @@ def test_a_weighted_denominator_within_a_view_leaves_the_coefficient_in_the_loss
     _, by_token = sequence_of(RIGHT, {"by": "token", "over": "weighted"}, coefficient=0.25)
     assert {w / c for w, c in zip(by_view.weights, by_view.counts, strict=True) if c} == {0.25}
     assert {w / c for w, c in zip(by_token.weights, by_token.counts, strict=True) if c} == {1.0}
+
+
+def by_hand() -> TokenizedView:
+    """Return two tokens of a prompt and five of a target: two weigh 2, one is never scored, two weigh 1."""
+    target = (Segment("a", "x", 2.0), Segment("b", "y", 0.0), Segment("c", "z"))
+    view = RenderedView("p", target, row_weight=0.5)
+    return TokenizedView(np.arange(10, 17), np.array([-1, -1, 0, 0, 1, 2, 2]), view, [None] * 7)
+
+
+KEY = [True, False, True, True, False]
+WEIGHED: list[tuple[dict[str, str], list[bool] | None, list[float], list[float]]] = [
+    # Segment weight 2 or 1, key step, coefficient -2 and row weight 0.5; all scored tokens count, or what they weigh.
+    ({"by": "token", "over": "all"}, None, [0, 0, -2, -2, 0, -1, -1], [0, 0, 1, 1, 0, 1, 1]),
+    ({"by": "token", "over": "all"}, KEY, [0, 0, -2, 0, 0, -1, 0], [0, 0, 1, 1, 0, 1, 1]),
+    ({"by": "token", "over": "weighted"}, KEY, [0, 0, -2, 0, 0, -1, 0], [0, 0, 2, 0, 0, 1, 0]),
+    ({"by": "view", "over": "all"}, KEY, [0, 0, -2, 0, 0, -1, 0], [0, 0, 1, 1, 0, 1, 1]),
+    ({"by": "view", "over": "weighted"}, KEY, [0, 0, -2, 0, 0, -1, 0], [0, 0, 1, 0, 0, 0.5, 0]),
+    ({"by": "view", "over": "weighted"}, None, [0, 0, -2, -2, 0, -1, -1], [0, 0, 1, 1, 0, 0.5, 0.5]),
+    # By example: divided by 4 scored tokens, or by 2 + 1 that they weigh; the sequence counts once, where it begins.
+    ({"by": "example", "over": "all"}, KEY, [0, 0, -0.5, 0, 0, -0.25, 0], [0, 0, 1, 0, 0, 0, 0]),
+    ({"by": "example", "over": "weighted"}, KEY, [0, 0, -2 / 3, 0, 0, -1 / 3, 0], [0, 0, 1, 0, 0, 0, 0]),
+    ({"by": "example", "over": "weighted"}, [False] * 5, [0] * 7, [0, 0, 1, 0, 0, 0, 0]),
+]
+
+
+@pytest.mark.parametrize(("reduction", "key", "weights", "counts"), WEIGHED)
+def test_what_a_token_weighs_and_counts_by_hand(
+    reduction: dict[str, str], key: list[bool] | None, weights: list[float], counts: list[float]
+) -> None:
+    sequence = weigh(by_hand(), 3, -2.0, key, Reduction.model_validate(reduction))
+    assert (sequence.input_ids, sequence.views) == (list(range(10, 17)), [3] * 7)
+    assert sequence.weights == pytest.approx(weights)
+    assert sequence.counts == counts
+
+
+def test_nothing_predicts_the_first_token_though_it_may_be_the_target_s() -> None:
+    tokens = by_hand()
+    tokens.segments = np.array([0, 0, 0, 0, 1, 2, 2])
+    assert tokens.segment_weights().tolist() == [0, 2, 2, 2, 0, 1, 1]
+    assert tokens.target == list(range(10, 17))
+
+
+def test_the_report_counts_records_sequences_and_tokens_of_each_view() -> None:
+    views = {
+        "all": {"prompt": "Q:", "target": [" {a}", {"text": " {b}", "weight": 0.0}]},
+        "some": {"prompt": "Q:", "target": [" {a}"], "select": {"where": "chosen"}},
+        "none": {"prompt": "Q:", "target": [" {a}"], "coefficient": 0.0},
+    }
+    of_stage = Stage.model_validate({"name": "s", "views": views, "training": TRAINING})
+    rows = [
+        {"id": "x", "question": "?", "a": "one two", "b": "three", "chosen": True},
+        {"question": "?", "a": "four " * 40, "b": "five", "chosen": True},
+        {"id": "z", "question": "?", "a": "six", "b": "seven", "chosen": False},
+    ]
+    length = {
+        text: len(TOKENIZER(text)["input_ids"]) + 1 for text in ("Q: one two three", "Q: one two", "Q: six seven")
+    }
+    prompt, behind = len(TOKENIZER("Q:")["input_ids"]), len(TOKENIZER(" three")["input_ids"])
+    too_long = len(TOKENIZER("Q: " + "four " * 40 + " five")["input_ids"]) + 1
+    columns, report = encode(TOKENIZER, rows, of_stage, 60)
+    assert (report.records, report.sequences, report.longest) == (3, 3, too_long)
+    assert report.dropped == {"1": f"{too_long} tokens, 60 allowed"}
+    first, second, third = length.values()
+    assert report.tokens == {"all": first + third, "some": second, "none": 0}
+    scored = first + third - 2 * prompt - behind - len(TOKENIZER(" seven")["input_ids"])
+    assert report.scored == report.weighted == {"all": scored, "some": second - prompt, "none": 0}
+    assert [len(ids) for ids in columns["input_ids"]] == [first, second, third]
+    assert [views[0] for views in columns["views"]] == [0, 1, 0]
+    assert encode(TOKENIZER, rows, of_stage, too_long)[1].dropped == {}
+
+
+def test_of_no_records_nothing_is_encoded() -> None:
+    columns, report = encode(TOKENIZER, [], imitation(), 60)
+    assert columns == {"input_ids": [], "weights": [], "counts": [], "views": []}
+    assert (report.records, report.sequences, report.longest, report.dropped) == (0, 0, 0, {})
+    assert tokenize(TOKENIZER, []) == []
+
+
+def test_a_tokenizer_that_knows_no_offsets_is_refused() -> None:
+    tokenizer = SimpleNamespace(eos_token_id=1, is_fast=False)
+    with pytest.raises(UserError, match=r"^SimpleNamespace gives no character offsets; a fast tokenizer is needed$"):
+        tokenize(tokenizer, [RenderedView("Q:", (Segment(" a", "x"),))])  # type: ignore[arg-type]
 
 
 def test_a_record_that_does_not_fit_is_dropped_whole_and_counted() -> None:

@@ -124,5 +124,5 @@ def test_a_side_that_would_be_empty_is_told_with_the_number_of_questions() -> No
         allowed = rf"^{found} of 3 questions would be held out at a share of {share}, allowed are some$"
         with pytest.raises(UserError, match=allowed):
             hold_out(rows, share, 0)
-    with pytest.raises(UserError, match="^found records without a column 'question', by which records are held out"):
+    with pytest.raises(UserError, match=r"^found records without a column 'question', by which records are held out"):
         hold_out([*rows, {"id": 7}], 0.5, 0)
