@@ -22,7 +22,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "significance": ("test_significance",),
     "soft_targets": ("test_soft_targets",),
     "spending": ("test_spending",),
-    "stage_views": ("test_stage_views",),
+    "stage_views": ("test_stage_views", "test_soft_targets"),
     "store": ("test_store", "test_store_files"),
     "store_files": ("test_store_files",),
     "store_rows": ("test_store", "test_store_files"),

@@ -16,7 +16,10 @@ from tests.tiny_students import tiny_tokenizer
 from toolkit.encoding import encode, encode_record
 from toolkit.errors import UserError
 from toolkit.objective import denominators, weighted_loss
+from toolkit.soft_targets import TeacherToken
 from toolkit.stage_views import Shown, StageViews
+from toolkit.transform_settings import Shuffle
+from toolkit.transforms import rearrange
 
 TOKENIZER = tiny_tokenizer()
 ROWS = chains(3, each=3)
@@ -202,6 +205,58 @@ def test_shuffled_tokens_are_those_of_the_segment_and_no_others_move(index: int)
     assert Counter(changed[1]) == Counter(plain[1])
     assert changed[1] != plain[1]
     assert [changed[0], changed[2]] == [plain[0], plain[2]]
+
+
+def test_tokens_are_drawn_for_each_record_by_its_id() -> None:
+    rows = [{**ROWS[0], "id": name} for name in ("a", "b")]
+    views = StageViews(stage({"cot": transformed({"kind": "shuffle", "unit": "token", "seed": 4})}), rows)
+    plain = TOKENIZER(" " + ROWS[0]["chain"]["rationale"])["input_ids"]
+    for index, name in enumerate(("a", "b")):
+        ((tokens, _),) = encode_record(TOKENIZER, views, index)
+        expected = rearrange([Shuffle(unit="token", seed=4)], plain, lambda _: [], name)
+        assert tokens.input_ids[tokens.segments == 0].tolist() == expected
+
+
+def test_a_segment_has_the_role_weight_and_text_that_it_is_given() -> None:
+    target = [{"text": RATIONALE, "role": "story", "weight": 0.5}, ANSWER, "###"]
+    ((_, view),) = shown(cot={"prompt": PROMPT, "target": target}).sequences
+    assert [(segment.text, segment.role, segment.weight) for segment in view.target] == [
+        (f" {ROWS[0]['chain']['rationale']}", "story", 0.5),
+        ("\nTherefore, the answer is 1.", "answer", 1.0),
+        ("###", "marker", 1.0),
+    ]
+    assert (view.row_weight, view.target[0].rearrange, view.target[0].teacher) == (1.0, None, None)
+
+
+@pytest.mark.parametrize(("weight", "value"), [(2, 2.0), (0.25, 0.25), (-1, -1.0), (0, 0.0)])
+def test_a_row_weight_is_the_number_in_its_column(weight: float, value: float) -> None:
+    ((_, view),) = shown(
+        [{**ROWS[0], "chain": {**ROWS[0]["chain"], "worth": weight}}], cot={**COT, "row_weight": "chain.worth"}
+    ).sequences
+    assert view.row_weight == value
+
+
+def test_a_teacher_s_tokens_begin_where_the_column_begins_in_its_segment() -> None:
+    row = {"id": "r", "question": "Q", "said": "ab", "by": "x"}
+    row["logprobs"] = [{"token": text, "top": [{"token": text, "logprob": 0.0}]} for text in ("a", "b")]
+    view = {"prompt": "Q:", "target": [{"text": " so {said}!", "soft_targets": "logprobs"}]}
+    ((_, one),) = shown([row], cot=view).sequences
+    assert one.target[0].teacher == (TeacherToken(4, 5, (("a", 1.0),)), TeacherToken(5, 6, (("b", 1.0),)))
+    ((_, none),) = shown([row | {"logprobs": None}], cot=view).sequences
+    assert none.target[0].teacher == ()
+    with pytest.raises(UserError, match=r"^soft_targets: column 'logprobs' of record 'r': found no list of tokens"):
+        shown([row | {"logprobs": ["a"]}], cot=view)
+
+
+def test_a_prompt_s_own_words_may_stand_in_what_no_student_writes() -> None:
+    """Only a column that a student writes ends a turn where the text behind it in the next prompt begins."""
+    rows = chains(1)
+    rows[0]["chain"]["rationale"] = "we end so: here"
+    second = {"prompt": "{chain.rationale} so: ", "target": [" {answer}"]}
+    fault = "second: chain.rationale holds the text that ends it in the prompt, ' so: '"
+    assert shown(rows, first=REASONS, second=second).reason == fault
+    assert shown(rows, first=LABEL, second=second).reason is None
+    assert shown(rows, first=REASONS, second={**second, "prompt": "{chain.rationale} {answer}"}).reason is None
 
 
 def test_masked_tokens_stand_where_the_others_stood() -> None:
