@@ -64,7 +64,7 @@ from toolkit.pipeline import training_rows
 from toolkit.recipe_dataset import dataset_commit
 from toolkit.results import evaluation_sets
 from toolkit.runs import rows_digest
-from toolkit.stages import encode_stage
+from toolkit.encoding import encode  # that of a stage would import TRL, which takes ten seconds
 def told(file):
     recipe = open_recipe(file, [])
     try:
@@ -72,8 +72,8 @@ def told(file):
     except UserError as error:
         return str(error)
     sets, _ = evaluation_sets(recipe)
-    encoded, _ = encode_stage(tiny_tokenizer(), rows, recipe.stages[0], 1024, "plain")
-    sequences = hashlib.sha256(json.dumps(encoded.to_list(), sort_keys=True).encode()).hexdigest()
+    encoded, _ = encode(tiny_tokenizer(), rows, recipe.stages[0], 1024, "plain")
+    sequences = hashlib.sha256(json.dumps(encoded, sort_keys=True).encode()).hexdigest()
     questions = {name: [problem.question for problem in problems] for name, problems in sets.items()}
     return [dataset_commit(recipe), rows_digest(rows), sequences, questions, len(rows)]
 print(json.dumps({file: told(file) for file in sys.argv[1:]}))

@@ -15,6 +15,7 @@ import argparse
 import compileall
 import contextlib
 import importlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -25,6 +26,7 @@ import time
 import tomllib
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -60,6 +62,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=int, default=40, help="mutants of each module, equivalent ones included")
     parser.add_argument("--all", action="store_true", help="every mutant")
     parser.add_argument("--seed", type=int, default=0, help="of the sample")
+    parser.add_argument("--jobs", type=int, default=2, help="modules tried at once")
     parser.add_argument("--write", type=Path, help="write the table to this page as well")
     arguments = parser.parse_args()
     if unknown := [name for name in arguments.modules if name not in MODULES]:
@@ -72,11 +75,9 @@ def main() -> int:
     arguments = _arguments()
     reasons = _equivalent()
     _import_what_is_heavy()
-    scores = []
-    with tempfile.TemporaryDirectory() as folder:
-        copy = _copied(Path(folder) / "repository")
-        for module in arguments.modules or MODULES:
-            scores.append(_score(copy, module, arguments, reasons))
+    score = partial(_score, arguments=arguments, reasons=reasons)
+    with multiprocessing.get_context("fork").Pool(arguments.jobs) as pool:
+        scores = pool.map(score, arguments.modules or list(MODULES), chunksize=1)
     table = _table(scores)
     print(table)
     if arguments.write:
@@ -120,12 +121,17 @@ def _copied(copy: Path) -> Path:
     return copy
 
 
-def _score(copy: Path, module: str, arguments: argparse.Namespace, reasons: set[tuple[str, str, str]]) -> Score:
+def _score(module: str, arguments: argparse.Namespace, reasons: set[tuple[str, str, str]]) -> Score:
+    with tempfile.TemporaryDirectory() as folder:
+        return _score_in(_copied(Path(folder) / "repository"), module, arguments, reasons)
+
+
+def _score_in(copy: Path, module: str, arguments: argparse.Namespace, reasons: set[tuple[str, str, str]]) -> Score:
     file = copy / "toolkit" / f"{module}.py"
     source = file.read_text(encoding="utf-8")
     begun = time.monotonic()
     if _run_tests(copy, module, 600.0, writes=True) != 0:
-        raise SystemExit(f"{module}: its tests fail without any mutant")
+        raise RuntimeError(f"{module}: its tests fail without any mutant")
     patience = 30.0 + 5 * (time.monotonic() - begun)
     found: Counter[str] = Counter()
     # A stale byte code is told by time and size of its source: a mutant of the same second and size has both.
@@ -141,7 +147,7 @@ def _score(copy: Path, module: str, arguments: argparse.Namespace, reasons: set[
             noticed = _run_tests(copy, module, patience) != 0
             found["killed" if noticed else "survived"] += 1
             if not noticed:
-                print(f"survived {module}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}", flush=True)
+                print(f"survived {module}:{mutant.line}\n  - {mutant.before}\n  + {mutant.after}\n", end="", flush=True)
     finally:
         file.write_text(source, encoding="utf-8")
     score = Score(module, found["killed"], found["survived"], found["equivalent"], time.monotonic() - begun)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from toolkit.objective import denominators, mean_counts, soft_cross_entropy, weighted_loss
+from toolkit.objective import denominators, mean_counts, soft_cross_entropy, sum_type, weighted_loss
 
 LOSSES = torch.tensor([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
 WEIGHTS = torch.tensor([[0.0, 1.0, 1.0], [-0.5, 0.0, 2.0]])
@@ -67,6 +67,33 @@ def test_a_loss_has_the_precision_of_the_losses_and_its_denominators_are_exact()
     assert d.dtype == torch.float64
     for precision in (torch.float32, torch.bfloat16):
         assert weighted_loss(LOSSES.to(precision), WEIGHTS, VIEWS, d).dtype == precision
+
+
+def test_sums_are_as_exact_as_the_device_allows() -> None:
+    assert [sum_type(torch.device(name)) for name in ("cpu", "cuda", "mps")] == [
+        torch.float64,
+        torch.float64,
+        torch.float32,
+    ]
+
+
+def test_a_row_of_the_dataset_counts_the_mean_of_what_an_epoch_has() -> None:
+    """Two rows that every epoch has, and one that every second has; views 0 and 1 of three, in a packed row both."""
+    rows = [
+        (np.array([0.0, 1.0, 1.0], dtype=np.float32), np.array([0, 0, 0])),
+        (np.array([1.0, 2.0, 4.0]), np.array([1, 0, 1], dtype=np.int32)),
+        (np.array([8.0]), np.array([1])),
+    ]
+    means = mean_counts(iter(rows), iter([1.0, 1.0, 0.5]), 3)
+    assert means.dtype == torch.float64
+    assert means.tolist() == pytest.approx([(1 + 1 + 2) / 2.5, (1 + 4 + 8 / 2) / 2.5, 0.0])
+
+
+def test_the_mean_of_many_rows_is_exact() -> None:
+    rows = [(np.array([2.0**24], dtype=np.float32), np.array([0]))] + [
+        (np.array([1.0], dtype=np.float32), np.array([0]))
+    ] * 8
+    assert mean_counts(rows, [1.0] * 9, 1).tolist() == [(2.0**24 + 8) / 9]
 
 
 def test_a_process_may_add_to_the_denominator_of_one_view_without_touching_another_s() -> None:
