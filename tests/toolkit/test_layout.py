@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolkit.encoding import COLUMNS, SOFT_COLUMNS
-from toolkit.layout import WeightedCollator, filled, pack
+from toolkit.layout import WeightedCollator, filled, is_blank, pack
 
 PAD = 0
 LONGEST = 12
@@ -111,6 +111,77 @@ def test_exactly_the_tokens_that_weigh_nothing_are_not_projected(sequences: list
     starts = batch["position_ids"] == 0 if flat else torch.zeros_like(batch["labels"], dtype=torch.bool)
     expected = torch.where((batch["weights"] != 0) & ~starts, batch["input_ids"], -100)
     assert torch.equal(torch.where(starts, -100, batch["labels"]), expected)
+
+
+FIRST = [(5, 0.0, 0.0, 1), (6, 1.0, 1.0, 1), (7, -0.5, 1.0, 1)]
+SECOND = [(8, 0.0, 1.0, 2), (9, 0.25, 0.5, 2)]
+
+
+def plain(batch: dict[str, Any]) -> dict[str, Any]:
+    return {name: value.tolist() for name, value in batch.items() if isinstance(value, torch.Tensor)}
+
+
+def test_a_padded_batch_by_hand() -> None:
+    assert plain(collated(dataset([FIRST, SECOND]))) == {
+        "input_ids": [[5, 6, 7], [8, 9, PAD]],
+        "attention_mask": [[1, 1, 1], [1, 1, 0]],
+        "labels": [[-100, 6, 7], [-100, 9, -100]],
+        "weights": [[0.0, 1.0, -0.5], [0.0, 0.25, 0.0]],
+        "counts": [[0.0, 1.0, 1.0], [1.0, 0.5, 0.0]],
+        "views": [[1, 1, 1], [2, 2, 0]],
+        "rows": 2,
+        "tokens": 5,
+    }
+    wide = plain(collated(dataset([FIRST]), pad_to_multiple_of=4))
+    assert (wide["input_ids"], wide["weights"]) == ([[5, 6, 7, PAD]], [[0.0, 1.0, -0.5, 0.0]])
+    assert WeightedCollator(9)([dict(row) for row in dataset([FIRST, SECOND])])["input_ids"].tolist()[1] == [8, 9, 9]
+
+
+def test_a_flat_batch_by_hand() -> None:
+    flat = plain(collated(dataset([FIRST, SECOND]), flat=True))
+    assert "attention_mask" not in flat
+    assert (flat["input_ids"], flat["position_ids"]) == ([[5, 6, 7, 8, 9]], [[0, 1, 2, 0, 1]])
+    assert flat["labels"] == [[-100, 6, 7, -100, 9]]
+    assert (flat["weights"], flat["views"]) == ([[0.0, 1.0, -0.5, 0.0, 0.25]], [[1, 1, 1, 2, 2]])
+    assert (flat["rows"], flat["tokens"]) == (2, 5)
+
+
+def test_a_packed_row_in_a_padded_batch_is_its_sequences_again() -> None:
+    packed = pack(dataset([FIRST, SECOND]), 8, seed=0)
+    assert len(packed) == 1
+    batch = plain(collated(packed))
+    assert sorted(batch["input_ids"]) == [[5, 6, 7], [8, 9, PAD]]
+    assert (batch["rows"], batch["tokens"]) == (1, 5)
+
+
+def test_rows_are_filled_up_to_a_multiple_by_blanks_that_are_no_rows_and_no_tokens() -> None:
+    rows = dataset([FIRST, SECOND, FIRST])
+    assert filled(rows, 3) is rows
+    assert len(filled(rows, 1)) == 3
+    full = filled(rows, 4)
+    assert rows_of(full) == [FIRST, SECOND, FIRST, [(5, 0.0, 0.0, 1)]]
+    assert len(filled(rows, 7)) == 7
+    assert [is_blank(row) for row in full] == [False, False, False, True]
+    batch = plain(collated(full))
+    assert (batch["rows"], batch["tokens"], batch["labels"][3]) == (3, 8, [-100, -100, -100])
+    assert plain(collated(full.select([3, 3])))["tokens"] == 0
+
+
+def test_packed_rows_are_filled_up_by_packed_blanks() -> None:
+    packed = pack(dataset([FIRST, SECOND]), 8, seed=0)
+    full = filled(packed, 2)
+    assert (full["seq_lengths"][1], full["weights"][1], full["counts"][1]) == ([1], [0.0], [0.0])
+    assert full.features == packed.features
+    flat = plain(collated(full, flat=True))
+    assert (flat["rows"], flat["tokens"], len(flat["input_ids"][0])) == (1, 5, 6)
+
+
+def test_soft_targets_are_filled_up_with_probability_0() -> None:
+    rows = dataset([FIRST[:2], SECOND[:1]]).to_dict()
+    rows |= {"soft_ids": [[[5], [6, 7]], [[8]]], "soft_probs": [[[1.0], [0.5, 0.25]], [[1.0]]]}
+    batch = plain(collated(Dataset.from_dict(rows)))
+    assert batch["soft_ids"] == [[[5, 0], [6, 7]], [[8, 0], [0, 0]]]
+    assert batch["soft_probs"] == [[[1.0, 0.0], [0.5, 0.25]], [[1.0, 0.0], [0.0, 0.0]]]
 
 
 def test_a_padded_batch_masks_its_padding() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from toolkit.draws import number
 from toolkit.errors import UserError
@@ -155,6 +155,11 @@ def test_texts_without_words_are_alike() -> None:
 def test_settings_that_mean_nothing_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         Select(**fields)
+
+
+def test_settings_within_others_are_read_as_they_stand() -> None:
+    read = TypeAdapter(list[Select]).validate_python([{"draw": "random", "k": 2, "seed": 3}])
+    assert read == [Select(draw="random", k=2, seed=3)]
 
 
 def test_a_condition_that_is_null_is_not_true() -> None:
