@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
+from toolkit.plain_lines import Pace
 from toolkit.spending import Ledger, dollars
 from toolkit.tally import Progress, Tally
 
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
 WINDOW_S = 30.0  # over which rates are taken
 _LIVE_PER_S = 4
-_PLAIN_S = 10.0  # between two plain lines, unless another tenth is done
-_LEAST_S = 1.0
 
 
 class Meter:
@@ -150,29 +149,6 @@ def _plain(meter: Meter, console: Console) -> Iterator[Progress]:
     finally:
         if latest and latest[0].asked:
             say(latest[0])
-
-
-class Pace:
-    """Says when another plain line is due.
-
-    Args:
-        clock: Tells the seconds.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._last = clock()
-        self._tenth = 0
-
-    def is_due(self, done: int, total: int | None) -> bool:
-        """Whether ten seconds have passed, or one and another tenth is done; if so, the line counts as said."""
-        now = self._clock()
-        tenth = 10 * done // total if total else 0
-        waited = now - self._last
-        if waited < _LEAST_S or (waited < _PLAIN_S and tenth == self._tenth):
-            return False
-        self._last, self._tenth = now, tenth
-        return True
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
-from toolkit.progress import Pace
+from toolkit.plain_lines import Pace
 
 if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments

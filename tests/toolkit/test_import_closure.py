@@ -163,18 +163,30 @@ ROWS = {
 }
 ENTRIES = {"students": STUDENTS, "scores": ("toolkit.scoring",), **ROWS}
 
-EDITS: dict[str, tuple[str, str, str, list[str]]] = {
-    "share of test questions": ("toolkit/problem_sources.py", "TEST_SHARE = 0.2", "TEST_SHARE = 0.3", [*BUILDERS]),
-    "encoding": ("toolkit/encoding.py", "import", "LIMIT = 1\nimport", ["students", "scores", "key_tokens"]),
-    "the jail of programs": ("toolkit/program_in_jail.py", "import", "LIMIT = 1\nimport", ["scores", *BUILDERS]),
-    "what teachers are asked": ("dataset_builders/parts.py", "import hashlib", "import hashlib, os", [*BUILDERS]),
-    "answers": ("toolkit/answers.py", "import", "LIMIT = 1\nimport", ["scores", *BUILDERS]),
-    "the loss": ("toolkit/objective.py", "import", "LIMIT = 1\nimport", ["students"]),
-    "decoding": ("toolkit/evaluation.py", "import", "LIMIT = 1\nimport", ["scores"]),
-    "the card of a student": ("toolkit/student_card.py", "import", "LIMIT = 1\nimport", []),
-    "the card of a dataset": ("dataset_builders/card.py", "import", "LIMIT = 1\nimport", []),
-    "publishing": ("toolkit/publishing.py", "import", "LIMIT = 1\nimport", []),
-    "a comment": ("toolkit/encoding.py", "import", "# no effect\nimport", []),
+# File, beginning of a line, what is put in its place; what has to notice, and what must not.
+EDITS: dict[str, tuple[str, str, str, list[str], list[str]]] = {
+    name: (file, old, new, notices, [entry for entry in ENTRIES if entry not in (*notices, *may_notice)])
+    for name, file, old, new, notices, may_notice in [
+        (
+            "share of test questions",
+            "toolkit/problem_sources.py",
+            "TEST_SHARE = 0.2",
+            "TEST_SHARE = 1",
+            [*BUILDERS],
+            [],
+        ),
+        ("encoding", "toolkit/encoding.py", "import", "X = 1\nimport", ["students"], ["scores", "key_tokens"]),
+        ("the loss", "toolkit/objective.py", "import", "X = 1\nimport", ["students"], []),
+        ("decoding", "toolkit/evaluation.py", "import", "X = 1\nimport", ["scores"], []),
+        ("reading answers", "toolkit/answers.py", "import", "X = 1\nimport", ["scores", *BUILDERS], []),
+        ("the jail", "toolkit/program_in_jail.py", "import", "X = 1\nimport", ["scores", "cot_pot_mix"], [*BUILDERS]),
+        ("teachers' parts", "dataset_builders/parts.py", "import", "X = 1\nimport", [*BUILDERS], []),
+        ("a student's card", "toolkit/student_card.py", "import", "X = 1\nimport", [], []),
+        ("a dataset's card", "dataset_builders/card.py", "import", "X = 1\nimport", [], []),
+        ("publishing", "toolkit/publishing.py", "import", "X = 1\nimport", [], []),
+        ("money", "toolkit/spending.py", "import", "X = 1\nimport", [], []),
+        ("a comment", "toolkit/encoding.py", "import", "# no effect\nimport", [], []),
+    ]
 }
 
 SCRIPT = """
@@ -192,7 +204,7 @@ def digests():
     closure_digest.cache_clear()
     return {name: closure_digest(*modules) for name, modules in entries.items()}
 before, told = digests(), {}
-for name, (file, old, new, _) in edits.items():
+for name, (file, old, new, *_) in edits.items():
     path = Path(file)
     source = path.read_text()
     lines = source.splitlines()
@@ -223,8 +235,9 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_an_edit_changes_what_its_code_decides_and_nothing_else(edited: Any, edit: str) -> None:
-    told, _ = edited
-    assert sorted(told[edit]) == sorted(EDITS[edit][3])
+    *_, notices, must_not = EDITS[edit]
+    assert set(notices) <= set(edited[0][edit])
+    assert not set(must_not) & set(edited[0][edit])
 
 
 def test_closures_are_found_without_importing_what_they_hold(edited: Any) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from toolkit.plain_lines import Pace
 from toolkit.prices import FREE, Price
-from toolkit.progress import Meter, Pace, live_line, together
+from toolkit.progress import Meter, live_line, together
 from toolkit.spending import Ledger
 from toolkit.tally import Tally
 from toolkit.teachers.protocol import Completion, Request, Sampling
