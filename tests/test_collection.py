@@ -44,7 +44,7 @@ def collecting(folder: Path, seed: str, later: int, surroundings: dict[str, str]
 
 def collected(process: subprocess.Popen[str], folder: Path) -> list[str]:
     """Return the names that such a process has written."""
-    said, _ = process.communicate(timeout=300)
+    said, _ = process.communicate(timeout=600)
     assert process.returncode == 0, said
     return (folder / "names").read_text().splitlines()
 
