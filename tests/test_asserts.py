@@ -58,6 +58,8 @@ def _is_not_empty(iterated: ast.expr, known: dict[str, ast.expr]) -> bool:
     match iterated:
         case ast.Tuple() | ast.List() | ast.Set():
             return bool(iterated.elts)
+        case ast.Dict():
+            return any(key is not None for key in iterated.keys)  # None: what another dictionary is spread out to
         case ast.Name(id=name) | ast.Attribute(attr=name):  # constants of a module, or what was set from one
             return name.isupper() or (name in known and _is_not_empty(known[name], {}))
         case ast.Subscript(value=value, slice=ast.Slice()):
@@ -101,6 +103,8 @@ def test_no_test_asserts_only_within_a_loop_over_what_may_be_empty() -> None:
         ("for x in f():\n        for y in g(): assert y", ["f()", "g()"]),
         ("for x in (1, 2):\n        for y in g(): assert y", ["g()"]),
         ("for x in f(): pass\n    with pytest.raises(ValueError): g()", []),
+        ("for x in {'a': 1, **f()}.items(): assert x", []),
+        ("for x in {**f()}.items(): assert x", ["{**f()}.items()"]),
         ("rows = [f(x) for x in ROWS]\n    for x in rows: assert x", []),
         ("rows = [f(x) for x in ROWS if x]\n    for x in rows: assert x", ["rows"]),
     ],

@@ -27,6 +27,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "store_files": ("test_store_files",),
     "store_rows": ("test_store", "test_store_files"),
     "swaps": ("test_transforms", "test_stage_views"),
+    "tokenized_views": ("test_encoding", "test_stage_views", "test_soft_targets"),
     "token_budget": ("test_token_budget",),
     "transforms": ("test_transforms", "test_stage_views"),
     "version_rules": ("test_version_rules",),

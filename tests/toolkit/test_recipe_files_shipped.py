@@ -83,6 +83,7 @@ def test_a_view_that_shows_no_chain_comes_once_a_question_however_many_chains_it
     if recipe.dataset.builder not in ("teacher_cots", "key_tokens"):
         return
     references = [stage for reference in recipe.references.values() for stage in reference.stages]
+    assert recipe.stages
     for stage in [*recipe.stages, *references]:
         for name, view in stage.views.items():
             shown = {path.partition(".")[0] for text in targets_of(view) for path in columns(text)}

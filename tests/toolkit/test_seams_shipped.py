@@ -124,6 +124,7 @@ def test_no_shipped_recipe_is_refused_and_no_record_of_one_left_out(
     records: Mapping[str, list[dict[str, Any]]],
 ) -> None:
     tokenizer = tokenizer_of(family)
+    assert recipes
     for recipe in recipes.values():
         assert recipe.student is not None
         student = recipe.student.model_copy(update={"prompt_format": prompt_format})
