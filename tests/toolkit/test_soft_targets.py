@@ -372,10 +372,8 @@ def test_explain_underlines_soft_tokens_and_tells_what_was_likely() -> None:
     assert f"{len(rationale)} of {len(rationale)} tokens with soft targets are the teacher's too" in view.about
     assert "soft" not in label.about
     assert [view.tokens[position][0] for position in sorted(view.soft)] == [TOKENIZER.decode([t]) for t in rationale]
-    assert (
-        view.soft[min(view.soft)][:2] == [(" Way", pytest.approx(0.25)), (" boxes", pytest.approx(0.2))][:2]
-        or view.soft
-    )
+    likely = [(TOKENIZER.decode(rationale[:1]), 0.25), (" the", 0.2), (" of", 0.125)]  # " zebra crossings" is no token
+    assert [(text, pytest.approx(prob)) for text, prob in view.soft[min(view.soft)]] == likely
     styled = [span for span in as_terminal_text(view).spans if "underline" in str(span.style)]
     assert len(styled) == len(rationale)
     page = as_html([view])
