@@ -108,7 +108,7 @@ def test_a_student_that_could_pad_with_its_end_alone_is_refused_before_it_is_tra
     vocabulary = Tokenizer(WordLevel({"a": 0, "</s>": 1}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=vocabulary, eos_token="</s>").save_pretrained(tmp_path)
     with pytest.raises(UserError, match="nothing to pad with but its end of sequence"):
-        check_padding(cast("Recipe", SimpleNamespace(publish=True)), str(tmp_path))
+        check_padding(cast("Recipe", SimpleNamespace(publish=True, student=None)), str(tmp_path))
 
 
 # --- tokenizers trained here
