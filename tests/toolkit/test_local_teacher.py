@@ -318,6 +318,15 @@ def test_contrastive_decoding_with_a_temperature_is_refused(folder: str) -> None
     assert (error.kind, "sampling.temperature" in error.reason) == ("fatal", True)
 
 
+def test_a_template_that_fails_is_a_message(tmp_path: Path, model: Any) -> None:
+    chat = tiny_tokenizer()
+    chat.chat_template = "{{ raise_exception('no system prompt, please') }}"
+    model.save_pretrained(tmp_path)
+    chat.save_pretrained(tmp_path)
+    error = failure(make(str(tmp_path), prompt_format="chat"), ask("Q:"))
+    assert (error.kind, "fails: no system prompt, please" in error.reason) == ("fatal", True)
+
+
 def test_a_chat_without_a_template_is_refused(folder: str) -> None:
     error = failure(make(folder, prompt_format="chat"), ask("Q:"))
     assert (error.kind, "chat template" in error.reason) == ("fatal", True)

@@ -14,6 +14,7 @@ from tests.tiny_recipe import EDIT, written
 from tests.tiny_students import tiny_llama
 from tests.tokenizer_families import CHATML, END, OPEN, tokenizer_of
 from toolkit import cli, pipeline
+from toolkit.decoding import generate
 from toolkit.encoding import encode
 from toolkit.errors import UserError
 from toolkit.problem import Problem
@@ -144,6 +145,16 @@ def test_a_prompt_is_closed_neither_for_training_nor_for_decoding(name: str) -> 
     assert tokens.input_ids.tolist() == [*opening, *bare(prompt + target)["input_ids"], tokenizer.eos_token_id]
     assert prompt_ids(tokenizer, [prompt], True) == [[*opening, *bare(prompt)["input_ids"]]]
     assert tokens.segments.tolist().index(0) == len(opening) + len(bare(prompt)["input_ids"])
+
+
+def test_a_student_writes_the_same_whether_or_not_its_tokenizer_closes_texts() -> None:
+    bare, prompts = tokenizer_of("gpt2"), [f"Q: {QUESTION}\nA:", "Q: Who?\nA:"]
+    student = tiny_llama(bare)
+    told = [
+        generate(student, one, prompts, max_new_tokens=8, batch_size=2, seed=0) for one in (bare, closing("closed"))
+    ]
+    assert [answer.ids for [answer] in told[0]] == [answer.ids for [answer] in told[1]]
+    assert all(answer.ids for [answer] in told[0])
 
 
 def test_an_end_of_sequence_that_a_prompt_writes_itself_stays_there() -> None:

@@ -224,7 +224,10 @@ class LocalModelTeacher:
             reason = f"`teacher.prompt_format` is chat, but {self.model} has no chat template; use plain"
             raise TeacherError("fatal", reason)
         messages = [{"role": role, "content": content} for role, content in request.messages]
-        return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        try:
+            return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
+        except Exception as error:  # a template is a foreign program: it may raise anything
+            raise TeacherError("fatal", f"the chat template of {self.model} fails: {error}") from None
 
     def _open(self) -> tuple[Any, Any]:
         if self._loaded is None:
