@@ -163,6 +163,15 @@ def test_what_a_token_weighs_and_counts_by_hand(
     assert sequence.counts == counts
 
 
+def test_the_end_belongs_to_the_last_segment_that_is_scored_and_to_the_last_one_where_none_is() -> None:
+    for weights, closing in (((0.0, 1.0, 0.0), 1), ((0.0, 0.0, 0.0), 2), ((1.0, 1.0, 1.0), 2), ((1.0, 0.0, 0.0), 0)):
+        target = tuple(
+            Segment(text, "x", weight) for text, weight in zip((" one", " two", " six"), weights, strict=True)
+        )
+        ((tokens),) = tokenize(TOKENIZER, [RenderedView("Q:", target)])
+        assert tokens.segments[-1] == closing
+
+
 def test_nothing_predicts_the_first_token_though_it_may_be_the_target_s() -> None:
     tokens = by_hand()
     tokens.segments = np.array([0, 0, 0, 0, 1, 2, 2])

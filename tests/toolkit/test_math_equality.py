@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from toolkit.math_equality import WORKER, MathWorker, math_equal
+from toolkit.math_equality import WORKER, MathWorker, judged_by, math_equal
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,80 @@ def test_seconds_are_those_of_computing_so_that_a_worker_that_has_to_wait_is_not
     assert worker.equal("0.5", "\\frac{1}{2}", timeout=1.0) is is_patient
     assert (worker.pid == pid) is is_patient
     worker.stop()
+
+
+def test_another_judge_is_asked_in_the_worker_s_place_until_it_is_gone() -> None:
+    asked: list[tuple[str, str, float]] = []
+
+    def judge(predicted: str, gold: str, timeout: float) -> bool:
+        asked.append((predicted, gold, timeout))
+        return predicted == "yes"
+
+    with judged_by(judge):
+        assert math_equal("yes", "1", 2.5)
+        with judged_by(lambda *_: True):
+            assert math_equal("no", "1")
+        assert not math_equal("no", "1")
+    assert asked == [("yes", "1", 2.5), ("no", "1", 5.0)]
+    with pytest.raises(KeyError), judged_by(judge):
+        raise KeyError
+    assert math_equal("1/2", "0.5")
+
+
+def test_what_is_longer_than_any_expression_is_not_asked_about() -> None:
+    asked: list[int] = []
+    with judged_by(lambda predicted, gold, _: asked.append(max(len(predicted), len(gold))) is None):
+        assert math_equal("1" * 2_000, "2")
+        assert math_equal("1", "2" * 2_000)
+        assert not math_equal("1" * 2_001, "2")
+        assert not math_equal("1", "2" * 2_001)
+    assert asked == [2_000, 2_000]
+
+
+def test_a_worker_that_dies_on_a_question_is_asked_twice_and_then_it_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    worker, asked = MathWorker(), []
+
+    def dying(question: str, timeout: float) -> tuple[str, bool]:
+        asked.append((json.loads(question), timeout))
+        return "", False
+
+    monkeypatch.setattr(worker, "_start", lambda: None)
+    monkeypatch.setattr(worker, "_ask", dying)
+    assert not worker.equal("1", "2", timeout=3.0)
+    assert asked == [({"predicted": "1", "gold": "2", "seconds": 3.0}, 30.0)] * 2
+    assert caplog.messages == ["math-verify died on '1' == '2': not equal"]
+    caplog.clear()
+    monkeypatch.setattr(worker, "_ask", lambda question, timeout: ("", True))
+    assert not worker.equal("1", "2", timeout=3.0)
+    assert caplog.messages == ["math-verify took over 3 s for '1' == '2': not equal"]
+
+
+def test_a_worker_that_cannot_start_is_told_with_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = MathWorker()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match=r"the math-verify worker did not start; is `math-verify\[.*\]` installed\?"):
+        worker.equal("1", "1", timeout=1.0)
+    assert worker.pid is None
+
+
+def test_a_worker_that_is_forgotten_lives_on_and_one_that_is_stopped_does_not() -> None:
+    worker = MathWorker()
+    assert worker.pid is None
+    worker.stop()  # there is none
+    assert worker.equal("2/4", "0.5", timeout=60.0)
+    pid, process = worker.pid, worker._process
+    worker.forget()
+    assert worker.pid is None
+    assert pid is not None
+    assert process is not None
+    assert process.poll() is None
+    worker._process = process
+    worker.stop()
+    assert process.poll() == -signal.SIGKILL
+    assert worker.pid is None
+    assert all(pipe is None or pipe.closed for pipe in (process.stdin, process.stdout))
 
 
 def test_importing_starts_no_process_and_no_sympy() -> None:
