@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from toolkit.draws import numbers, order
 from toolkit.errors import UserError
 from toolkit.transform_settings import (
     Keep,
@@ -463,6 +464,93 @@ def test_a_text_is_cut_to_its_first_or_last_words(text: str, words: int) -> None
     assert transformed(text, Truncate(words=words)).split() == text.split()[:words]
     assert transformed(text, Truncate(words=words, keep="tail")).split() == text.split()[-words:]
     assert transformed(text, Truncate(words=len(text.split()))) == text
+
+
+# By the draws themselves
+
+
+def test_words_and_tokens_are_moved_and_masked_by_the_orders_drawn_for_them() -> None:
+    words, drawn = ["a", "b", "c", "d", "e"], order(5, "shuffle", 3, "q7", "text")
+    assert transformed("a b c d e", Shuffle(seed=3), record="q7").split() == [words[place] for place in drawn]
+    masked = set(order(5, "mask", 3, "q7", "text")[:2])  # 0.5 of five rounds to the even number
+    shown = ["_" if place in masked else word for place, word in enumerate(words)]
+    assert transformed("a b c d e", Mask(share=0.5, seed=3), record="q7").split() == shown
+    kept = [word for place, word in enumerate(words) if place not in masked]
+    assert transformed("a b c d e", Mask(share=0.5, seed=3, symbol=None), record="q7").split() == kept
+    assert rearrange([Shuffle(unit="token", seed=3)], range(5), lambda _: [], "q7") == order(5, "shuffle", 3, "q7")
+    hidden = set(order(5, "mask", 3, "q7")[:2])
+    tokens = rearrange([Mask(share=0.5, seed=3, unit="token")], range(5), lambda _: [9, 8], "q7")
+    assert tokens == [each for place in range(5) for each in ([9, 8] if place in hidden else [place])]
+
+
+def test_kept_words_and_words_of_the_column_are_those_of_the_numbers_drawn_for_them() -> None:
+    drawn = numbers(5, "keep", 2, "q7", "text")
+    smallest = sorted(range(5), key=drawn.__getitem__)[:2]
+    row = {"id": "q7", "question": "Q", "text": "a b c d e"}
+    keep = Keep(by="random", k=2, seed=2, order="score")
+    assert transformed(row["text"], keep, record="q7").split() == ["abcde"[place] for place in smallest]
+    others = [{"id": "x", "question": "Q", "text": "often rare often often"}, row]
+    pool = sorted(["often", "rare", "often", "often", "a", "b", "c", "d", "e"])
+    lots = numbers(5, "random_words", 2, "q7", "text")
+    expected = [pool[lot * len(pool) // 2**64] for lot in lots]
+    assert prepare([RandomWords(seed=2)], "text", others)(row, row["text"]).split() == expected
+    once = sorted(set(pool))
+    expected = [once[lot * len(once) // 2**64] for lot in lots]
+    uniform = RandomWords(seed=2, frequency="uniform")
+    assert prepare([uniform], "text", others)(row, row["text"]).split() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "k", "shown"),
+    [
+        ("  a\n\nb c\nd ", [9, 0, 0, 9], "  a\n\nd "),  # of what stood between, most of the breaks
+        ("  a\n\nb c\nd ", [0, 9, 9, 0], "  b c "),
+        ("a b\nc", [9, 0, 9], "a\nc"),
+        ("a  b\tc", [9, 0, 9], "a  c"),  # of as many, the first
+    ],
+)
+def test_white_space_around_what_is_kept_stays(text: str, k: list[int], shown: str) -> None:
+    assert transformed(text, Keep(by="scores", scores="s", k=k.count(9)), s=k) == shown
+
+
+@pytest.mark.parametrize(
+    ("among", "reason"),
+    [
+        ("any", "swap: there is no row of another question"),
+        ("same_label", "swap: there is no row of another question with the label 'a b'"),
+        ("other_label", "swap: there is no row of another question with another label than 'a b'"),
+    ],
+)
+def test_why_a_row_has_no_partner(among: Any, reason: str) -> None:
+    rows = [{"id": f"q#{i}", "question": "Q", "gold": {"label": " A b\n"}, "text": "t"} for i in range(2)]
+    apply = prepare([Swap(among=among, label="gold.label")], "text", rows)
+    with pytest.raises(Unusable) as unusable:
+        apply(rows[0], "t")
+    assert (unusable.value.reason, str(unusable.value)) == (reason, reason)
+    assert apply.swapped == Swapped(0, 0, 0)
+
+
+def test_what_two_swaps_did_adds_up() -> None:
+    assert Swapped(5, 2, 1) + Swapped(7, 0, 3) == Swapped(12, 2, 4)
+
+
+def test_a_column_without_any_word_gives_no_random_ones() -> None:
+    rows = [{"id": "a", "question": "Q", "text": " "}, {"id": "b", "question": "Q", "text": None}]
+    with pytest.raises(UserError, match=r"^random_words: column 'text' holds no word in any row$"):
+        prepare([RandomWords()], "text", rows)
+
+
+def test_numbers_and_truths_are_scores_and_a_mixture_with_anything_else_is_none() -> None:
+    assert transformed("a b c", Keep(by="scores", scores="s", k=1), s=(0, 2, 1.5)) == "b"
+    for scores, said in ((3, "no list of finite numbers"), ([1, None], "no list"), ([1.0, math.inf], "no list")):
+        with pytest.raises(UserError, match=rf"keep: column 's' of record 'q1' holds {said}"):
+            transformed("a b", Keep(by="scores", scores="s", k=1), s=scores)
+
+
+def test_options_are_where_the_answer_is_removed_by_them() -> None:
+    assert transformed("So (a) or cat.", RemoveAnswer(), answer="(A)", choices=None) == "So or cat."
+    assert transformed("So (a) or cat.", RemoveAnswer(), answer="(A)", choices=["cat"]) == "So or."
+    assert transformed("It is 7.", RemoveAnswer(), answer=7) == "It is."
 
 
 # In a row
