@@ -531,7 +531,7 @@ def test_why_a_row_has_no_partner(among: Any, reason: str) -> None:
 
 
 def test_what_two_swaps_did_adds_up() -> None:
-    assert Swapped(5, 2, 1) + Swapped(7, 0, 3) == Swapped(12, 2, 4)
+    assert Swapped(5, 2, 1) + Swapped(7, 4, 3) == Swapped(12, 6, 4)
 
 
 def test_a_column_without_any_word_gives_no_random_ones() -> None:
