@@ -18,8 +18,11 @@ from typing import Any
 import pytest
 
 from tests.loopback_hub import LoopbackHub
+from tests.terminal_lines import foreign_lines
 from tests.tiny_recipe import EDIT, ROOT, environment, written
 from tests.tiny_students import tiny_llama, tiny_tokenizer
+
+pytestmark = pytest.mark.slow
 
 TEMPLATE = (
     "{% for message in messages %}{{ message['role'] }}:\n{{ message['content'] }}\n{% endfor %}"
@@ -32,7 +35,10 @@ KILLED_AT = 3
 # Commands of `distill`, one after the other; the first stage is killed at a step where one is given.
 SCRIPT = """
 import json, os, signal, sys
-from toolkit import cli, stages
+from toolkit.library_output import quiet_libraries
+
+with quiet_libraries():  # as the command line does, which imports the trainer later
+    from toolkit import cli, stages
 
 commands, killed_at = json.loads(sys.argv[1])
 
@@ -81,11 +87,12 @@ class Life:
 
     Attributes:
         said: Output of every process.
+        complained: What every process wrote to standard error.
         made: After every process, what was there of the stages: folder and time of each.
     """
 
     def __init__(self, folder: Path, hub: LoopbackHub) -> None:
-        self.folder, self.said, self.made = folder, [], []
+        self.folder, self.said, self.complained, self.made = folder, [], [], []
         self._surroundings = environment() | hub.environment(hub.token) | {"HF_HUB_OFFLINE": "0"}
         tokenizer = tiny_tokenizer()
         tokenizer.chat_template = TEMPLATE
@@ -129,6 +136,7 @@ class Life:
         )
         assert done.returncode == code, done.stderr[-3000:]
         self.said.append(done.stdout)
+        self.complained.append(done.stderr)
         found = sorted(self.folder.glob("*/*/stages/*/student/stage.json"))
         self.made.append({str(path.parents[1].relative_to(self.folder)): path.stat().st_mtime_ns for path in found})
 
@@ -195,6 +203,12 @@ def test_it_is_published_once(life: Life) -> None:
     first, again = (life.said[process].split("--- publish\n")[1].split("--- ended")[0] for process in (2, 4))
     assert first.count("commit ") == 2
     assert again.count("nothing to do, published already") == 2
+
+
+def test_a_run_says_its_stages_and_its_table_and_no_library_says_anything(life: Life) -> None:
+    _killed, *ended = life.complained
+    assert [foreign_lines(stderr) for stderr in ended] == [[]] * 4
+    assert not [line for said in life.said for line in said.splitlines() if line.startswith("{") or "Warning" in line]
 
 
 def test_comparing_again_gives_the_same_figures(life: Life) -> None:
