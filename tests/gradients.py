@@ -12,13 +12,15 @@ from toolkit.alignment import key_steps
 
 
 class Gradients(TrainerCallback):
-    """Keeps the whole gradient of every optimizer step."""
+    """Keeps the whole gradient of every optimizer step, of what is trained."""
 
     def __init__(self) -> None:
         self.steps: list[torch.Tensor] = []
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.steps.append(torch.cat([p.grad.flatten().clone() for p in kwargs["model"].parameters()]))
+        self.steps.append(
+            torch.cat([p.grad.flatten().clone() for p in kwargs["model"].parameters() if p.requires_grad])
+        )
 
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> float:

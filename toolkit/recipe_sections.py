@@ -226,7 +226,8 @@ class Reduction(Section):
     """How token losses become one number (DESIGN, section 3).
 
     Attributes:
-        by: A mean over all tokens of a step, over each view's, or over each example's.
+        by: A mean over all tokens of a step, over each view's, or over each example's. Means of several views are those
+            of the dataset: a step is divided by what one of its size counts on average.
         over: What is divided by: all tokens of scored segments, or the sum of absolute weights.
     """
 

@@ -14,6 +14,7 @@ from toolkit.stages import last_complete_checkpoint, make_trainer
 
 EPOCHS: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 2, "max_grad_norm": 0.0}
 PACKED: dict[str, Any] = {"packing": True, "max_length": 110}
+LORA: dict[str, Any] = {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]}
 VIEWS = {"cot": COT | {"select": {"draw": "balanced"}}, "label": LABEL | {"coefficient": 0.5}}
 # Steps of eight rows, and a last one of an epoch that has fewer.
 CASES: dict[str, tuple[str, Any, list[dict[str, Any]]]] = {
@@ -24,6 +25,7 @@ CASES: dict[str, tuple[str, Any, list[dict[str, Any]]]] = {
     "padding-free": ("llama", imitation(padding_free=True, **EPOCHS), duals(13)),
     "packed, falls back": ("opt", imitation(**EPOCHS, **PACKED), duals(21)),
     "balanced": ("llama", stage(VIEWS, {"by": "view"}, **EPOCHS), chains(5, each=2)),
+    "adapter": ("llama", edit(beta=0.3, **EPOCHS), duals(7)),
     "grouped by length": ("llama", imitation(train_sampling_strategy="group_by_length", **EPOCHS), duals(13)),
 }
 
@@ -47,7 +49,9 @@ def trained(
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": steps}
     of_case = of_case.model_copy(update={"training": of_case.training | sizes | saving})
     checkpoints = folder / f"checkpoints-{batch}x{steps}"
-    trainer, _ = make_trainer(of_case, rows, str(folder / student), checkpoints, {}, "plain")
+    trainer, _ = make_trainer(
+        of_case, rows, str(folder / student), checkpoints, LORA if case == "adapter" else {}, "plain"
+    )
     gradients = Gradients()
     trainer.add_callback(gradients)
     if stop_after:
