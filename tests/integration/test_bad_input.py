@@ -19,6 +19,8 @@ from toolkit.cli import main
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import Ask, Reply, completion, fault
 
+pytestmark = pytest.mark.slow
+
 KEY = "sk-never-to-be-seen"
 
 Told = Callable[..., str]

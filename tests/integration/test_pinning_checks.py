@@ -28,6 +28,8 @@ from toolkit.recipe import Decode, View
 from toolkit.sampling import BalancedSampler, balanced_seeds
 from toolkit.stages import make_trainer
 
+pytestmark = pytest.mark.slow
+
 ROWS = chains(4)
 BY_VIEW = {"by": "view", "over": "all"}
 Views = dict[str, dict[str, Any]]

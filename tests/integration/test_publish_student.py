@@ -15,6 +15,8 @@ from toolkit import pipeline, publishing, runs
 from toolkit.cli import open_recipe
 from toolkit.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def remote(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:

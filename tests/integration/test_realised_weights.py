@@ -22,6 +22,8 @@ from toolkit.pipeline import training_rows
 from toolkit.recipe import Stage
 from toolkit.stages import make_trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMALL = ("dataset.config.problems.n=24", "dataset.config.problems.n_test=4", "references=!replace {}")
 BATCHES = (2, 8)

@@ -17,6 +17,8 @@ from toolkit.errors import UserError
 from toolkit.stages import make_trainer, train_stage
 from toolkit.students import add_tokens, load_tokenizer, save_atomically, set_tokens, student_with_tokenizer
 
+pytestmark = pytest.mark.slow
+
 Q = ["q_proj"]
 # Where an adapter may meet embeddings: what the recipe says of it, and whether tied weights stay tied.
 MEETINGS: dict[str, tuple[dict[str, Any], bool]] = {

@@ -12,6 +12,8 @@ import pytest
 from tests.identities import recipes
 from tests.tiny_recipe import ROOT, environment
 
+pytestmark = pytest.mark.slow
+
 # In these two, `{"a", ..., "f"}` lists its items in different orders.
 SEEDS = ("0", "1")
 

@@ -20,6 +20,8 @@ from toolkit.layout_probe import Differences, differences, flat_fault
 from toolkit.stages import make_trainer, train_stage
 from toolkit.students import save_atomically, student_from_config
 
+pytestmark = pytest.mark.slow
+
 ROWS = duals(6)
 BATCH = {"per_device_train_batch_size": 12, "max_grad_norm": 0.0, "router_aux_loss_coef": 0.0}
 FLAT: dict[str, dict[str, Any]] = {

@@ -28,6 +28,8 @@ from toolkit.runs import Run
 from toolkit.stages import train_stage
 from toolkit.students import is_whole, save_atomically
 
+pytestmark = pytest.mark.slow
+
 LORA = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.1}
 SAVED = {"learning_rate": 1e-2, "lr_scheduler_type": "constant", "save_strategy": "steps", "save_steps": 2}
 
