@@ -14,7 +14,7 @@ from toolkit.stages import last_complete_checkpoint, make_trainer
 
 EPOCHS: dict[str, Any] = {"max_steps": -1, "num_train_epochs": 2, "max_grad_norm": 0.0}
 PACKED: dict[str, Any] = {"packing": True, "max_length": 110}
-LORA: dict[str, Any] = {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"]}
+LORA: dict[str, Any] = {"use_peft": True, "lora_r": 2, "lora_target_modules": ["q_proj", "v_proj"], "lora_dropout": 0.0}
 VIEWS = {"cot": COT | {"select": {"draw": "balanced"}}, "label": LABEL | {"coefficient": 0.5}}
 # Steps of eight rows, and a last one of an epoch that has fewer.
 CASES: dict[str, tuple[str, Any, list[dict[str, Any]]]] = {

@@ -147,6 +147,20 @@ def test_lora_trains_the_adapter_alone(student: str, tmp_path: Path) -> None:
     assert all("lora_" in name for name in trained)
 
 
+def test_an_adapters_first_weights_come_from_the_seed_alone(student: str, tmp_path: Path) -> None:
+    """Not from what the process drew before: a first stage that is found trained, or one that it trains."""
+    model = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
+
+    def first_weights(seed: int) -> torch.Tensor:
+        trainer, _ = make_trainer(edit(seed=seed), ROWS, student, tmp_path, model, "plain")
+        return torch.cat([p.detach().flatten() for name, p in trainer.model.named_parameters() if "lora_A" in name])
+
+    first = first_weights(3)
+    torch.rand(7)
+    assert torch.equal(first_weights(3), first)
+    assert not torch.equal(first_weights(4), first)
+
+
 def test_more_dropped_records_than_allowed_refuse_the_run(student: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"8 of 8 records.*8 too long.*training.max_length is 16"):
         make_trainer(imitation(max_length=16), ROWS, student, tmp_path, {}, "plain")
