@@ -8,7 +8,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "answer_removal": ("test_answer_removal",),
     "answers": ("test_answers",),
     "draws": ("test_draws",),
-    "encoding": ("test_encoding", "test_soft_targets"),
+    "encoding": ("test_encoding", "test_stage_views", "test_soft_targets"),
     "held_out": ("test_held_out_rules", "test_held_out"),
     "layout": ("test_layout",),
     "math_equality": ("test_math_equality",),

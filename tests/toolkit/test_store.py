@@ -239,8 +239,8 @@ def test_answers_that_told_no_tokens_are_yielded_with_their_requests(store: Stor
         [(ask("a"), unknown), (ask("b"), replace(unknown, batched=True)), (ask("c"), Completion("", prompt_tokens=1))]
     )
     store.put(ask("d", model="llama"), unknown)
-    found = {request: completion.batched for request, completion in store.uncounted(ask("a").model)}
-    assert found == {ask("a"): False, ask("b"): True}
+    found = dict(store.uncounted(ask("a").model))
+    assert found == {ask("a"): Completion(""), ask("b"): Completion("", batched=True)}
     assert list(store.billed(ask("a").model)) == [Completion("", prompt_tokens=1)]
 
 
@@ -450,6 +450,48 @@ def test_a_row_that_somebody_edited_is_named_as_the_store_s(store: Store) -> Non
         other.execute("UPDATE completions SET text = '{not json'")
     with pytest.raises(UserError, match=r"completions\.db"):
         store.get(ask())
+
+
+class Refusing:
+    """A connection whose first statements are refused."""
+
+    def __init__(self, *codes: int) -> None:
+        self._codes, self.asked = list(codes), 0
+
+    def execute(self, statement: str) -> None:
+        assert statement == "PRAGMA journal_mode = WAL"
+        self.asked += 1
+        if self._codes:
+            error = sqlite3.OperationalError("refused")
+            error.sqlite_errorcode = self._codes.pop(0)
+            raise error
+
+
+def test_the_log_is_asked_for_again_while_another_process_is_busy_and_no_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seconds = iter([0.0, 1.0, 59.0, 0.0, 61.0])
+    monkeypatch.setattr("toolkit.store.time.monotonic", lambda: next(seconds))
+    monkeypatch.setattr("toolkit.store.time.sleep", lambda _: None)
+    store = Store.__new__(Store)
+    writer = Refusing(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY)
+    monkeypatch.setattr(store, "_writer", writer, raising=False)
+    store._keep_a_log()
+    assert writer.asked == 3
+    monkeypatch.setattr(store, "_writer", Refusing(sqlite3.SQLITE_BUSY))
+    with pytest.raises(sqlite3.OperationalError):  # a minute later
+        store._keep_a_log()
+    monkeypatch.setattr("toolkit.store.time.monotonic", lambda: 0.0)
+    other = Refusing(sqlite3.SQLITE_CORRUPT)
+    monkeypatch.setattr(store, "_writer", other)
+    with pytest.raises(sqlite3.OperationalError):
+        store._keep_a_log()
+    assert other.asked == 1
+
+
+def test_a_commit_waits_for_the_disk(store: Store) -> None:
+    assert store._writer.execute("PRAGMA synchronous").fetchone() == (2,)
+    assert store._writer.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 def test_whoever_comes_while_a_store_is_being_made_waits_for_it(tmp_path: Path) -> None:
