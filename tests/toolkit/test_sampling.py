@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -12,14 +13,14 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler, SequentialSampler
 from transformers import TrainerCallback
 
 from tests.chains import COT, LABEL, chains, stage
 from tests.records import saved_student
 from tests.tiny_students import tiny_tokenizer
 from toolkit.encoding import encode
-from toolkit.sampling import BalancedSampler, balanced_seeds
+from toolkit.sampling import BalancedSampler, EpochSampler, balanced_seeds
 from toolkit.stages import last_complete_checkpoint, make_trainer
 
 BALANCED = {"draw": "balanced", "seed": 5}
@@ -122,6 +123,32 @@ def test_the_seed_of_the_order_does_not_change_what_is_drawn() -> None:
     one, other = (epoch(sampler(views, seed=seed), 3) for seed in (0, 1))
     assert one != other
     assert sorted(one) == sorted(other)
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_the_order_is_drawn_from_seed_and_epoch_and_blanks_come_last(number: int) -> None:
+    of = EpochSampler(RandomSampler(range(5)), 7, range(5, 7))
+    if number:
+        of.set_epoch(number)
+    drawn = torch.randperm(5, generator=torch.Generator().manual_seed(7 + number)).tolist()
+    assert list(of) == list(of) == [*drawn, 5, 6]
+    assert len(of) == 7
+    assert list(EpochSampler(SequentialSampler(range(3)), 7, range(0))) == [0, 1, 2]
+
+
+def test_a_balanced_order_is_told_the_epoch() -> None:
+    alone, within = (sampler({"cot": {**COT, "select": BALANCED}, "label": LABEL}) for _ in range(2))
+    of = EpochSampler(within, 0, range(24, 26))
+    of.set_epoch(2)
+    alone.set_epoch(2)
+    assert list(of) == [*alone, 24, 25]
+
+
+def test_positions_are_permuted_by_a_digest_of_seed_and_epoch() -> None:
+    of = BalancedSampler(["q"] * 6, [*"abcdef"], [0] * 6, {}, 3)
+    of.set_epoch(4)
+    seed = int.from_bytes(hashlib.sha256(b"(3, 4)").digest()[:7], "big")
+    assert list(of) == torch.randperm(6, generator=torch.Generator().manual_seed(seed)).tolist()
 
 
 @given(st.permutations(range(18)), st.integers(0, 50))
