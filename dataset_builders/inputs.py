@@ -50,7 +50,8 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _named(text: str) -> list[str]:
-    return glob.glob(_SLOT.sub("*", text), recursive=True)
+    """Return the files and folders that a text names; a slot alone, such as `{stem}`, names none, and is no pattern."""
+    return glob.glob(_SLOT.sub("*", text), recursive=True) if _SLOT.sub("", text).strip("*?./") else []
 
 
 def _content(path: Path) -> Iterator[tuple[str, str]]:

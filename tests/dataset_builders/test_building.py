@@ -200,6 +200,7 @@ def test_a_changed_file_is_another_start_of_a_build(tmp_path: Path, monkeypatch:
         file.parent.mkdir(exist_ok=True)
         file.write_text("as it was")
     monkeypatch.setattr(inputs, "PROMPTS", tmp_path / "prompts")
+    monkeypatch.chdir(tmp_path)  # `task: {stem}` of a source of files is no pattern for all that lies here
     settings = load_builder("dual_cots").SETTINGS.model_validate(
         {
             "problems": {"source": "jsonl", "path": str(tmp_path / "problems-{split}.jsonl")},

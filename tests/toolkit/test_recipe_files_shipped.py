@@ -80,7 +80,7 @@ def test_a_recipe_uses_no_deprecated_name(path: Path) -> None:
 def test_a_view_that_shows_no_chain_comes_once_a_question_however_many_chains_it_has(path: Path) -> None:
     """With several samples a question, a view of question and answer would be learnt again with each."""
     recipe = cli.open_recipe(str(path))
-    if recipe.dataset.builder not in ("teacher_cots", "key_tokens"):
+    if recipe.dataset.builder not in ("teacher_cots", "key_tokens") or path.parent.name == "data":  # these only build
         return
     references = [stage for reference in recipe.references.values() for stage in reference.stages]
     assert recipe.stages
