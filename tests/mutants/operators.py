@@ -83,13 +83,18 @@ class _Visitor(cst.CSTVisitor):
     def __init__(self) -> None:
         self.changes: list[tuple[cst.CSTNode, cst.CSTNode]] = []
         self._in_message = 0
+        self._unordered: set[cst.CSTNode] = set()  # `x in (a, b)` is `x in (b, a)`
 
     def on_visit(self, node: cst.CSTNode) -> bool:
         if _is_passed_over(node):
             return False
         self._in_message += m.matches(node, _MESSAGES)
+        if m.matches(node, m.ComparisonTarget(operator=m.In() | m.NotIn(), comparator=m.Tuple())):
+            self._unordered.add(cst.ensure_type(node, cst.ComparisonTarget).comparator)
         for kind, operator in [*mutation_operators, *_OWN]:
             if not isinstance(node, kind) or (operator is operator_string and self._in_message):
+                continue
+            if operator is _pair_swapped and node in self._unordered:
                 continue
             mutated = [one for one in operator(node) if not _is_same(node, one)]
             # Of a string in capitals, small letters and crosses one is enough: all three are another string.
@@ -108,6 +113,7 @@ def _is_passed_over(node: cst.CSTNode) -> bool:
         or m.matches(node, m.If(test=m.Name("TYPE_CHECKING")))
         or m.matches(node, m.SimpleStatementLine(body=[m.Expr(value=m.SimpleString() | m.ConcatenatedString())]))
         or m.matches(node, m.Expr(value=m.Call(func=m.Attribute(value=m.Name("logger")))))
+        or m.matches(node, m.Assign(targets=[m.AssignTarget(target=m.Name("logger"))]))
         # the name of a type: `Rows = Sequence[Mapping[str, Any]]`
         or m.matches(node, m.Assign(value=m.Subscript(value=m.MatchIfTrue(_is_a_type))))
         or m.matches(node, m.Subscript(value=m.MatchIfTrue(_is_a_type)))

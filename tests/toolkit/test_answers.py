@@ -159,6 +159,17 @@ def test_a_list_of_several_items_below_the_phrase_is_no_answer_and_one_of_one_is
     assert extract("The answer is:\n1. 7\n2. 8") is None
     assert extract("The answer is:\n- 7\nas we know") == "7"
     assert extract("The answer is 5.\nThe answer is:\n* 7\n* 8") == "5"
+    assert extract("The answer is:\n7\n- because") == "7"
+
+
+def test_a_phrase_in_the_last_line_comes_before_its_label() -> None:
+    assert extract("The answer is 5.\nA: The answer is 7.") == "7"
+    assert extract("The answer is 5.\nA: 7") == "7"
+
+
+def test_a_gold_that_its_kind_cannot_read_is_compared_as_a_text() -> None:
+    assert matches("Ten or so.", "ten or so", "number")
+    assert not matches("10", "ten or so", "number")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.records import PROMPT, RIGHT, TRAINING, duals, edit, encoded, imitation
 from tests.tiny_students import tiny_tokenizer
 from toolkit.alignment import key_steps
-from toolkit.encoding import encode, weigh
+from toolkit.encoding import EncodingReport, encode, weigh
 from toolkit.errors import UserError
 from toolkit.recipe import Reduction, Stage
 from toolkit.tokenized_views import TokenizedView, tokenize
@@ -206,6 +206,15 @@ def test_the_report_counts_records_sequences_and_tokens_of_each_view() -> None:
     assert [len(ids) for ids in columns["input_ids"]] == [first, second, third]
     assert [views[0] for views in columns["views"]] == [0, 1, 0]
     assert encode(TOKENIZER, rows, of_stage, too_long)[1].dropped == {}
+
+
+def test_a_report_of_nothing_is_empty_and_is_nobody_else_s() -> None:
+    one, other = EncodingReport(), EncodingReport()
+    counted = (one.tokens, one.scored, one.weighted, one.softened, one.swapped, one.dropped)
+    assert counted == ({},) * 6
+    one.dropped["a"] = "too long"
+    assert other.dropped == {}
+    assert (one.records, one.sequences, one.longest, one.held_out) == (0, 0, 0, None)
 
 
 def test_of_no_records_nothing_is_encoded() -> None:
