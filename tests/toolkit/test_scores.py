@@ -64,6 +64,18 @@ def test_an_answer_may_give_the_text_of_its_option() -> None:
     assert row["correct"]
 
 
+def test_answers_are_compared_as_the_problem_says() -> None:
+    [row] = judged("The answer is 4.0.", gold="4", kind="text")
+    assert (row["kind"], row["correct"]) == ("text", False)
+    [row] = judged("The answer is 4.0.", gold="4")
+    assert (row["kind"], row["correct"]) == ("number", True)
+
+
+def test_a_gold_may_be_the_text_of_an_option_too() -> None:
+    [row] = judged("Therefore, the answer is (B).", gold="Cy", choices=("Ann", "Cy"), kind="choice")
+    assert (row["voted"], row["correct"], row["solved"]) == ("(B)", True, True)
+
+
 def test_several_samples_are_judged_one_by_one_and_solved_by_majority() -> None:
     rows = judged(["The answer is 4.", "The answer is 5.", "The answer is 4.0."])
     assert [row["correct"] for row in rows] == [True, False, True]

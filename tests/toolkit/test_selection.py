@@ -139,6 +139,8 @@ def test_ids_that_are_numbers_are_compared_as_text() -> None:
 def test_texts_without_words_are_alike() -> None:
     rows = [{"id": name, "question": "Q", "text": text} for name, text in (("a", ""), ("b", " "), ("c", "x"))]
     assert ids(Select(draw="diverse", k=2, text="text"), rows) == ["a", "c"]
+    rows = [{"id": name, "question": "Q", "text": text} for name, text in (("a", "x"), ("b", "x"), ("c", ""))]
+    assert ids(Select(draw="diverse", k=2, text="text"), rows) == ["a", "c"], "and unlike those with words"
 
 
 @pytest.mark.parametrize(
