@@ -179,6 +179,38 @@ def test_the_space_of_a_sentence_piece_is_part_of_its_text() -> None:
     assert single_tokens(sentence_pieces()) == {"a": 3, " a": 4, "b": 5, " b": 6, " ": 7}
 
 
+class OddTokenizer:
+    """Its tokens change what stands before them, have no text of their own, or no readable one; cleaned up, all do."""
+
+    all_special_ids = (0,)
+    texts = ("<s>", "ab", "xb", "a", "a\ufffd", "a .")
+
+    def __call__(self, text: str, add_special_tokens: bool) -> dict[str, list[int]]:
+        assert (text, add_special_tokens) == ("a", False)
+        return {"input_ids": [9]}
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def decode(self, ids: list[int], **options: bool) -> str:
+        assert (ids, options) == ([9], {"skip_special_tokens": False, "clean_up_tokenization_spaces": False})
+        return "a"
+
+    def batch_decode(self, batch: list[list[int]], **options: bool) -> list[str]:
+        assert options == {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+        return [self.texts[token] for _, token in batch]
+
+
+def test_a_token_without_a_text_of_its_own_behind_another_is_none() -> None:
+    assert single_tokens(OddTokenizer()) == {"b": 1, " .": 5}  # type: ignore[arg-type]
+
+
+def test_what_a_teacher_thought_impossible_is_no_target() -> None:
+    told = TeacherToken(0, 1, (("a", 0.0), ("b", 0.5), ("zz", 0.25)))
+    assert align([(0, 1)], [1], [told], "a", {"a": 1, "b": 2}) == [SoftTarget((2,), (0.5,), 0.25)]
+    assert align([(0, 1)], [1], [TeacherToken(0, 1, (("a", 0.0),))], "a", {"a": 1}) == [None]
+
+
 # --- encoding
 
 

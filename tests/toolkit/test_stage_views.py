@@ -19,7 +19,7 @@ from toolkit.objective import denominators, weighted_loss
 from toolkit.soft_targets import TeacherToken
 from toolkit.stage_views import Shown, StageViews
 from toolkit.transform_settings import Shuffle
-from toolkit.transforms import rearrange
+from toolkit.transforms import Swapped, rearrange
 
 TOKENIZER = tiny_tokenizer()
 ROWS = chains(3, each=3)
@@ -257,6 +257,21 @@ def test_a_prompt_s_own_words_may_stand_in_what_no_student_writes() -> None:
     assert shown(rows, first=REASONS, second=second).reason == fault
     assert shown(rows, first=LABEL, second=second).reason is None
     assert shown(rows, first=REASONS, second={**second, "prompt": "{chain.rationale} {answer}"}).reason is None
+
+
+def test_a_column_of_the_records_may_be_called_before() -> None:
+    view = {"prompt": "{before}", "target": [" {answer}"]}
+    assert texts(shown([{**ROWS[0], "before": "So far."}], cot=view)) == [("So far.", " 1")]
+
+
+def test_what_swaps_did_is_known_of_each_view_that_has_some() -> None:
+    swap = {"kind": "swap", "seed": 3}
+    twice = {"prompt": PROMPT, "target": [{"text": text, "transform": [swap]} for text in (RATIONALE, "\n{answer}")]}
+    views = StageViews(stage({"plain": COT, "once": transformed(swap), "twice": twice}), ROWS)
+    assert views.swapped.keys() == {"once", "twice"}
+    assert views.swapped["once"] == Swapped(texts=9)
+    assert (views.swapped["twice"].texts, views.swapped["twice"].repeated) == (18, 0)
+    assert StageViews(stage({"cot": transformed(swap, coefficient=0.0), "plain": COT}), ROWS).swapped == {}
 
 
 def test_masked_tokens_stand_where_the_others_stood() -> None:

@@ -219,6 +219,34 @@ def test_whatever_was_said_survives_export_and_import(
         assert [a.get(request) for request in requests] == [b.get(request) for request in requests]
 
 
+def test_a_line_of_an_export_holds_values_and_no_json_within_json(tmp_path: Path) -> None:
+    request = ask("why?", temperature=0.5)
+    answer = Completion("so", "since", "stop", "gpt-0613", 3, 2, 1, True, raw={"id": 7})
+    with Store(tmp_path / "a") as store:
+        store.put(request, answer)
+        store.put_failure(ask("failed"), "HTTP 500", permanent=True)
+    export(tmp_path / "a", tmp_path / "file.jsonl")
+    rows = [json.loads(line) for line in (tmp_path / "file.jsonl").read_text().splitlines()]
+    told = next(row for row in rows if "text" in row)
+    assert {
+        name: told[name] for name in COMPLETION_COLUMNS[2:] if name not in ("created_at", "request", "row_digest")
+    } == {
+        "model": "gpt",
+        "finish_reason": "stop",
+        "answered_by": "gpt-0613",
+        "prompt_tokens": 3,
+        "completion_tokens": 2,
+        "cached_tokens": 1,
+        "batched": 1,
+        "text": "so",
+        "reasoning": "since",
+        "raw": {"id": 7},
+    }
+    assert (told["digest"], told["request"]["messages"]) == (request.digest, [["user", "why?"]])
+    failed = next(row for row in rows if "reason" in row)
+    assert (failed["reason"], failed["permanent"], failed["request"]["template"]) == ("HTTP 500", 1, "cot@1")
+
+
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
 def test_an_export_is_in_the_order_of_digests_whatever_came_first(tmp_path: Path, suffix: str) -> None:
     filled(tmp_path / "a", 40)
