@@ -1,6 +1,6 @@
 """Fields of a stage's `training` that cannot change its weights: they are no part of what identifies it.
 
-Everything that is not named here counts, so that a field of a later TRL retrains until somebody has thought about it.
+Everything that is not named here counts, so that a field that a later TRL adds retrains until it is judged.
 """
 
 from __future__ import annotations

@@ -225,7 +225,7 @@ def format_scores_table(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], m
     if markdown:
         return markdown_table(header, body)
     legend = (
-        "accuracy ± standard error over questions, over pairs where questions are edits of one another; "
+        "accuracy ± standard error over questions, over pairs where questions are edits of one another\n"
         "unparsed: completions in which no answer was found, which count as wrong"
     )
     return f"{aligned(header, body)}\n{legend}"
