@@ -89,6 +89,22 @@ def test_a_token_whose_characters_lie_in_one_segment_is_placed_there(prompt: str
             assert segment == 0
 
 
+def test_a_token_that_a_merge_made_across_a_seam_is_placed_by_what_it_says() -> None:
+    (the,) = TOKENIZER(" the")["input_ids"]
+    view = RenderedView("Q:", (Segment(" so ", "x"), Segment("the end  ", "y"), Segment("  of", "z")))
+    (tokens,) = tokenize(TOKENIZER, [view])
+    assert tokens.segments[tokens.input_ids.tolist().index(the)] == 1  # its space is the first segment's
+    (of,) = TOKENIZER(" of")["input_ids"]
+    assert tokens.segments[tokens.input_ids.tolist().index(of)] == 2
+
+
+def test_a_token_of_space_alone_goes_where_it_stands() -> None:
+    view = RenderedView("Q:", (Segment(" so", "x"), Segment("\n", "y"), Segment("\nthe", "z")))
+    (tokens,) = tokenize(TOKENIZER, [view])
+    shown = [(TOKENIZER.decode([token]), int(at)) for token, at in zip(tokens.input_ids, tokens.segments, strict=True)]
+    assert [(text, at) for text, at in shown if text == "\n"] == [("\n", 1), ("\n", 2)]
+
+
 def test_only_key_steps_weigh_and_all_target_tokens_count() -> None:
     (right, right_sequence), (wrong, wrong_sequence) = encoded(
         TOKENIZER, ROW, edit(alpha=2.0, beta=0.5, reduction={"by": "token", "over": "all"})
