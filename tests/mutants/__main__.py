@@ -17,6 +17,7 @@ import contextlib
 import importlib
 import multiprocessing
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -35,6 +36,7 @@ from tests.mutants.operators import mutants
 
 ROOT = Path(__file__).parents[2]
 NEEDED, NEEDED_OF_A_MODULE = 0.92, 0.85
+_MOST_MEMORY = 10 << 30  # address space of each process: a mutant may take away what keeps another one small
 _OURS = ("toolkit", "dataset_builders", "tests")
 _HEAVY = ("torch", "datasets", "transformers", "peft", "hypothesis", "pydantic", "jinja2", "rapidfuzz.distance")
 
@@ -183,6 +185,7 @@ def _be_tests(copy: Path, module: str, writes: bool) -> None:
     code = 1
     try:
         os.setsid()
+        resource.setrlimit(resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
         os.chdir(copy)
         os.environ["PYTHONPATH"] = str(copy)
         if not writes:

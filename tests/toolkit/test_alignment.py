@@ -101,12 +101,15 @@ class Word:
 
 def test_tokens_are_equal_where_python_says_so() -> None:
     assert key_steps([Word("a"), "b"], ["a", "c"]) == ([False, True], [False, True])
+    assert key_steps([Word("a"), 1, "b"], ["a", "b"]) == ([False, True, False], [False, False])
+    assert key_steps(["a", "b"], [Word("a"), 1, "b"]) == ([False, False], [False, True, False])
 
 
 def test_only_neighbours_are_joined() -> None:
     spans = [(0, 2), (3, 5), (6, 8), (9, 11)]
     assert merge_spans(spans, [True, True, False, True]) == [(0, 5), (9, 11)]
     assert merge_spans(spans, [False, True, False, True]) == [(3, 5), (9, 11)]
+    assert merge_spans(spans, [True, False, True, True]) == [(0, 2), (6, 11)]
 
 
 def test_spans_cover_the_changed_words_and_the_space_between_them() -> None:

@@ -52,7 +52,8 @@ def test_mentions_go_and_parts_of_longer_words_and_numbers_stay(text: str, answe
         ("Not (a) but (c).", "math problem", "Not (a) but (c)."),
         ("Not Z.", "(Z)", "Not."),
         ("He went to the park, so (b).", "(B)", "He went to the park, so."),
-        ("A plan b or B.", "b", "A plan or."),
+        ("X, a plan b or B.", "b", "X, a plan or."),
+        ("XXXX (b).", "(B)", "XXXX."),
         ("In the park, (a) or a) it is.", "(a) park", "In the, or it is."),
     ],
 )

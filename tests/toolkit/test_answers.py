@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolkit.answer_readings import number, numeral, tidy
+from toolkit.answer_readings import number, numeral, tidy, truth
 from toolkit.answers import KINDS, answer_clause, canonical, extract, kind_of, matches, split_answer
 from toolkit.errors import UserError
+from toolkit.math_equality import judged_by
 
 # --- finding -------------------------------------------------------------------------------------------------------
 
@@ -162,6 +163,24 @@ def test_a_list_of_several_items_below_the_phrase_is_no_answer_and_one_of_one_is
     assert extract("The answer is:\n7\n- because") == "7"
 
 
+def test_what_was_thought_is_not_read_where_nothing_was_said() -> None:
+    assert extract("<think>x\nA: 3</think> maybe", "number") is None
+    assert extract("One thing. Two things.", "text") is None
+    assert extract("One thing.", "text") == "One thing"
+
+
+def test_mathematics_is_judged_with_the_gold_behind_the_prediction() -> None:
+    asked: list[tuple[str, str]] = []
+    with judged_by(lambda predicted, gold, _: asked.append((predicted, gold)) is None):
+        assert matches("x = 5", "\\frac{10}{2}")
+    assert asked == [("x = 5", "\\frac{10}{2}")]
+
+
+def test_a_gold_may_be_the_text_of_an_option() -> None:
+    assert matches("(B)", "Cy", "choice", ("Ann", "Cy"))
+    assert not matches("(A)", "Cy", "choice", ("Ann", "Cy"))
+
+
 def test_a_phrase_in_the_last_line_comes_before_its_label() -> None:
     assert extract("The answer is 5.\nA: The answer is 7.") == "7"
     assert extract("The answer is 5.\nA: 7") == "7"
@@ -240,6 +259,10 @@ def test_texts_are_read_up_to_their_limits_and_not_beyond() -> None:
 def test_a_character_that_looks_alike_is_the_plain_one(characters: str, text: str, kind: str, answer: str) -> None:
     found = {character: extract(f"The answer is {text.replace('?', character)}", kind) for character in characters}
     assert found == dict.fromkeys(characters, answer)
+
+
+def test_other_letters_stay_as_they_are() -> None:
+    assert extract("The answer is X marks it") == "X marks it"
 
 
 def test_full_width_forms_are_the_plain_ones() -> None:
@@ -536,6 +559,14 @@ def test_an_option_answered_by_its_whole_text_is_its_letter_where_the_options_ar
 )
 def test_a_truth_value_is_read(clause: str, word: str) -> None:
     assert extract(f"So the answer is {clause}.", "boolean") == word
+
+
+@pytest.mark.parametrize("word", ["valid", "invalid", "true", "false"])
+def test_a_truth_value_that_is_called_its_opposite_as_well_is_none(word: str) -> None:
+    other = {"valid": "invalid", "true": "false"}
+    opposite = (other | {b: a for a, b in other.items()})[word]
+    assert truth(f"{word}, though some say {opposite}") is None
+    assert truth(f"{word}, as all say") == word
 
 
 @pytest.mark.parametrize("clause", ["yes or no", "not true", "none", "unknown", "valid for (1), invalid for (2)"])

@@ -233,6 +233,15 @@ def test_a_report_of_nothing_is_empty_and_is_nobody_else_s() -> None:
     assert (one.records, one.sequences, one.longest, one.held_out) == (0, 0, 0, None)
 
 
+def test_sequences_are_known_by_question_and_record_where_one_view_of_several_is_balanced() -> None:
+    views = {"all": {"prompt": "Q:", "target": [" {a}"]}, "one": {"prompt": "Q:", "target": [" {a}"]}}
+    rows = [{"id": "x", "question": "why?", "a": "so"}]
+    for select, known in (({"draw": "balanced"}, {"question": ["why?"] * 2, "record": ["x"] * 2}), ({}, {})):
+        data = {"name": "s", "views": views | {"one": views["one"] | {"select": select}}, "training": TRAINING}
+        columns, _ = encode(TOKENIZER, rows, Stage.model_validate(data), None)
+        assert {name: columns[name] for name in ("question", "record") if name in columns} == known
+
+
 def test_of_no_records_nothing_is_encoded() -> None:
     columns, report = encode(TOKENIZER, [], imitation(), 60)
     assert columns == {"input_ids": [], "weights": [], "counts": [], "views": []}
