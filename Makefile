@@ -15,9 +15,9 @@ quickstart: $(READY)
 	$(BIN)/accelerate launch --num_processes 1 --num_machines 1 --mixed_precision no --dynamo_backend no \
 		toolkit/train.py recipes/edit.yaml $(ARGS)
 
-# OMP_NUM_THREADS: one thread for each of the two test processes; more would fight over the cores.
-# A file goes to one process whole, so that what its tests share is made once, in the order of tests/conftest.py.
-PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# OMP_NUM_THREADS: one thread for each test process; more would fight over the cores.
+# Three processes on two cores: many tests wait, for Ray, servers and kills. A file goes to one of them whole, so that what its tests share is made once, in the order of tests/conftest.py.
+PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: check
 	$(PYTEST) $(ARGS)
