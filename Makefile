@@ -16,7 +16,8 @@ quickstart: $(READY)
 		toolkit/train.py recipes/edit.yaml $(ARGS)
 
 # OMP_NUM_THREADS: one thread for each test process; more would fight over the cores.
-# Three processes on two cores: many tests wait, for Ray, servers and kills. A file goes to one of them whole, so that what its tests share is made once, in the order of tests/conftest.py.
+# Three processes on two cores: many tests wait, for Ray, servers and kills. A file goes to one of them whole, so that what its
+# tests share is made once, in the order of tests/conftest.py.
 PYTEST = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: check
