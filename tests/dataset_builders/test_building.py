@@ -21,6 +21,8 @@ from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request
 
+pytestmark = pytest.mark.slow  # whole pipelines
+
 PROCEDURAL = {
     "problems": {"source": "procedural", "tasks": ["chained_arithmetic", "ordering"], "n": 30, "n_test": 10},
     "teacher": {"kind": "procedural", "error_rate": 0.4, "garble_rate": 0.3},

@@ -25,6 +25,8 @@ from toolkit.teachers.protocol import Request
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import RESET, Ask, Reply, completion, fault
 
+pytestmark = pytest.mark.slow  # whole pipelines
+
 PROBLEMS = {"source": "procedural", "tasks": ["chained_arithmetic"], "n": 10, "n_test": 2}
 CAREFUL = {"kind": "procedural", "error_rate": 0.1}
 CARELESS = {"kind": "procedural", "seed": 1, "error_rate": 0.7}

@@ -30,6 +30,7 @@ DATA = Path(os.environ.get("COT_DATA") or ROOT.parent / "shared" / "data")
 STEP_BY_STEP = {"seed": 0, "train": 800}
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.data,
     pytest.mark.skipif(not DATA.is_dir(), reason=f"real data is not at {DATA}"),
 ]

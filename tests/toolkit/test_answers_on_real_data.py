@@ -13,7 +13,7 @@ import pytest
 
 from toolkit.answers import answer_clause, extract, kind_of, matches, split_answer
 
-pytestmark = pytest.mark.data
+pytestmark = [pytest.mark.data, pytest.mark.slow]
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 

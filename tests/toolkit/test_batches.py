@@ -561,6 +561,7 @@ def lives(path: Path, fatal_moments: Iterable[int | None]) -> tuple[int, dict[st
 ONCE_EACH = {"q0": 1, "q1": 2, "q2": 1, "q3": 1}
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_no_request_is_submitted_twice_or_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -572,6 +573,7 @@ def test_killed_at_any_moment_no_request_is_submitted_twice_or_lost(
         assert (fatal, asked, watch.faults) == (fatal, ONCE_EACH, [])
 
 
+@pytest.mark.slow
 @given(deaths=st.lists(st.integers(1, 20), min_size=2, max_size=5))
 @settings(max_examples=5, deadline=None)
 def test_killed_again_and_again_no_request_is_submitted_twice_or_lost(deaths: list[int]) -> None:
@@ -891,6 +893,7 @@ asyncio.run(collect(requests, teacher, Store(sys.argv[2]), settings))
 """
 
 
+@pytest.mark.slow
 def test_kill_9_submits_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     watch = Watch(monkeypatch)
     path = tmp_path / "s.sqlite"

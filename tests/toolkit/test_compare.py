@@ -19,6 +19,8 @@ from toolkit.comparison import ArmRun
 from toolkit.errors import UserError
 from toolkit.problem import Problem
 
+pytestmark = pytest.mark.slow  # whole pipelines
+
 
 def write(folder: Path, name: str, **sections: Any) -> str:
     """Write the tiny recipe under another name and with other sections; None drops one."""

@@ -19,6 +19,8 @@ from toolkit.seams import check_views
 from toolkit.stage_views import StageViews
 from toolkit.views import RenderedView
 
+pytestmark = pytest.mark.slow  # every recipe under nine tokenizers
+
 ROOT = Path(__file__).parents[2]
 PAPER = sorted((ROOT / "recipes" / "paper").glob("*.yaml"))
 OWN = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if path.parent.name not in ("paper", "data"))
