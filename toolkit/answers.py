@@ -1,8 +1,8 @@
 """The one answer extractor and the one matcher: builders, filters, decoding and scores all use these.
 
-Two steps, kept apart. *Finding* (here): the last answer clause of a completion ("Therefore, the answer is ...",
-`\\boxed{}`, `#### N`, `A: ...`). *Reading* (`answer_readings`): what that clause says. Two answers are equal when their
-readings are: never containment, never a prefix.
+Two steps, kept apart. *Finding* (here, and `foreign_clauses`): the last answer clause of a completion ("Therefore, the
+answer is ...", `\\boxed{}`, `#### N`, `A: ...`). *Reading* (`answer_readings`, `number_reading`): what it says. Two
+answers are equal when their readings are: never containment, never a prefix.
 
 It does not repair answers, judge rationales or know units. Nothing here raises on any text, and every pattern is
 linear: 1 MB takes a fraction of a second. Mathematics is compared in `toolkit.math_equality`.
@@ -16,7 +16,10 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from toolkit import answer_readings as readings
+from toolkit import foreign_clauses
+from toolkit.answer_marks import plain, tidy
 from toolkit.errors import UserError, nearest
+from toolkit.number_reading import NUMBER, number, numeral
 
 ANSWER_PHRASE = "Therefore, the answer is"
 KINDS = ("auto", "number", "choice", "boolean", "text", "math")
@@ -33,10 +36,12 @@ _MARK = re.compile(
     (?:(?:is|are|was|(?:would|should|must|will|has[ ]to)[ ]be)\b [ ]? :? | [:=]) (?:[*_]{1,3}(?=\s|$))?
     | ^[ #*]{0,8}(?:final[ ])?answer[ *]{0,4}$      # a heading: the answer stands below it
     | <answer>
-    | \\(?:boxed|fbox)[ ]?(?={)
+    | \\(?:boxed|fbox)[ ]?(?={|\Z)
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
+# "#### 15" above a polite closing line; a heading says more than a number, or has numbers below it.
+_NUMBER_LINE = re.compile(r"^[ *]{0,8}\#{4}[*]{0,3}[ ]?(?P<answer>[^\n]{1,80})$(?=[^0-9]{0,400}\Z)", re.MULTILINE)
 _LAST_LINE_MARK = re.compile(r"[ *]{0,8}(?:\#{4}|A[ ]?:)[*]{0,3}[ ]?")  # elsewhere "####" is a heading, "A:" an option
 _LEAD_IN = re.compile(
     r"""(?:(?<!\S)[*_#]{1,6}[ ]?)?
@@ -45,11 +50,12 @@ _LEAD_IN = re.compile(
     re.IGNORECASE | re.VERBOSE,
 )
 _BETWEEN = re.compile(r"[\s*_$:\\(\[]{0,12}")  # what may stand between "the answer is" and its \boxed{}
-_BOX = re.compile(r"\\(?:boxed|fbox)[ ]?(?={)")
 _RUN_ON = re.compile(r"\n[ ]{0,4}(?:Q|Question|Human|User)[ ]?:|<\|(?:im_end|endoftext|eot_id|end)\|>|</s>")
 _BELOW = re.compile(r"(?:as follows|the following|given by|below)?[\s:*_$\[\\(]*", re.IGNORECASE)
 _BULLET = re.compile(r"[ ]{0,8}(?:[-*•]|[0-9]{1,2}[.)])[ ]")
-_SENTENCE_END = re.compile(r"[.!?][\"')\]*]{0,3}[ ]+(?=[A-Z(\[\"'*])")
+_SENTENCE_END = re.compile(
+    r"""[.!?]["')\]*]{0,3}(?:[ ]+(?=[A-Z(\["'*]) | (?=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]))""", re.VERBOSE
+)
 _ABBREVIATION = re.compile(
     r"(?:\b[A-Za-z]|\b(?:Mr|Mrs|Ms|Dr|St|Jr|Sr|Mt|Prof|Gen|Col|Capt|Lt|Rev|No|Vol|vs|Inc|Ltd|Co|Corp|Rs|approx))\Z"
 )
@@ -60,6 +66,7 @@ class _Clause(NamedTuple):
     answer: str  # the raw answer, tidied
     announced: bool  # by a phrase, a box or a mark; otherwise this is the last sentence, whatever it says
     bare: bool  # there is nothing else in the text
+    decimal_comma: bool = False  # the clause is of a language that writes 3,5 for 3.5
 
 
 def _visible(text: str) -> tuple[int, int]:
@@ -82,14 +89,18 @@ def _sentences(line: str) -> list[str]:
     return [*parts, line[begin:]]
 
 
+_EMPTY_BOX = re.compile(r"(?:\\(?:text|mathrm|textbf|mathbf)|[{}\s$])*")
+
+
 def _boxed(text: str, start: int) -> str:
-    """The content of the braces that open at `start`; an unclosed box ends with its line."""
+    """The content of the braces that open at `start`; "" for an empty box and for one that was cut off."""
     depth = 0
     for end in range(start, min(len(text), start + LONGEST_ANSWER)):
         depth += {"{": 1, "}": -1}.get(text[end], 0)
         if not depth:
-            return readings.tidy(text[start + 1 : end])
-    return readings.tidy(text[start + 1 : start + LONGEST_ANSWER].split("\n", 1)[0])
+            content = text[start + 1 : end]
+            return "" if _EMPTY_BOX.fullmatch(content) else tidy(content)
+    return ""
 
 
 def _announced(text: str, start: int) -> str:
@@ -103,35 +114,63 @@ def _announced(text: str, start: int) -> str:
         if not lines or (len(lines) > 1 and _BULLET.match(lines[0]) and _BULLET.match(lines[1])):
             return ""
         lines[0] = lines[0].removeprefix("- ")
-    sentence = _sentences(lines[0].split("</answer>")[0])[0]
-    box = _BOX.search(sentence)
-    return _boxed(sentence, box.end()) if box else readings.tidy(sentence)
+    return tidy(_sentences(lines[0].split("</answer>")[0])[0])
 
 
 def _find(text: str) -> _Clause:
-    """The last answer clause of `text` (already in plain characters), else its last sentence."""
+    """The last answer clause of `text` (already in plain characters), else its last sentence.
+
+    A last clause that was cut off, and an empty box, are clauses without an answer: what came before is none either.
+    """
     start, end = _visible(text)
     body = text[:end].rstrip()
-    marks = list(_MARK.finditer(body, max(start, len(body) - SEARCHED)))[-EMPTY_CLAUSES:]
+    searched = max(start, len(body) - SEARCHED)
+    clause = _by_label(body, start, searched) or _by_phrase(body, start, searched)
+    if clause is None and (foreign := foreign_clauses.find(body, searched)) is not None:
+        answer = tidy(foreign.bare(_announced(body, foreign.end)))
+        clause = _Clause(foreign.start, answer, True, False, foreign.decimal_comma)
+    if clause is not None:
+        return clause
+    last_line = max(start, body.rfind("\n") + 1)
+    sentences = _sentences(body[max(last_line, len(body) - LONGEST_ANSWER) :])
+    bare = len(sentences) == 1 and last_line == start and len(body) - start <= LONGEST_BARE_ANSWER
+    return _Clause(end, tidy(sentences[-1]), False, bare)
+
+
+def _by_label(body: str, start: int, searched: int) -> _Clause | None:
+    """The clause of a last line "#### 15" or "A: 15", and of a line "#### 15" above closing words."""
+    last_mark = max((mark.start() for mark in _MARK.finditer(body, searched)), default=-1)
     last_line = max(start, body.rfind("\n") + 1)
     labelled = _LAST_LINE_MARK.match(body, last_line)
-    if labelled and not (marks and marks[-1].start() >= last_line):
-        answer = readings.tidy(_sentences(body[labelled.end() :][:LONGEST_ANSWER])[0])
-        if answer:
-            return _Clause(last_line, answer, True, False)
+    if labelled and last_mark < last_line:
+        return _Clause(last_line, tidy(_sentences(body[labelled.end() :][:LONGEST_ANSWER])[0]), True, False)
+    line = _NUMBER_LINE.search(body, max(searched, len(body) - 600))
+    if line and last_mark < line.start():
+        answer = tidy(line["answer"])
+        return (
+            _Clause(line.start(), answer, True, False) if NUMBER.match(answer) and number(answer) is not None else None
+        )
+    return None
+
+
+def _by_phrase(body: str, start: int, searched: int) -> _Clause | None:
+    """The clause of the last phrase or box that has an answer; an empty one where nothing stands behind the last."""
+    marks = list(_MARK.finditer(body, searched))[-EMPTY_CLAUSES:]
     for position in reversed(range(len(marks))):
         boxed = marks[position].group().startswith("\\")
         answer = (_boxed if boxed else _announced)(body, marks[position].end())
-        if not answer:
+        if (
+            not answer
+            and not boxed
+            and (position + 1 < len(marks) or not _BELOW.fullmatch(body, marks[position].end()))
+        ):
             continue
         begin = marks[position].start()
         if boxed and position and _BETWEEN.fullmatch(body, marks[position - 1].end(), begin):
             begin = marks[position - 1].start()
         lead_in = _LEAD_IN.search(body, max(start, begin - 80), begin)
         return _Clause(lead_in.start() if lead_in else begin, answer, True, False)
-    sentences = _sentences(body[max(last_line, len(body) - LONGEST_ANSWER) :])
-    bare = len(sentences) == 1 and last_line == start and len(body) - start <= LONGEST_BARE_ANSWER
-    return _Clause(end, readings.tidy(sentences[-1]), False, bare)
+    return None
 
 
 _MATHEMATICS = re.compile(r"\\[A-Za-z]+|\$[^$]+\$(?![0-9])|[0-9A-Za-z)}]\s?\^|√|π")
@@ -159,13 +198,13 @@ def kind_of(gold: str, kind: str = "auto") -> str:
     """
     if _known(kind) != "auto":
         return kind
-    plain = readings.tidy(gold.translate(readings.PLAIN))
-    if re.fullmatch(r"[A-Z]|\([A-Za-z]\)(?: .*)?", plain) and readings.letter(plain):
+    said = tidy(plain(gold))
+    if re.fullmatch(r"[A-Z]|\([A-Za-z]\)(?: .*)?", said) and readings.letter(said):
         return "choice"
-    if readings.TRUTH.fullmatch(plain):
+    if readings.TRUTH.fullmatch(said):
         return "boolean"
-    number = readings.NUMBER.match(plain)
-    if number and plain[number.end() :].strip() in ("", "%") and readings.number(plain) is not None:
+    numeral_at = NUMBER.match(said)
+    if numeral_at and said[numeral_at.end() :].strip() in ("", "%") and number(said) is not None:
         return "number"
     return "math" if _MATHEMATICS.search(gold) else "text"
 
@@ -184,12 +223,12 @@ def canonical(answer: str, kind: str, choices: Sequence[str] = ()) -> Fraction |
     """
     if kind in ("text", "math"):
         return readings.words(answer) or None
-    plain = readings.tidy(answer[:LONGEST_ANSWER].translate(readings.PLAIN))
+    said = tidy(plain(answer[:LONGEST_ANSWER]))
     if kind == "number":
-        return readings.number(plain)
+        return number(said)
     if kind == "choice":
-        return readings.letter(plain, choices)
-    word = readings.truth(plain)
+        return readings.letter(said, choices)
+    word = readings.truth(said)
     return readings.same_truth(word) if word else None
 
 
@@ -210,12 +249,12 @@ def extract(text: str, kind: str = "auto", choices: Sequence[str] = ()) -> str |
         number: plain digits or `a/b` ("$1,234.50" -> "1234.5"); choice: "(B)"; boolean: the word as it was written;
         text, math and auto: the clause without markdown, quotation marks and full stop.
     """
-    clause = _find(text.translate(readings.PLAIN))
+    clause = _find(plain(text))
     if _known(kind) == "number":
-        number = readings.number(clause.answer, alone=not clause.announced)
-        return None if number is None else readings.numeral(number)
+        value = number(clause.answer, alone=not clause.announced, decimal_comma=clause.decimal_comma)
+        return None if value is None else numeral(value)
     if kind == "choice":
-        letter = readings.letter(clause.answer, choices)
+        letter = readings.letter(clause.answer, choices, announced=clause.announced)
         return f"({letter})" if letter else None
     if kind == "boolean":
         return readings.truth(clause.answer, at_edge=not clause.announced)
@@ -244,8 +283,8 @@ def matches(predicted: str | None, gold: str, kind: str = "auto", choices: Seque
         return True
     if kind == "text":
         # An option given with its letter, "(A) Monsters, Inc.", is the option.
-        plain = readings.tidy(predicted.translate(readings.PLAIN))
-        return expected is not None and canonical(_LABEL.sub("", plain), "text") == expected
+        said = tidy(plain(predicted))
+        return expected is not None and canonical(_LABEL.sub("", said), "text") == expected
     if kind == "math" and predicted.strip():
         from toolkit.math_equality import math_equal
 
@@ -261,18 +300,18 @@ def split_answer(text: str) -> tuple[str, str | None]:
         What follows the clause is dropped, and so is the same clause said twice at the end. Without a clause: the text
         (less a run-on) and None.
     """
-    plain = text.translate(readings.PLAIN)
-    clause = last = _find(plain)
+    said = plain(text)
+    clause = last = _find(said)
     start = clause.start
     for _ in range(EMPTY_CLAUSES):
         if not last.announced or last.answer != clause.answer:
             break
         start = last.start
-        last = _find(plain[:start])
-        closing = plain[last.start : start].strip()
+        last = _find(said[:start])
+        closing = said[last.start : start].strip()
         if "\n" in closing or len(_sentences(closing)) > 1:
             break
-    return text[:start].strip(), clause.answer if clause.announced else None
+    return text[:start].strip(), (clause.answer or None) if clause.announced else None
 
 
 def answer_clause(answer: str) -> str:
