@@ -261,6 +261,11 @@ def extract(text: str, kind: str = "auto", choices: Sequence[str] = ()) -> str |
     return (clause.answer or None) if clause.announced or clause.bare else None
 
 
+def _variables(expression: str) -> str:
+    """The letters of an expression that are no words and no commands: `2a` and `2A` are two things."""
+    return re.sub(r"\\[A-Za-z]+|[A-Za-z]{3,}|[^A-Za-z]", "", expression)
+
+
 _LABEL = re.compile(r"^\(?[A-Z][):] ?(?=\S)|^\([A-Z]\)[,:] ?(?=\S)| \([A-Z]\)$")
 
 
@@ -280,7 +285,7 @@ def matches(predicted: str | None, gold: str, kind: str = "auto", choices: Seque
     if expected is None:
         kind, expected = "text", canonical(gold, "text")  # a gold that its kind cannot read is compared as a text
     if expected is not None and canonical(predicted, kind, choices) == expected:
-        return True
+        return kind != "math" or _variables(predicted) == _variables(gold)
     if kind == "text":
         # An option given with its letter, "(A) Monsters, Inc.", is the option.
         said = tidy(plain(predicted))

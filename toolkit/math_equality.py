@@ -1,4 +1,4 @@
-"""Are two mathematical expressions equal? Asked of math-verify in a process that can be killed.
+"""Are two mathematical expressions equal? Asked of `math_judge`, in a process that can be killed.
 
 math-verify's own timeouts use SIGALRM: they fail outside the main thread and cannot interrupt C code. Here one worker
 process is started at the first question, reused for the next ones, and killed when it takes too long. Nothing starts at
@@ -17,14 +17,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import IO
+
+from toolkit.math_judge import PATIENCE
+from toolkit.math_reading import LONGEST
 
 logger = logging.getLogger(__name__)
 
-PATIENCE = 10.0  # wall seconds allowed for each second of computing, on a machine with other work
 START_SECONDS = 120.0  # importing sympy and antlr on a busy machine
-MEMORY_BYTES = 4 << 30  # address space of the worker: `10^{10^{10}}` must not take the trainer's memory
-LONGEST = 2_000  # characters; longer "expressions" are prose, and math-verify's patterns are not linear
+# By path and with -P, so that the worker imports neither the caller's __main__ nor what lies in its working directory.
+_SERVE = "import sys; sys.path.insert(0, sys.argv.pop()); from toolkit.math_judge import serve; serve()"
 
 
 class MathWorker:
@@ -75,9 +78,8 @@ class MathWorker:
 
     def _start(self) -> None:
         self.stop()
-        # By path and with -P, so that neither `toolkit` nor the caller's __main__ is imported in the worker.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", os.path.abspath(__file__)],
+            [sys.executable, "-P", "-c", _SERVE, str(Path(__file__).parents[1])],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -145,7 +147,7 @@ def judged_by(judge: Judge) -> Iterator[None]:
 
 
 def math_equal(predicted: str, gold: str, timeout: float = 5.0) -> bool:
-    """Whether math-verify holds `predicted` for the same mathematical object as `gold`.
+    """Whether `predicted` is the same mathematical object as `gold`, both wholly understood (`math_judge.equal`).
 
     Args:
         predicted: An expression, in LaTeX or plain; with or without dollar signs.
@@ -159,40 +161,3 @@ def math_equal(predicted: str, gold: str, timeout: float = 5.0) -> bool:
     if max(len(predicted), len(gold)) > LONGEST:
         return False
     return _judge(predicted, gold, timeout)
-
-
-def _serve() -> None:
-    """The worker: one JSON question per line of stdin, `1` or `0` per line of stdout, until stdin closes."""
-    replies = os.fdopen(os.dup(1), "w")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what a library prints must not be taken for a reply
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business; it stops us
-    with contextlib.suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    from math_verify import parse, verify
-
-    logging.disable(logging.CRITICAL)
-
-    def parsed(text: str) -> list:
-        return parse(text if "$" in text or "\\boxed" in text else f"${text}$", parsing_timeout=None)
-
-    for line in sys.stdin:
-        equal = False
-        if line.strip():
-            question = json.loads(line)
-            # The default action of SIGALRM ends this process from inside C code too: no orphan keeps computing
-            # when the parent was killed and can no longer kill us.
-            if hasattr(signal, "alarm"):
-                signal.setitimer(signal.ITIMER_PROF, question["seconds"])  # its signal ends the process in the same way
-                signal.alarm(int(PATIENCE * question["seconds"]) + 2)
-            with contextlib.suppress(Exception):
-                equal = bool(verify(parsed(question["gold"]), parsed(question["predicted"]), timeout_seconds=None))
-            if hasattr(signal, "alarm"):
-                signal.setitimer(signal.ITIMER_PROF, 0)
-                signal.alarm(0)
-        print(int(equal), file=replies, flush=True)
-
-
-if __name__ == "__main__":
-    _serve()

@@ -180,8 +180,9 @@ _PART_OF_SOMETHING = re.compile(
 )
 _TAKES_A_NUMBER = re.compile(
     r"""\b(?: (?:square|cube|cubic|fourth|nth)[ -]?roots? | (?:roots?|half|thirds?|quarters?)[ ]of | factorial | twice
-      | double | triple | thrice | times | plus | multiplied | divided | subtract(?:ed)? | mod(?:ulo)? | raised
-      | divisible | sqrt | cbrt | log | ln | lg | exp | (?:arc)?(?:sin|cos|tan) | cot | sec | csc | max | min | gcd | lcm
+      | double | triple | thrice | times | plus | multiplied | divided | subtract(?:ed)? | mod(?:ulo)?
+      | raised | divisible | sqrt | cbrt | log | ln | lg | exp | (?:arc)?(?:sin|cos|tan) | cot | sec | csc | max | min
+      | gcd | lcm
       | (?:sum|product|ratio|powers?|multiples?)[ ]of | difference[ ](?:of|between) | reciprocal | inverse | base
       | not | neither | nor | either | cannot | (?:less|more|fewer|greater|larger|smaller)[ ]than
       | at[ ](?:least|most) | up[ ]to | under | below | above | over | exceeds? | beyond | within | almost | nearly
@@ -225,7 +226,8 @@ _ATTACHED_SCALES = {
 _MARK_OF_A_UNIT = re.compile(r" ?(?:%|°(?: ?[CF]\b)?|[¢$£€¥₹]|[\"″](?!\w))")
 _ATTACHED = re.compile(
     r"""(?: st | nd | rd | th | [kcmµn]?m | [kmµ]?g | kgs | [mcdk]?[lL] | [hsNJWV] | lbs? | oz | ft | in | yds? | mi
-      | hrs? | mins? | secs? | ms | kWh? | km/h | mph | kph | [ap]m | cents? | [kMGT]B | [kMG]?Hz | k?cal | px | ha | mol )
+      | hrs? | mins? | secs? | ms | kWh? | km/h | mph | kph | [ap]m | cents? | [kMGT]B | [kMG]?Hz | k?cal | px | ha
+      | mol )
     (?![A-Za-z0-9_])""",
     re.VERBOSE,
 )

@@ -156,11 +156,13 @@ def test_one_process_answers_many_questions() -> None:
 
 
 SERVING = """
-import resource, signal, sys, toolkit.math_equality as verifier
+import resource, signal, sys, toolkit.math_judge as verifier, math_verify
 calls = []
+verify = math_verify.verify
+math_verify.verify = lambda *a, **k: print('a library speaks') or verify(*a, **k)
 signal.alarm = lambda seconds: calls.append(seconds)
 signal.setitimer = lambda which, seconds: calls.append((which == signal.ITIMER_PROF, seconds))
-verifier._serve()
+verifier.serve()
 print(calls, resource.getrlimit(resource.RLIMIT_AS), signal.getsignal(signal.SIGINT).name, file=sys.stderr)
 """
 
