@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from functools import lru_cache
 from typing import Any
 
 from toolkit import math_reading
@@ -66,6 +67,7 @@ def _same(predicted: str, gold: str, real: bool) -> bool:
     return bool(verify(other, one, allow_set_relation_comp=True, timeout_seconds=None)) and _exactly(one, other)
 
 
+@lru_cache(maxsize=64)  # one gold answer is held against many samples
 def _parsed(written: str, real: bool) -> Any:
     """Parse all of `written`; latex2sympy raises on what it does not know."""
     import sympy

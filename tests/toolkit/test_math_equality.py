@@ -187,6 +187,38 @@ def test_a_verifier_that_hangs_is_killed_and_counts_as_not_equal(monkeypatch: py
     worker.stop()
 
 
+def test_a_question_that_takes_too_long_on_the_clock_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer that fires at once stands for one that has waited."""
+
+    class Fired:
+        def __init__(self, seconds: float, expire: Callable[[], None]) -> None:
+            self._expire = expire
+
+        def start(self) -> None:
+            self._expire()
+
+        def cancel(self) -> None: ...
+
+        join = cancel
+
+    worker, asked = MathWorker(), []
+    assert worker.equal("1", "1", timeout=60.0)
+    ask = worker._ask
+    monkeypatch.setattr(worker, "_ask", lambda question, timeout: asked.append(question) or ask(question, timeout))
+    monkeypatch.setattr("toolkit.math_equality.threading.Timer", Fired)
+    assert not worker.equal("1", "1", timeout=1.0)
+    assert len(asked) == 1
+    assert worker.pid is None
+
+
+def test_a_question_that_raises_leaves_the_worker_alive() -> None:
+    assert math_equal("1", "1")
+    pid = WORKER.pid
+    assert not math_equal("\\frac{1}{", "\\frac{1}{")
+    assert not math_equal("1/0", "1/0+1")
+    assert WORKER.pid == pid is not None
+
+
 def test_a_worker_that_somebody_killed_is_replaced() -> None:
     assert math_equal("1/4", "0.25")
     assert WORKER.pid is not None
