@@ -215,3 +215,15 @@ def test_a_secret_is_found_once_with_its_line_wherever_blocks_end(
         patched.setattr(secret_scan, "_BLOCK", 500)
         patched.setattr(secret_scan, "_OVERLAP", 100)
         assert found(folder) == [f"a.txt, line {lines + 1}: a Hugging Face token"]
+
+
+def test_of_a_file_whose_first_bytes_are_a_small_number_all_is_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(b"\0" * 8 + TOKEN.encode())
+    assert found(tmp_path) == ["weights.bin, byte 8: a Hugging Face token"]
+
+
+def test_of_a_header_no_byte_more_is_looked_at(tmp_path: Path) -> None:
+    shortest = b"hf_" + b"a" * 30
+    header = b'{"key": "' + shortest[:-1]
+    (tmp_path / "model.safetensors").write_bytes(len(header).to_bytes(8, "little") + header + shortest[-1:])
+    assert found(tmp_path) == []

@@ -46,6 +46,18 @@ def test_a_column_without_a_value_is_an_error_and_not_the_word_none(template: st
         fill(template, ROW)
 
 
+def test_a_missing_value_is_told_with_its_column_and_its_record() -> None:
+    with pytest.raises(UserError, match="column 'empty' has no value in record 'a/1'"):
+        fill("{empty}", ROW)
+    with pytest.raises(UserError, match=r"column 'empty' has no value in record '\?'"):
+        fill("{empty}", {"empty": None})
+
+
+def test_what_stands_in_for_one_column_leaves_the_others_to_the_record() -> None:
+    assert fill("{question} {right.rationale}", ROW, {"question": "Who?"}) == "Who? So."
+    assert ambiguity(["{a}", "; {b}", "."], {"a": "x", "b": "z"}, {"a": "y; z"}) is not None
+
+
 def test_roles_are_inferred_from_the_first_column() -> None:
     assert [role(t) for t in (" {right.rationale}", "\nThe answer is {right.answer}.", "###")] == [
         "rationale",
@@ -106,6 +118,16 @@ def test_a_rationale_that_holds_the_answer_phrase_is_ambiguous() -> None:
 
 def test_a_space_between_two_columns_is_the_recipes_own_choice() -> None:
     assert ambiguity(["{a} {b}"], {"a": "x y", "b": "z"}) is None
+
+
+@pytest.mark.parametrize(("between", "is_ambiguous"), [("\n", True), (" ", False), (";", True), ("\n;", True)])
+def test_what_parts_two_columns_is_a_line_break_or_more_than_space(between: str, is_ambiguous: bool) -> None:
+    assert (ambiguity(["{a}" + between + "{b}"], {"a": f"x{between}y", "b": "z"}) is not None) is is_ambiguous
+
+
+def test_three_literals_in_a_row_are_one() -> None:
+    assert read_back(["a;", "b;", "c;{x}"], "a;b;c;7") == {"x": "7"}
+    assert read_back([], "abc") == {}
 
 
 def test_a_list_whose_item_breaks_the_line_is_ambiguous() -> None:
