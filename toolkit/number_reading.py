@@ -268,6 +268,7 @@ _LEADS_TO_ANOTHER = re.compile(
     r"|all|about|only|as|that|when|where|which|who|so|my|our|on day|day|week|year)[ ]?[$£€¥₹]?\Z",
     re.IGNORECASE,
 )
+_NUMERALS = re.compile(r"[0-9][0-9.,/']*")
 _JOINED = re.compile(r"\b(?:and|or|und|oder|y|o|et|ou)\b|[&/和或と]")
 
 
@@ -311,6 +312,8 @@ def _states_no_other(rest: str, value: Fraction, may_go_on: bool) -> bool:
     between = rest[: other.start()]
     if _JOINED.search(between):
         again = NUMBER.search(rest)
+        if len(_NUMERALS.findall(rest)) > 1:
+            return False
         return again is not None and number(rest[again.start() :]) == value
     words = re.findall(r"\w+", between)
     return may_go_on and len(words) > 1 and bool(_LEADS_TO_ANOTHER.search(between))

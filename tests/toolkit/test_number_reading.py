@@ -285,6 +285,11 @@ def test_what_is_read_out_of_any_signs_is_one_whole_numeral_by_another_grammar(p
     assert value == (-expected if whole["sign"] == "-" else expected)
 
 
+@pytest.mark.parametrize("unit", ["7 and 7 ", "7 and ", "(7) ", "1/2 ", "1,", "million ", "x = ", "\\frac{1}{", "{7}"])
+def test_a_long_clause_is_read_without_recursion(unit: str) -> None:
+    number(unit * 2_000)
+
+
 @given(st.text(st.characters(exclude_categories=())))
 def test_nothing_raises(text: str) -> None:
     number(plain(text))
