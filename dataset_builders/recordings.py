@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from dataset_builders.settings import Recording
 from toolkit.errors import UserError, nearest
 from toolkit.problem_files import Row, read_rows
 from toolkit.store import Store
+from toolkit.teachers.messages import UnknownContent, read_message
 from toolkit.teachers.protocol import Completion, Request
 
 
@@ -17,7 +19,8 @@ def import_recordings(recordings: Sequence[Recording], store_path: Path) -> int:
     """Read recorded files into a store; what is in it already stays as it is.
 
     A completion is kept under the exact text of its prompt, as one user message. A prompt that occurs several times
-    gives its later completions the sample indices 1, 2, ...
+    gives its later completions the sample indices 1, 2, ... Thinking is kept apart from the answer, as of any teacher,
+    and the completion as it was recorded is kept beside the two.
 
     Args:
         recordings: The files.
@@ -27,7 +30,7 @@ def import_recordings(recordings: Sequence[Recording], store_path: Path) -> int:
         How many completions the files hold.
 
     Raises:
-        UserError: A missing file, or a row without prompt or completion.
+        UserError: A missing file, a row without prompt or completion, or a completion of a form that is not known.
     """
     answers = [answer for recording in recordings for answer in _answers(recording)]
     with Store(store_path) as store:
@@ -38,18 +41,26 @@ def import_recordings(recordings: Sequence[Recording], store_path: Path) -> int:
 def _answers(recording: Recording) -> Iterator[tuple[Request, Completion]]:
     seen: Counter[str] = Counter()
     for row in read_rows(recording.path, recording.records):
-        prompt, text = _field(row, recording.prompt), _field(row, recording.completion)
+        prompt = _field(row, recording.prompt)
+        if not isinstance(prompt, str):
+            raise UserError(f"{row.place}: {recording.prompt!r} is of type {type(prompt).__name__}; allowed: text")
+        written = _field(row, recording.completion)
+        try:
+            text, reasoning = read_message({"content": written})
+        except UnknownContent as error:
+            raise UserError(f"{row.place}: {recording.completion!r}: {error}") from None
         request = Request(recording.model, (("user", prompt),), sample_index=seen[prompt])
         seen[prompt] += 1
         # How it was sampled is not known: `imported` keeps our own defaults out of the provenance.
-        yield request, Completion(text, model=recording.model, raw={"imported": row.stem})
+        raw = {"imported": row.stem} | ({"completion": written} if written != text else {})
+        yield request, Completion(text, reasoning, model=recording.model, raw=raw)
 
 
-def _field(row: Row, name: str) -> str:
+def _field(row: Row, name: str) -> str | list[Any]:
     if row.fault:
         raise UserError(f"{row.place}: {row.fault}")
     value = row.data.get(name)
-    if not isinstance(value, str):
+    if not isinstance(value, str | list):
         known = list(row.data)
         raise UserError(f"{row.place}: no text {name!r} among {known}{nearest(name, known)}")
     return value

@@ -20,6 +20,7 @@ from toolkit import foreign_clauses
 from toolkit.answer_marks import plain, tidy
 from toolkit.errors import UserError, nearest
 from toolkit.number_reading import NUMBER, number, numeral
+from toolkit.thinking import answer_spans
 
 ANSWER_PHRASE = "Therefore, the answer is"
 KINDS = ("auto", "number", "choice", "boolean", "text", "math")
@@ -71,12 +72,17 @@ class _Clause(NamedTuple):
 
 def _visible(text: str) -> tuple[int, int]:
     """The span of `text` that can hold its answer: after the thinking, before a run-on into the next question."""
-    start = text.rfind("</think>") + len("</think>") if "</think>" in text else 0
-    if not start and "<think>" in text:
-        return len(text), len(text)  # cut off while thinking: nothing was answered
-    start += len(text) - start - len(text[start:].lstrip())
-    run_on = _RUN_ON.search(text, start)
-    return start, run_on.start() if run_on else len(text)
+    spans = answer_spans(text)
+    if not spans:
+        return len(text), len(text)  # blank, or cut off while thinking: nothing was answered
+    # Thinking may stand between parts of an answer: of these the last that announces one counts, else the last.
+    announced = [span for span in spans[:-1] if _MARK.search(text, *span)] if len(spans) > 1 else []
+    if announced and not _MARK.search(text, *spans[-1]):
+        spans = announced
+    start, end = spans[-1]
+    start = end - len(text[start:end].lstrip())
+    run_on = _RUN_ON.search(text, start, end)
+    return start, run_on.start() if run_on else end
 
 
 def _sentences(line: str) -> list[str]:

@@ -6,7 +6,6 @@ is given a fixed one: a student asked tomorrow is to read what it was trained on
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -17,7 +16,6 @@ _TODAY = datetime(2026, 1, 1)
 # Stands in for a question where a template is tried: nothing that a template writes itself.
 PROBE = "Which Of These 7 Kites Flies?"
 _ANSWER = "Kite Number 4 Does."
-_OPENS = re.compile(r"(?P<left><\|?|\[)(?P<name>[A-Za-z_]*(?:think|reason|thought)[A-Za-z_]*)(?P<right>\|?>|\])", re.I)
 _WHERE = "student.chat_template"
 
 
@@ -67,18 +65,6 @@ def check_template(template: str, tokens: Mapping[str, Any]) -> str:
                 "{% if add_generation_prompt %}<what opens an answer>{% endif %}"
             )
     return asked.rpartition(PROBE)[2]
-
-
-def left_open(opening: str) -> tuple[str, str] | None:
-    """Return the tag of a thinking block that the opening of an answer leaves open, and the tag that closes it."""
-    for found in reversed(list(_OPENS.finditer(opening))):
-        left, name, right = found.group("left", "name", "right")
-        if name.upper().startswith("END_"):
-            return None
-        start = re.sub(r"^START_", "", name, flags=re.IGNORECASE)
-        closing = f"{left}END_{start}{right}" if start != name else f"{left}/{name}{right}"
-        return None if closing in opening[found.end() :] else (found[0], closing)
-    return None
 
 
 def _rendered(

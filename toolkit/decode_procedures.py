@@ -15,6 +15,7 @@ from typing import Any
 from toolkit.answers import ANSWER_PHRASE
 from toolkit.decoding import Generation
 from toolkit.errors import UserError
+from toolkit.thinking import closes_thinking, split_thinking
 from toolkit.views import Segment, columns, fill, items, joined, parse_each, read_back, role
 
 
@@ -153,7 +154,7 @@ def converse(procedure: Procedure, columns_of_problem: Mapping[str, Any], frame:
     last = procedure.turns[-1]
     finished = said and said[-1].view == last.view  # a student that wrote no sub-question was never asked the last
     text = said[-1].generation.text if finished else ""
-    return Answered(tuple(said), text if last.run else answer_part(last, text) if finished else "")
+    return Answered(tuple(said), split_thinking(text)[0] if last.run else answer_part(last, text) if finished else "")
 
 
 def _take(
@@ -257,16 +258,23 @@ def answer_part(turn: TurnPlan, completion: str) -> str:
     The view's target says where: behind the last of its markers (` --> `, `So the answer is: `), or at the very start
     of an answer-first target, up to where its rationale begins, in which a later answer is not the answer. A
     completion that keeps to neither is searched as a whole; nothing in the answer's place is no answer.
+
+    What a student thought is not looked at. Where the view itself closes thinking before its answer (`</think>`), a
+    completion that does not was cut off within it, and has no answer.
     """
     written = turn.target[turn.forced :]
     pieces = joined([template for template, _, _ in written])
     answers = {path for template, segment_role, _ in written if segment_role == "answer" for path in columns(template)}
     place = next((index for index, piece in enumerate(pieces) if piece.is_column and piece.text in answers), None)
     if place is None:
-        return completion
+        return split_thinking(completion)[0]
     marker = pieces[place - 1].text if place and not pieces[place - 1].is_column else ""
     behind = pieces[place + 1].text if place + 1 < len(pieces) and not pieces[place + 1].is_column else ""
     starts_with_it = place == 0 or (place == 1 and bool(marker))
+    if not closes_thinking(marker):
+        completion = split_thinking(completion)[0]
+    elif marker.strip() not in completion:
+        return ""
     if marker.strip() and marker.strip() in completion:
         said = completion.rpartition(marker.strip())[2]
     elif starts_with_it:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.thinking import marking
 from toolkit.tokenizing import prompt_ids
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Generation:
     """One completion.
 
     Attributes:
-        text: Decoded without special tokens, up to and without the stop string.
+        text: Decoded without special tokens but those that mark thinking, up to and without the stop string.
         tokens: Tokens that were generated, the end-of-turn token included.
         stopped: Whether an end-of-turn token or a stop string ended it; false means cut off at `max_new_tokens`.
         ids: The ids of these tokens; empty where a completion was read back from a file.
@@ -225,10 +226,23 @@ def _finish(tokenizer: Any, ids: list[int], ends: list[int], ended: int | None, 
     length = next((place + 1 for place, token in enumerate(ids) if token in ends), None)
     if ended is not None and (length is None or ended < length):
         length = ended
-    text = tokenizer.decode(ids[:length], skip_special_tokens=True)
+    text = _decoded(tokenizer, ids[:length])
     cut = min((place for place in (text.find(stop) for stop in decoding.stop) if place >= 0), default=len(text))
     kept = ids[:length]
     return Generation(text[:cut], len(kept), length is not None, tuple(kept))
+
+
+def _decoded(tokenizer: Any, ids: list[int]) -> str:
+    """Decode without special tokens, but for those that mark thinking: left out, it reads as part of the answer."""
+    marks = {tokenizer.convert_tokens_to_ids(token): token for token in marking(tokenizer.all_special_tokens)}
+    if marks.keys().isdisjoint(ids):
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+    parts, start = [], 0
+    for place, token in enumerate(ids):
+        if token in marks:
+            parts += [tokenizer.decode(ids[start:place], skip_special_tokens=True), marks[token]]
+            start = place + 1
+    return "".join([*parts, tokenizer.decode(ids[start:], skip_special_tokens=True)])
 
 
 class _Sampler:

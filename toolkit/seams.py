@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toolkit.chat_templates import PROBE, check_template, left_open, user_turn
+from toolkit.chat_templates import PROBE, check_template, user_turn
 from toolkit.errors import UserError
+from toolkit.thinking import left_open
 from toolkit.tokenized_views import TokenizedView
 from toolkit.tokenizing import added_tokens, chat_template, control_tokens, prompt_ids, prompt_text, tokenize_text
 from toolkit.views import columns, fill, literals

@@ -17,12 +17,11 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.thinking import answer_spans
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# What a reasoning model wrote before it may say the same as its answer.
-_THINKING_END = "</think>"
 _UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -85,7 +84,9 @@ def place(tokens: Sequence[Mapping[str, Any]], column: str, text: str, start: in
             "found no list of tokens, each with `token` and `top`: a list of `token` and `logprob`"
         ) from None
     whole = "".join(token for token, _ in written)
-    found = whole.find(column, whole.rfind(_THINKING_END) + 1) if column else -1
+    # What a reasoning model thought may say the same as its answer.
+    spans = answer_spans(whole) if column else []
+    found = next((at for span in spans if (at := whole.find(column, *span)) >= 0), -1)
     if found < 0:
         return ()
     placed: list[TeacherToken] = []

@@ -24,8 +24,9 @@ from tests.fuzzed_completions import TEMPLATES, UNITS, fuzzed, garbage_structure
 from tests.scripted_answers import build, chain, dual_settings, problem
 from toolkit.answers import KINDS, extract, matches, split_answer
 from toolkit.problem import Problem
-from toolkit.teachers.openai_compatible import read_completion, split_thinking
+from toolkit.teachers.openai_compatible import read_completion
 from toolkit.teachers.protocol import Completion, Request, TeacherError
+from toolkit.thinking import split_thinking
 
 pytestmark = pytest.mark.slow
 

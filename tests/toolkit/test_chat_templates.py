@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from tests.tokenizer_families import CHATML, tokenizer_of
-from toolkit.chat_templates import check_template, left_open, user_turn
+from toolkit.chat_templates import check_template, user_turn
 from toolkit.errors import UserError
 from toolkit.tokenizing import prompt_text
 
@@ -83,20 +81,3 @@ def test_a_template_that_fails_on_some_questions_alone_says_on_which() -> None:
     check_template(fussy, TOKENS)
     with pytest.raises(UserError, match="does not show what the user says as it is: 'a</think>b'"):
         user_turn(fussy, TOKENS, "a</think>b")
-
-
-@pytest.mark.parametrize(
-    ("opening", "found"),
-    [
-        ("<|im_start|>assistant\n", None),
-        ("<|im_start|>assistant\n<think>\n", ("<think>", "</think>")),
-        ("<|im_start|>assistant\n<think>\n\n</think>\n\n", None),
-        ("<|Assistant|><think>\nOkay, ", ("<think>", "</think>")),
-        ("[/INST][THINK]", ("[THINK]", "[/THINK]")),
-        ("<|CHATBOT_TOKEN|><|START_THINKING|>", ("<|START_THINKING|>", "<|END_THINKING|>")),
-        ("<|CHATBOT_TOKEN|><|START_THINKING|><|END_THINKING|>", None),
-        ("<reasoning>\n", ("<reasoning>", "</reasoning>")),
-    ],
-)
-def test_a_thinking_block_that_is_left_open_is_noticed(opening: str, found: Any) -> None:
-    assert left_open(opening) == found

@@ -28,7 +28,6 @@ from toolkit.teachers.openai_compatible import (
     Unreachable,
     read_completion,
     retry_after_seconds,
-    split_thinking,
 )
 from toolkit.teachers.protocol import Completion, Request, Sampling, TeacherError
 from toolkit.teachers.recorded import RecordedConfig, RecordedTeacher
@@ -252,21 +251,6 @@ def test_thinking_text_of_its_own_field_is_the_reasoning(field: str) -> None:
     assert (answer.text, answer.reasoning) == ("2", "one and one")
 
 
-@pytest.mark.parametrize(
-    ("content", "answer", "thinking"),
-    [
-        ("<think>\none and one\n</think>\n\nIt is 2.", "It is 2.", "one and one"),
-        ("one and one</think>It is 2.", "It is 2.", "one and one"),
-        ("<think>cut off in the mid", "", "cut off in the mid"),
-        ("<think></think> 2", "2", ""),
-        (" plain ", " plain ", ""),
-        ("I write <think> in a sentence", "I write <think> in a sentence", ""),
-    ],
-)
-def test_thinking_text_in_the_content_is_taken_out(content: str, answer: str, thinking: str) -> None:
-    assert split_thinking(content) == (answer, thinking)
-
-
 @pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": None}, {"prompt_tokens": -1}, {"prompt_tokens": 1e30}])
 def test_odd_usage_counts_as_unknown(usage: object) -> None:
     response = {"choices": [{"message": {"content": "2"}}], "usage": usage}
@@ -291,9 +275,11 @@ def test_tokens_read_from_the_server_s_cache_are_counted(usage: dict[str, Any], 
     assert read_completion(response).cached_tokens == cached
 
 
-def test_content_in_parts_is_joined() -> None:
-    parts = [{"type": "text", "text": "It is "}, {"type": "text", "text": "2."}, "odd", {"type": "image"}]
-    assert read_completion({"choices": [{"message": {"content": parts}}]}).text == "It is 2."
+def test_content_of_a_form_that_nobody_knows_is_refused_with_a_reason() -> None:
+    parts = [{"type": "text", "text": "It is 2."}, {"type": "image_url", "image_url": {"url": "data:"}}]
+    with pytest.raises(TeacherError, match=r"cannot be read: .*'image_url'; allowed: text, ") as refused:
+        read_completion({"choices": [{"message": {"content": parts}}]})
+    assert (refused.value.kind, refused.value.billed) == ("permanent", True)
 
 
 # What goes wrong

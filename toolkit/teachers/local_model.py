@@ -21,8 +21,8 @@ from toolkit.errors import UserError
 from toolkit.hub_revisions import commit_of, is_on_hub
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import measure_logprobs
-from toolkit.teachers.openai_compatible import split_thinking
 from toolkit.teachers.protocol import Completion, Request, TeacherError
+from toolkit.thinking import split_completion
 from toolkit.tokenizing import prompt_ids
 
 
@@ -170,8 +170,9 @@ class LocalModelTeacher:
         return [done[index] for index in range(len(rows))]
 
     def _completion(self, model: Any, tokenizer: Any, request: Request, generation: Generation) -> Completion:
-        text, reasoning = split_thinking(generation.text)
-        prompt = self._encode(tokenizer, self._prompt(request))
+        shown = self._prompt(request)
+        text, reasoning = split_completion(shown, generation.text)
+        prompt = self._encode(tokenizer, shown)
         commit = getattr(model.config, "_commit_hash", None)
         choice: dict[str, Any] = {"message": {"role": "assistant", "content": generation.text}}
         if wanted := request.sampling.top_logprobs:

@@ -26,6 +26,7 @@ from toolkit.errors import nearest
 from toolkit.prices import Price
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import logprobs_of
+from toolkit.teachers.messages import UnknownContent, read_message
 from toolkit.teachers.protocol import (
     Completion,
     FailureKind,
@@ -301,12 +302,13 @@ def answer_to(request: Request, response: object) -> Completion:
 
 
 def read_completion(response: object) -> Completion:
-    """Read a chat completion as servers really write it: with thinking text in three places, parts, or gaps.
+    """Read a chat completion as servers really write it: with thinking in several places, chunks, or gaps.
 
     An empty answer, a length stop and a refusal are data. The response stays whole in `raw`.
 
     Raises:
         TeacherError: The response holds no message; as its `error` says, or else `retry`. It may have been billed.
+            `permanent`, where the message's content is of a form that is not known.
     """
     if not isinstance(response, dict):
         raise TeacherError("retry", "the response is not a JSON object", billed=True)
@@ -315,8 +317,10 @@ def read_completion(response: object) -> Completion:
     message = choice.get("message") if isinstance(choice, dict) else None
     if not isinstance(choice, dict) or not isinstance(message, dict):
         raise _no_message(response)
-    text, thought = split_thinking(_text(message.get("content")))
-    reasoning = _text(message.get("reasoning_content")) or _text(message.get("reasoning")) or thought
+    try:
+        text, reasoning = read_message(message)
+    except UnknownContent as error:
+        raise TeacherError("permanent", f"the response cannot be read: {error}", billed=True) from None
     refusal = "" if text else _text(message.get("refusal"))
     usage = response.get("usage")
     usage = usage if isinstance(usage, dict) else {}
@@ -333,20 +337,6 @@ def read_completion(response: object) -> Completion:
         cached_tokens=min(prompt_tokens, max(map(_count, (cached, *map(usage.get, _CACHED_TOKENS))))),
         raw=response,
     )
-
-
-def split_thinking(content: str) -> tuple[str, str]:
-    """Split content into (answer, thinking text) at a leading `<think>...</think>`.
-
-    The opening tag may be missing, as some chat templates put it into the prompt. Thinking that was cut off before
-    its end leaves no answer. Content without thinking comes back as it is.
-    """
-    head, closing, answer = content.partition("</think>")
-    opened = head.lstrip().startswith("<think>")
-    if not closing and not opened:
-        return content, ""
-    thinking = head.lstrip().removeprefix("<think>").strip()
-    return answer.lstrip(), thinking
 
 
 def failure_of(error: Exception) -> TeacherError:
@@ -447,11 +437,8 @@ def _line(said: object) -> str:
     return " ".join(str(said or "").split())
 
 
-def _text(content: object) -> str:
-    """Return message content as one string; some servers send a list of parts."""
-    if isinstance(content, list):
-        return "".join(_text(part.get("text")) for part in content if isinstance(part, dict))
-    return content if isinstance(content, str) else ""
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _count(value: object) -> int:
