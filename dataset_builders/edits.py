@@ -6,15 +6,19 @@ The thresholds are settings; what they mean was measured on people's edits. Nobo
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import chain
 from typing import Any
 
+import regex
+
 from dataset_builders.chains import Chain
 from dataset_builders.counterfactual_settings import CounterfactualPairsSettings
 from dataset_builders.published import problems_to_ask
+from toolkit.alignment import spaced_words, spelt
 from toolkit.on_disk import DiskCounter
 from toolkit.problem import Problem
 from toolkit.problem_sources import open_problems
@@ -35,7 +39,7 @@ _NEGATIONS = frozenset(
         *("do", "does", "did"),
     )
 )
-_WORD = re.compile(r"[\w']+")
+_WORD = regex.compile(r"[\w']+")  # of `regex`: vowel signs and other combining marks are part of a word
 
 
 @dataclass(frozen=True)
@@ -138,10 +142,11 @@ def taken_apart(question: str, layout: str) -> Written | None:
 def edit_ratio(before: str, after: str) -> float:
     """Return the token edits between two texts, as a share of the longer one's tokens.
 
-    Texts are lower-cased and split at white space, the tokens aligned by longest matching blocks; each block that is
-    not equal counts with the larger of what it deletes and what it inserts. More than 1 where words change places.
+    Texts are lower-cased and split at white space (where a script has none, at the bounds of words), the tokens aligned
+    by longest matching blocks; each block that is not equal counts with the larger of what it deletes and what it
+    inserts. More than 1 where words change places.
     """
-    old, new = before.lower().split(), after.lower().split()
+    old, new = (spelt(text, spaced_words(text)) for text in (before.lower(), after.lower()))
     blocks = SequenceMatcher(None, old, new, autojunk=False).get_opcodes()
     edits = sum(max(i2 - i1, j2 - j1) for tag, i1, i2, j1, j2 in blocks if tag != "equal")
     return edits / max(len(old), len(new), 1)
@@ -149,7 +154,7 @@ def edit_ratio(before: str, after: str) -> float:
 
 def normalised(text: str) -> str:
     """Return a text without what does not tell two texts apart: case, white space and punctuation."""
-    return " ".join(_WORD.findall(text.casefold()))
+    return unicodedata.normalize("NFC", " ".join(_WORD.findall(text.casefold())))
 
 
 def cleaned(text: str, before: str) -> str:

@@ -13,7 +13,7 @@ from itertools import groupby, islice
 from statistics import fmean, median
 from typing import Any
 
-from toolkit.alignment import key_steps, merge_spans, words
+from toolkit.alignment import key_steps, merge_spans, spelt, words
 from toolkit.errors import UserError
 from toolkit.problem import Problem
 
@@ -33,7 +33,7 @@ TRAINED_ON = 5000
 
 def split_words(text: str) -> list[str]:
     """Split a text as the published key spans do: words, and single marks of punctuation."""
-    return [text[start:end] for start, end in words(text)]
+    return spelt(text, words(text))
 
 
 def tokenizer_split(name: str) -> Split:

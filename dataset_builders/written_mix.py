@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from dataset_builders.chains import Chain, parse, ready_made, unreadable, well_formed
 from dataset_builders.cot_pot_settings import WrittenMix, WrittenTexts
+from toolkit.alignment import spelt, words
 from toolkit.errors import UserError
 from toolkit.on_disk import DiskList
 from toolkit.problem import Problem
@@ -80,7 +81,10 @@ class _Texts:
 
 def _key(text: str, by: str) -> str:
     """Return what is compared: of questions, which sources punctuate as they like, a digest of the words."""
-    return text if by == "id" else digest(*re.findall(r"\w+", text.casefold()))[:16]
+    if by == "id":
+        return text
+    text = text.casefold()
+    return digest(*(word for word in spelt(text, words(text)) if re.match(r"\w", word)))[:16]
 
 
 def _of(files: Sequence[_Texts], problem: Problem) -> list[tuple[str, str]]:

@@ -13,13 +13,13 @@ Knows no dataset and no recipe. `captum` and torch are imported when something i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from toolkit.alignment import spaced_words
 from toolkit.errors import UserError
 from toolkit.tokenizing import prompt_text, tokenize_text
 
@@ -58,7 +58,7 @@ class Example:
 
 @dataclass(frozen=True, slots=True)
 class WordScores:
-    """Scores of a rationale's words, as `rationale.split()` gives them.
+    """Scores of a rationale's words, as `toolkit.alignment.spaced_words` gives them.
 
     Attributes:
         words: The words, shape (W,).
@@ -90,9 +90,9 @@ def require_captum() -> None:
 
 
 def word_spans(text: str, region: Span) -> list[Span]:
-    """Return (start, end) in `text` of every whitespace-separated word of a region of it."""
+    """Return (start, end) in `text` of every word of a region of it, as `toolkit.transforms` has words."""
     start, end = region
-    return [(start + word.start(), start + word.end()) for word in re.finditer(r"\S+", text[start:end])]
+    return [(start + first, start + last) for first, last in spaced_words(text[start:end])]
 
 
 def words_of_tokens(text: str, offsets: Sequence[Span], words: Sequence[Span]) -> np.ndarray:
@@ -218,7 +218,7 @@ class WordScorer:
             self._batch_size,
         )
         parts = scores.abs() if self._sign == "abs" else scores
-        words = example.rationale.split()
+        words = [example.rationale[first:last] for first, last in spaced_words(example.rationale)]
         owners = of_rationale[:end]
         gradient = np.bincount(owners[owners >= 0], parts.cpu().numpy()[owners >= 0], len(words))
         context = [*word_spans(text, regions["question"]), *word_spans(text, regions["answer"])]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from toolkit.alignment import spaced_words, spelt
 from toolkit.draws import number
 from toolkit.errors import UserError
 from toolkit.schema import Strict
@@ -127,7 +128,8 @@ def _words(row: Mapping[str, Any], path: str) -> set[str]:
     text = lookup(row, path)
     if not isinstance(text, str):
         raise UserError(f"text: column {path!r} holds {text!r} in record {row.get('id', '?')!r}; allowed text")
-    return set(text.casefold().split())
+    text = text.casefold()
+    return set(spelt(text, spaced_words(text)))
 
 
 def _distance(left: set[str], right: set[str]) -> float:

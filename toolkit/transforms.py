@@ -1,14 +1,14 @@
 """What is done to a text of a record before a student sees it: shuffled, masked, swapped, cut to key words.
 
-Ground floor: no tokenizer, no recipe. A word is what white space surrounds, its punctuation included; words move, and
-the white space between them, line breaks too, stays where it is. Every draw is a function of the transform's seed
+Ground floor: no tokenizer, no recipe. A word is what white space surrounds, its punctuation included (where a script
+has no spaces, it ends at Unicode's word boundaries); words move, and the white space between them, line breaks too,
+stays where it is. Every draw is a function of the transform's seed
 and of the record's id (and of the column, where the text is words): the same in every epoch, beside any other rows.
 """
 
 from __future__ import annotations
 
 import math
-import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +16,9 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
+import regex
+
+from toolkit.alignment import spaced_words
 from toolkit.answer_removal import without_answer
 from toolkit.draws import BITS, numbers, order
 from toolkit.errors import UserError
@@ -36,8 +39,7 @@ from toolkit.views import lookup
 
 Row = Mapping[str, Any]
 
-_WORD = re.compile(r"\S+")
-_EDGES = re.compile(r"^\W+|\W+$")
+_EDGES = regex.compile(r"^\W+|\W+$")  # of `regex`: a combining mark at the end of a word is no punctuation
 
 
 class Unusable(Exception):
@@ -157,7 +159,13 @@ class _Words:
 
     @classmethod
     def of(cls, text: str) -> _Words:
-        return cls(text.split(), _WORD.split(text))
+        spans = spaced_words(text)
+        ends = [0, *(end for _, end in spans)]
+        starts = [*(start for start, _ in spans), len(text)]
+        return cls(
+            [text[start:end] for start, end in spans],
+            [text[end:start] for end, start in zip(ends, starts, strict=True)],
+        )
 
     def filled(self, words: Sequence[str]) -> str:
         """Return the text with other words in the places of these."""
@@ -274,7 +282,7 @@ def _label(swap: Swap, row: Row) -> str:
 
 
 def _random_words(transform: RandomWords, path: str, rows: Sequence[Row]) -> Callable[[Row, str], str]:
-    counts = Counter(word for row in rows for word in _text(row, path).split())
+    counts = Counter(word for row in rows for word in _Words.of(_text(row, path)).words)
     words = sorted(counts)
     if not words:
         raise UserError(f"random_words: column {path!r} holds no word in any row")
@@ -292,7 +300,7 @@ def _keep(keep: Keep, path: str, rows: Sequence[Row]) -> Callable[[Row, str], st
     frequency: Counter[str] = Counter()
     if keep.by == "tfidf":
         for row in rows:
-            frequency.update({_term(word) for word in _text(row, path).split()})
+            frequency.update({_term(word) for word in _Words.of(_text(row, path)).words})
 
     def scores(row: Row, words: list[str]) -> list[float]:
         """Return a score for each word, the highest of which are kept."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import re
+import time
+import unicodedata
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toolkit.alignment import key_spans, key_steps, merge_spans, words
+from toolkit.alignment import key_spans, key_steps, merge_spans, spaced_words, words
 
 
 def distance(a: Sequence[object], b: Sequence[object]) -> int:
@@ -128,3 +131,109 @@ def test_words_are_ordered_and_leave_out_space_alone(text: str) -> None:
     covered = "".join(text[s:e] for s, e in spans)
     assert covered == "".join(character for character in text if not character.isspace())
     assert all(a[1] <= b[0] for a, b in itertools.pairwise(spans))
+
+
+# --- scripts
+
+
+def said(text: str, spans: Sequence[tuple[int, int]]) -> list[str]:
+    return [text[start:end] for start, end in spans]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "key_right", "key_wrong"),
+    [
+        ("小明有12个苹果，吃了3个，还剩9个。", "小明有12个苹果，吃了3个，还剩8个。", ["9"], ["8"]),
+        ("所以答案是十五。", "所以答案是十六。", ["五"], ["六"]),
+        ("林檎は12個です。答えは15です。", "林檎は12個です。答えは16です。", ["15"], ["16"]),
+        ("価格は１２０円です", "価格は１３０円です", ["１２０"], ["１３０"]),
+        ("コーヒーが3杯あります", "コーヒーが4杯あります", ["3"], ["4"]),
+        ("มีแอปเปิ้ล 12 ลูก เหลือ9ลูก", "มีแอปเปิ้ล 12 ลูก เหลือ8ลูก", ["9"], ["8"]),
+        ("ສິບບວກ5ແມ່ນ15", "ສິບບວກ5ແມ່ນ16", ["15"], ["16"]),
+        ("លទ្ធផលគឺ15", "លទ្ធផលគឺ16", ["15"], ["16"]),
+        ("राम की किताब में 12 पन्ने हैं", "राम का किताब में 12 पन्ने हैं", ["की"], ["का"]),
+        ("सीता के पास १२ आम हैं", "सीता के पास १३ आम हैं", ["१२"], ["१३"]),
+        ("বইটির দাম ১২ টাকা", "বইটির দাম ১৩ টাকা", ["১২"], ["১৩"]),
+        ("அவளிடம் 12 பழங்கள் உள்ளன", "அவளிடம் 12 பழம் உள்ளன", ["பழங்கள்"], ["பழம்"]),
+        ("كَتَبَ محمد ٣ رسائل", "كُتِبَ محمد ٣ رسائل", ["كَتَبَ"], ["كُتِبَ"]),
+        ("שָׁלוֹם 12", "שָׁלוֹם 13", ["12"], ["13"]),
+        ("Tổng số tiền là 12 đồng", "Tổng số tiến là 12 đồng", ["tiền"], ["tiến"]),
+        ("답은 15입니다", "답은 16입니다", ["15입니다"], ["16입니다"]),
+        (
+            "👩\u200d👩\u200d👧 plus 👍🏽 is 2",
+            "👩\u200d👩\u200d👦 plus 👍🏽 is 2",
+            ["👩\u200d👩\u200d👧"],
+            ["👩\u200d👩\u200d👦"],
+        ),
+        ("🇩🇪🇫🇷 2", "🇩🇪🇮🇹 2", ["🇫🇷"], ["🇮🇹"]),
+        ("x ≠ 3", "x = 3", ["≠"], ["="]),
+        ("Он купил 12 яблок", "Он купил 13 яблок", ["12"], ["13"]),
+    ],
+)
+def test_a_small_difference_marks_only_its_word_in_any_script(
+    right: str, wrong: str, key_right: list[str], key_wrong: list[str]
+) -> None:
+    for form in ("NFC", "NFD"):
+        one, other = unicodedata.normalize(form, right), unicodedata.normalize(form, wrong)
+        spans = key_spans(one, other)
+        expected = [[unicodedata.normalize(form, text) for text in texts] for texts in (key_right, key_wrong)]
+        assert [said(one, spans[0]), said(other, spans[1])] == expected
+
+
+@pytest.mark.parametrize("text", ["Việt café", "답은 15입니다", "が 3 ば", "\u212b ≠ 1", "क़लम", "שָׁלוֹם"])
+def test_a_text_and_its_decomposed_form_are_the_same(text: str) -> None:
+    assert key_spans(unicodedata.normalize("NFC", text), unicodedata.normalize("NFD", text)) == ([], [])
+
+
+letters = st.text(
+    st.sampled_from(
+        "ab 1.'é\u0301ñ\u0303가각ㄱ日本語かカがกำเ्कीि्मم\u064e\u05b8ש👩\u200d👧🏽🇩🇪²½_\n,≠\u0338\u212b\u037e"
+    ),
+    max_size=30,
+)
+
+
+@given(right=letters, wrong=letters)
+def test_composed_and_decomposed_texts_have_the_same_key_words(right: str, wrong: str) -> None:
+    found = []
+    for form in ("NFC", "NFD"):
+        one, other = unicodedata.normalize(form, right), unicodedata.normalize(form, wrong)
+        spans = key_spans(one, other)
+        found.append(
+            [
+                [unicodedata.normalize("NFC", text) for text in said(one, spans[0])],
+                [unicodedata.normalize("NFC", text) for text in said(other, spans[1])],
+            ]
+        )
+    assert found[0] == found[1]
+
+
+english = st.text(st.sampled_from("abc ABC 0123.,:;!?'\"()-_+=*/\\$%<>\n\t\x1cé’“”–−×÷²½π€√"), max_size=60)
+
+
+@given(english)
+def test_words_of_english_are_what_they_always_were(text: str) -> None:
+    assert said(text, words(text)) == re.findall(r"\w+|[^\w\s]", text)
+
+
+@given(english | letters)
+def test_where_there_are_spaces_they_part_words_with_their_punctuation(text: str) -> None:
+    spans = spaced_words(text)
+    assert "".join(said(text, spans)) == "".join(text.split())
+    assert {character for one in said(text, spans) for character in one if character.isspace()} == set()
+    if all(ord(character) < 0x0E00 or ord(character) > 0xD7AF for character in text) or text.isascii():
+        assert said(text, spans) == text.split()
+
+
+def test_words_with_their_punctuation_come_apart_where_a_script_has_no_spaces() -> None:
+    assert said("有12个，don't 3.5", spaced_words("有12个，don't 3.5")) == ["有", "12", "个", "，don't", "3.5"]
+    assert said("की किताब।", spaced_words("की किताब।")) == ["की", "किताब।"]
+
+
+@pytest.mark.parametrize("unit", ["日", "e\u0301", "\u0301", " ", "é", "👩\u200d", "'", "²", "ก", "a", "１"])
+def test_a_long_text_of_anything_has_its_words_within_a_second(unit: str) -> None:
+    text = unit * (200_000 // len(unit))
+    started = time.process_time()
+    words(text)
+    spaced_words(text)
+    assert time.process_time() - started < 1
