@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from toolkit.program_answers import program_in
 from toolkit.prompts import PromptBook
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
+from toolkit.thinking import split_thinking
 
 NOT_RECORDED = "not recorded"
 FAILED = "failed request"
@@ -203,9 +204,15 @@ class Asker:
 
     def _heard(self, request: Request) -> Completion | None:
         completion = self._answers.get(request)
-        if completion is not None and self.heard is not None and self._read.count(request.digest) == 1:
+        if completion is None:
+            return None
+        if self.heard is not None and self._read.count(request.digest) == 1:
             self.heard(completion)
-        return completion
+        # Older versions knew fewer forms of thinking, and stored it with the answer. What is split stays as it is.
+        answer, thought = split_thinking(completion.text)
+        if answer == completion.text:
+            return completion
+        return replace(completion, text=answer, reasoning=completion.reasoning or thought)
 
     def _unanswered(self, request: Request, origin: str) -> Chain:
         failure = self._answers.failure(request) or NOT_RECORDED

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from toolkit.teachers.protocol import Completion, Request, Sampling
-from toolkit.thinking import split_thinking
 
 Row = tuple[str | int, ...]
 
@@ -66,17 +65,12 @@ def failure_row(request: Request, reason: str, permanent: bool, created_at: str)
 
 
 def completion_of(row: Sequence[Any]) -> Completion:
-    """Return the completion of a row of `COMPLETION_COLUMNS` that is sound.
-
-    Older versions knew fewer forms of thinking and stored it with the answer: it is split off here. What was split when
-    it was stored comes back as it is.
-    """
+    """Return the completion of a row of `COMPLETION_COLUMNS` that is sound."""
     finish_reason, model, prompt_tokens, completion_tokens, cached_tokens, batched, *written = row[ANSWER]
     text, reasoning, raw = written
-    answer, thought = split_thinking(json.loads(text))
     return Completion(
-        text=answer,
-        reasoning="\n\n".join(filter(None, (json.loads(reasoning), thought))),
+        text=json.loads(text),
+        reasoning=json.loads(reasoning),
         finish_reason=json.loads(finish_reason),
         model=json.loads(model),
         prompt_tokens=prompt_tokens,

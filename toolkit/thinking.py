@@ -1,6 +1,6 @@
 """Thinking is not the answer: the one place that tells what a model thought from what it answered.
 
-Teachers, recorded files, stores, scores and the answer extractor all ask here. Known are tags in any case and nesting
+Teachers, recorded files, builders, scores and the answer extractor all ask here. Known are tags in any case and nesting
 (`<think>`, `<seed:think>`, `[THINK]`, `<|begin_of_thought|>`, ...), Harmony's channels (gpt-oss) with their special
 tokens or without, and the phrases of Granite and Ollama. What stands in chunks is read in `toolkit.teachers.messages`.
 

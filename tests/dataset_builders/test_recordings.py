@@ -59,3 +59,40 @@ def test_importing_twice_changes_nothing(tmp_path: Path) -> None:
 def test_a_row_without_its_prompt_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"outputs\[0\]: no text 'input' among \['imput'\].*did you mean 'imput'"):
         import_recordings([recording(tmp_path, {"imput": "Q"})], tmp_path / "store.sqlite")
+
+
+@pytest.mark.parametrize(
+    ("output", "text", "reasoning"),
+    [
+        ("<think>It is 5.</think>It is 4.", "It is 4.", "It is 5."),
+        ("<|channel|>analysis<|message|>It is 5.", "", "It is 5."),
+        ("analysisIt is 5.assistantfinalIt is 4.", "It is 4.", "It is 5."),
+        ([{"type": "thinking", "thinking": "It is 5."}, {"type": "text", "text": "It is 4."}], "It is 4.", "It is 5."),
+    ],
+)
+def test_thinking_is_kept_apart_and_the_whole_beside_it(
+    tmp_path: Path, output: object, text: str, reasoning: str
+) -> None:
+    store = tmp_path / "store.sqlite"
+
+    import_recordings([recording(tmp_path, {"input": "Q", "output": output})], store)
+
+    completion = answer(store, "Q")
+    assert (completion.text, completion.reasoning) == (text, reasoning)
+    assert completion.raw == {"imported": "log", "completion": output}
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (
+            {"input": "Q", "output": [{"type": "image_url"}]},
+            r"outputs\[0\]: 'output': .*type 'image_url'; allowed: text",
+        ),
+        ({"input": "Q", "output": {"text": "4"}}, r"outputs\[0\]: no text 'output'"),
+        ({"input": ["Q"], "output": "4"}, r"outputs\[0\]: 'input' is of type list; allowed: text"),
+    ],
+)
+def test_a_row_of_a_form_that_nobody_knows_is_named(tmp_path: Path, row: object, told: str) -> None:
+    with pytest.raises(UserError, match=told):
+        import_recordings([recording(tmp_path, row)], tmp_path / "store.sqlite")

@@ -44,6 +44,7 @@ VIEWS = {
     "marked": {"prompt": PROMPT, "target": [" Answer: {answer}", "\nBecause {chain.rationale}"]},
     "stopped_post": {"prompt": PROMPT, "target": [" {answer}.", "\nBecause {chain.rationale}"]},
     "marked_apart": {"prompt": PROMPT, "target": [" Answer:", " {answer}"]},
+    "thinks": {"prompt": PROMPT, "target": ["<think>", "{chain.rationale}", "</think>", "{answer}"]},
     "two_answers": {"prompt": PROMPT, "target": [" {answer}", " {chain.answer}"]},
 }
 
@@ -365,6 +366,27 @@ def test_whatever_a_student_writes_is_taken(texts: list[str], name: str) -> None
     ],
 )
 def test_an_answer_is_read_from_its_own_part(view: str, completion: str, part: str) -> None:
+    assert answer_part(procedure(view=view).turns[0], completion) == part
+
+
+@pytest.mark.parametrize(
+    ("view", "completion", "part"),
+    [
+        ("cot", "<think>\nTherefore, the answer is 5.</think> We.\nTherefore, the answer is 9.", f"{ANSWER_PHRASE} 9."),
+        ("cot", " We.\nTherefore, the answer is 9.<think>\nTherefore, the answer is 5.</think>", f"{ANSWER_PHRASE} 9."),
+        ("cot", "<think>\nTherefore, the answer is 5.", ""),
+        ("cot", "[THINK]\nTherefore, the answer is 5.[/THINK] It is 9.", "It is 9."),
+        ("cot", "analysisWe.\nTherefore, the answer is 5.assistantfinalIt is 9.", "It is 9."),
+        ("post", "<think>5</think> 9\nBecause it is.", f"{ANSWER_PHRASE} 9"),
+        ("plan", "<think>The answer is 5.</think>a?", "a?"),
+        ("thinks", "<think>We add.</think>9", f"{ANSWER_PHRASE} 9"),
+        ("thinks", "We add.</think>9", f"{ANSWER_PHRASE} 9"),
+        ("thinks", "<think>We add. The answer is 5.", ""),
+        ("thinks", "We add. The answer is 5.", ""),
+        ("thinks", "The answer is 5.", ""),
+    ],
+)
+def test_what_a_student_thought_is_not_its_answer(view: str, completion: str, part: str) -> None:
     assert answer_part(procedure(view=view).turns[0], completion) == part
 
 

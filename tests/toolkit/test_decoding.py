@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.tiny_students import tiny_llama, tiny_tokenizer
-from toolkit.decoding import Decoding, Generation, generate, generate_batches
+from toolkit.decoding import Decoding, Generation, _finish, generate, generate_batches
 from toolkit.errors import UserError
 
 PROMPTS = [
@@ -118,6 +118,14 @@ def test_a_completion_ends_with_its_end_token_which_is_counted_but_not_shown(stu
 def test_a_completion_that_is_cut_off_says_so(student: Any, tokenizer: Any) -> None:
     [[generation]] = completed(with_end_token(tokenizer, tokenizer.pad_token_id), tokenizer, PROMPTS[:1])
     assert (generation.stopped, generation.tokens) == (False, 20)
+
+
+def test_special_tokens_that_mark_thinking_are_shown_and_others_are_not() -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|pad|>"]})
+    ids = tokenizer("[THINK]It is 5.<|pad|>[/THINK] It is 4.<|pad|>", add_special_tokens=False)["input_ids"]
+    done = _finish(tokenizer, ids, [tokenizer.eos_token_id], None, Decoding(99))
+    assert done.text == "[THINK]It is 5.[/THINK] It is 4."
 
 
 def test_a_stop_string_ends_a_completion_and_is_cut_off(student: Any, tokenizer: Any) -> None:

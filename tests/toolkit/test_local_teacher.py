@@ -147,6 +147,22 @@ def test_a_chat_template_is_applied_once(folder: str, tmp_path: Path, model: Any
     assert (answer.text, answer.prompt_tokens) == (plain.text, plain.prompt_tokens)
 
 
+@pytest.mark.parametrize(("opening", "is_answer"), [("<think>\n", False), ("<think>\n\n</think>\n\n", True)])
+def test_what_follows_a_block_that_the_template_opens_is_thinking(
+    tmp_path: Path, model: Any, opening: str, is_answer: bool
+) -> None:
+    chat = tiny_tokenizer()
+    chat.chat_template = "{% for m in messages %}{{ m.content }}\n{% endfor %}" + opening
+    model.save_pretrained(tmp_path / "chat")
+    chat.save_pretrained(tmp_path / "chat")
+
+    (answer,) = answers(make(str(tmp_path / "chat"), prompt_format="chat"), [ask("Who?")])
+
+    written = answer.raw["choices"][0]["message"]["content"]
+    assert written.strip()
+    assert (answer.text, answer.reasoning) == ((written, "") if is_answer else ("", written.strip()))
+
+
 def test_rounds_are_collected_into_a_store_and_asked_once(folder: str, tmp_path: Path) -> None:
     teacher = make_teacher(LocalModelConfig(model=folder, device="cpu", batch_size=2))
     with Store(tmp_path / "s.sqlite") as store:

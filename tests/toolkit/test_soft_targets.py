@@ -60,6 +60,23 @@ def test_what_was_thought_before_the_answer_is_not_taken_for_it() -> None:
     assert spans(place(tokens, "3 + 4", "3 + 4", 0)) == [(0, 1), (1, 2), (2, 3), (3, 5)]
 
 
+@pytest.mark.parametrize(
+    ("before", "behind"),
+    [
+        (["[THINK]", "3", " + 4", "[/THINK]"], []),
+        (["<|channel|>", "analysis", "<|message|>", "3 + 4", "<|end|>", "<|channel|>", "final", "<|message|>"], []),
+        ([], ["<think>", "3", " + 4", "</think>"]),
+    ],
+)
+def test_in_any_form_of_thinking_the_answer_s_tokens_are_found(before: list[str], behind: list[str]) -> None:
+    tokens = teacher(*before, "3", " ", "+", " 4", *behind)
+    assert spans(place(tokens, "3 + 4", "3 + 4", 0)) == [(0, 1), (1, 2), (2, 3), (3, 5)]
+
+
+def test_what_was_only_thought_has_no_tokens() -> None:
+    assert place(teacher("<think>", "3", " + 4"), "3 + 4", "3 + 4", 0) == ()
+
+
 def test_a_part_that_was_never_written_has_no_tokens() -> None:
     assert place(teacher(" We", " add"), "We subtract", "We subtract", 0) == ()
     assert place(teacher(" We"), "", "", 0) == ()
