@@ -313,6 +313,13 @@ def test_ready_made_texts_are_found_by_the_words_of_their_question(tmp_path: Pat
     assert [row["pot"]["rationale"] for row in outcome.unpaired] == ["ans = 4 + 3"]
 
 
+def test_questions_that_differ_in_a_vowel_sign_are_not_taken_for_one(tmp_path: Path) -> None:
+    from dataset_builders.written_mix import _key
+
+    assert _key("What is caf\u00e9, 3?", "question") == _key("what is CAFE\u0301 3", "question")
+    assert _key("राम की किताब", "question") != _key("राम का किताब", "question")
+
+
 def test_a_file_without_the_columns_is_an_error_that_says_what_there_is(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no row has the columns .*'completion'; .*jsonl.gz:1: .*'program'"):
         written(tmp_path, [{"id": 1, "completion": chain(7)}], [{"id": 1, "program": "ans = 7"}])

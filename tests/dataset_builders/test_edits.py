@@ -49,6 +49,9 @@ def nli(premise: str, hypothesis: str, field: str, after: str, label: str) -> st
         ("a b c d", "a b x y d", 2 / 5),  # one word became two: the larger number counts
         ("a b c d", "a d", 0.5),
         ("a b", "c d", 1.0),
+        ("三加四是七", "三加五是七", 0.2),  # no spaces: by Unicode's word boundaries
+        ("答えは9です", "答えは8です", 1 / 6),
+        ("cafe\u0301 b", "caf\u00e9 b", 0.0),
         ("", "", 0.0),
     ],
 )
@@ -114,6 +117,8 @@ LONG = " ".join(f"w{place}" for place in range(101))
     [
         ("Is 3 more than 2?", "Is 1 more than 2?", None),
         ("Is 3 more than 2?", "is 3  more than 2 ?", "unchanged"),
+        ("caf\u00e9 is 3?", "cafe\u0301 is 3?", "unchanged"),
+        ("राम की किताब", "राम का किताब", None),  # a vowel sign is part of its word
         ("Is 3 more than 2?", "Is 1 more than 2? The answer is clear.", "gives the answer away"),
         ("Is 3 more than 2?", "Is 1 more than 2? (no)", "names the label no"),
         ("Is there no end?", "Is there no start?", None),  # the word was there before

@@ -62,6 +62,21 @@ def test_overlap_finds_the_same_words_and_long_runs_of_them() -> None:
     assert (found.questions, found.exact, found.ngram) == (4, 1, 2)
 
 
+@pytest.mark.parametrize(
+    ("question", "other", "ngram"),
+    [
+        ("小明有十二个苹果他吃了三个还剩几个", "问：小明有十二个苹果他吃了三个，共几个？", 1),
+        ("小明有十二个苹果他吃了三个还剩几个", "小红有九支笔", 0),
+        ("राम की किताब", "राम का किताब", 0),  # vowel signs tell words apart
+        ("Café au lait", "Cafe\u0301 au lait", 1),
+    ],
+)
+def test_overlap_is_found_in_any_script(question: str, other: str, ngram: int) -> None:
+    asked = [type(problem("a"))(id="a", task="t", question=question, answer="1")]
+    (found,) = figures.overlaps({"set": asked}, [other])
+    assert found.ngram == ngram
+
+
 def test_lengths_are_in_words_and_marks() -> None:
     (measured,) = figures.lengths([{"x": "a b c."}, {"x": "a"}])
 

@@ -106,6 +106,13 @@ def test_diverse_by_hand() -> None:
         assert sorted(ids(Select(draw="diverse", k=k, text="text"), rows)) == sorted(taken)
 
 
+def test_diverse_texts_of_a_script_without_spaces_differ_by_their_words() -> None:
+    texts = {"q#0": "共有十二个苹果", "q#1": "共有十三个苹果", "q#2": "答案是九", "q#3": "की किताब"}
+    rows = [{"id": name, "question": "Q", "text": text} for name, text in texts.items()]
+    # From q#0: q#1 shares 6 of 8 words, the others none; of the whole texts as words, all would be equally far.
+    assert sorted(ids(Select(draw="diverse", k=3, text="text"), rows)) == ["q#0", "q#2", "q#3"]
+
+
 def test_random_rows_are_those_of_the_smallest_numbers_drawn_for_their_ids() -> None:
     names = [*"abcdef"]
     smallest = sorted(names, key=lambda name: number("random", 7, name))[:3]

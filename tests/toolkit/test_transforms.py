@@ -154,6 +154,23 @@ def test_a_mask_without_symbol_drops_the_words_that_one_with_symbol_covers(text:
     assert transformed(text, Mask(share=share, symbol=None)).split() == [word for word in covered if word != "_"]
 
 
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("我有三个苹果。", "我有三"),
+        ("答えは九です", "答えは"),
+        ("คำตอบคือ 9", "คำต"),
+        ("राम की किताब में", "राम की किताब"),
+        ("e\u0301a b c d", "e\u0301a b c"),
+        ("don't go 3.5 km", "don't go 3.5"),
+    ],
+)
+def test_words_are_those_of_the_script(text: str, kept: str) -> None:
+    assert transformed(text, Truncate(words=3)) == kept
+    assert sorted(transformed(text, Shuffle())) == sorted(text)
+    assert transformed(text, Mask(share=0)) == text
+
+
 def test_words_of_different_lines_stay_on_different_lines() -> None:
     assert transformed(" a\nb  c\n\nd\te ", Keep(by="scores", scores="s", k=3), s=[3, 0, 1, 0, 2]) == " a\nc\n\ne "
 
