@@ -77,7 +77,7 @@ class Recording(Strict):
         path: File or glob pattern, as for problems of source `jsonl`.
         records: Key of the list of rows in a JSON document that is an object.
         prompt: Key of the whole prompt, exactly as it was sent.
-        completion: Key of the text that came back.
+        completion: Key of what came back: text, or a list of chunks as in a chat API.
         model: Who wrote it, as far as the source says.
     """
 
