@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -42,6 +43,9 @@ _ALLOWED = {
 }
 
 
+_MOST_SHOWN = 100
+
+
 @dataclass(frozen=True, order=True)
 class Place:
     """Where a value stands.
@@ -49,10 +53,17 @@ class Place:
     Attributes:
         source: A file, or an override as it was written.
         line: Line in the file, from 1; 0 where there is none.
+        folder: What relative paths are relative to that are written there: the file's own folder; empty for the
+            working directory, as for overrides, which are typed in it.
     """
 
     source: str
     line: int = 0
+    folder: str = field(default="", compare=False)
+
+    def at(self, line: int) -> Place:
+        """Return the place of a line of the same file."""
+        return replace(self, line=line)
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}" if self.line else self.source
@@ -71,11 +82,17 @@ class Fault:
 
 
 class RecipeFaults(UserError):
-    """Everything that is wrong with a recipe, one line for each fault, in the order of files and lines."""
+    """Everything that is wrong with a recipe, one line for each fault, in the order of files and lines.
+
+    What is shown is cut behind the first hundred: nobody reads on, and a file of another kind has a fault in each line.
+    """
 
     def __init__(self, faults: Iterable[Fault]) -> None:
         self.faults = sorted(dict.fromkeys(faults), key=lambda fault: (not fault.place.line, fault.place))
-        super().__init__("\n".join(map(str, self.faults)))
+        more = len(self.faults) - _MOST_SHOWN
+        super().__init__(
+            "\n".join([*map(str, self.faults[:_MOST_SHOWN]), *([f"... and {more:,} more faults"] if more > 0 else [])])
+        )
 
 
 def dotted(path: Path) -> str:
@@ -121,11 +138,33 @@ def _phrases(model: type[BaseModel], data: Any, invalid: ValidationError) -> Ite
     by_path: dict[Path, list[ErrorDetails]] = {}
     for error in invalid.errors(include_url=False):
         by_path.setdefault(_path(data, error), []).append(error)
+    around = {path[:end] for path in by_path for end in range(len(path))}
+    keys = _Keys(model)
     for path, errors in by_path.items():
-        inner = any(other[: len(path)] == path and len(other) > len(path) for other in by_path)
-        if inner and errors[0]["type"] not in ("missing", "extra_forbidden"):
+        if path in around and errors[0]["type"] not in ("missing", "extra_forbidden"):
             continue  # another member of a union says more exactly what is wrong
-        yield path, _phrase(model, errors)
+        yield path, _phrase(keys, errors)
+
+
+class _Keys:
+    """The keys that a model allows, with the nearest to unknown ones; for the first of these, as nobody reads on."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+        self._asked = 0
+
+    def said_of(self, location: tuple[str | int, ...]) -> str:
+        """Return what there is to say of an unknown key."""
+        self._asked += 1
+        if self._asked > _MOST_SHOWN:
+            return ""
+        allowed = keys_allowed(self._schema, location[:-1])
+        listed = f"; allowed are {', '.join(allowed)}" if 0 < len(allowed) <= 12 else ""
+        return f"{listed}{nearest(str(location[-1])[:60], allowed)}"
+
+    @cached_property
+    def _schema(self) -> dict[str, Any]:
+        return self._model.model_json_schema()
 
 
 def _path(data: Any, error: ErrorDetails) -> Path:
@@ -147,7 +186,7 @@ def _path(data: Any, error: ErrorDetails) -> Path:
     return tuple(path)
 
 
-def _phrase(model: type[BaseModel], errors: list[ErrorDetails]) -> str:
+def _phrase(keys: _Keys, errors: list[ErrorDetails]) -> str:
     error = errors[0]
     kind, found, context = error["type"], error["input"], error.get("ctx", {})
     if kind == "missing":
@@ -157,10 +196,7 @@ def _phrase(model: type[BaseModel], errors: list[ErrorDetails]) -> str:
     if kind == "owned":
         return error["msg"]
     if kind == "extra_forbidden":
-        allowed = keys_allowed(model.model_json_schema(), error["loc"][:-1])
-        key = str(error["loc"][-1])
-        listed = f"; allowed are {', '.join(allowed)}" if 0 < len(allowed) <= 12 else ""
-        return f"unknown key{listed}{nearest(key, allowed)}"
+        return f"unknown key{keys.said_of(error['loc'])}"
     if kind in ("value_error", "assertion_error"):
         reason = error["msg"].partition(", ")[2] or error["msg"]
         return reason if isinstance(found, (dict, list)) else f"found {show(found)}, {reason}"

@@ -1,28 +1,34 @@
-"""From recipe files to one tree whose every value knows where it stands: YAML, `extends`, overrides.
+"""From recipe files to one tree whose every value knows where it stands: files, `extends`, overrides.
 
-How the layers combine is in `recipe_tree`, what the keys mean in `recipe`.
-
-YAML is read by the rules of version 1.2: `1e-5` is a number, `no` is text, dates are text.
+How a text becomes a tree is in `recipe_yaml`, how layers combine in `recipe_tree`, what the keys mean in `recipe`.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import re
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path as FilePath
-from typing import Any
-
-import yaml
 
 from toolkit.errors import nearest
-from toolkit.recipe_faults import Fault, Path, Place, dotted, show
-from toolkit.recipe_tree import Node, inheritable, interpolated, merge, with_current_names
+from toolkit.recipe_faults import Fault, Place, dotted, show
+from toolkit.recipe_interpolation import interpolated
+from toolkit.recipe_tree import Node, inheritable, leaves, merge, with_current_names
+from toolkit.recipe_yaml import compose
 
-_MOST_VALUES = 20_000  # a recipe has some hundred; aliases of aliases can make a small file explode
-_TAG = "tag:yaml.org,2002:"
-_SECTIONS = (_TAG + "map", _TAG + "seq")
+_MOST_BYTES = 1 << 18  # the longest recipe of the repository has a twentieth of it; PyYAML needs a second for a megabyte
+_MOST_FILES = 50  # of one chain of `extends`
+_MOST_NAMES = 2_000  # of a folder that are looked through for the nearest
+_KINDS = {
+    stat.S_IFIFO: "a named pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> tuple[Node | None, list[Fault]]:
@@ -41,17 +47,30 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> tuple[Node | None, 
         layer = _override(text, faults)
         if tree is not None and layer is not None:
             tree = merge(tree, with_current_names(layer, (), faults), (), faults)
-    return (tree and interpolated(tree, faults)), faults
+    if tree is not None:
+        tree = interpolated(tree, faults)
+        faults += _unfit_numbers(tree)
+    return tree, faults
+
+
+def _unfit_numbers(tree: Node) -> Iterator[Fault]:
+    """Give a fault for every number that no setting can mean, wherever it stands; also where any value is taken."""
+    for path, node in leaves(tree):
+        if isinstance(node.value, float) and not math.isfinite(node.value):
+            yield Fault(node.place, dotted(path), f"found {node.value}, allowed a finite number")
+        elif isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
+            digits = len(str(abs(node.value)))
+            yield Fault(node.place, dotted(path), f"found a whole number of {digits} digits, allowed those of 64 bits")
 
 
 def _override(text: str, faults: list[Fault]) -> Node | None:
     """Return an override as a layer: nested mappings down to its value."""
-    place = Place(f"override {text!r}")
+    place = Place(f"override {text if len(text) <= 200 else text[:197] + '...'!r}")
     key, equals, value = text.partition("=")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+|\[\d+\])*", key):
         faults.append(Fault(place, "", "allowed is KEY=VALUE with a dotted key, e.g. stages.0.training.seed=1"))
         return None
-    layer = _compose(value, place.source, faults, line=0)
+    layer = compose(value, place, faults, one_line=True)
     for part in reversed(re.findall(r"[\w-]+", key)):
         layer = layer and Node({part: layer}, place)
     return layer
@@ -59,13 +78,18 @@ def _override(text: str, faults: list[Fault]) -> Node | None:
 
 def _extended(path: str, place: Place, key: str, above: tuple[str, ...], faults: list[Fault]) -> Node | None:
     """Return a file laid over those it extends; `place` and `key` are where the file is named."""
+    text = _text(path, place, key, faults)
+    if text is None:
+        return None
     identity = os.path.realpath(path)
     if identity in above:
         circle = " -> ".join(os.path.basename(name) for name in (*above, identity))
         faults.append(Fault(place, key, f"found a circle, {circle}; a recipe cannot extend itself"))
         return None
-    text = _text(path, place, key, faults)
-    tree = None if text is None else _compose(text, path, faults)
+    if len(above) == _MOST_FILES:
+        faults.append(Fault(place, key, f"found more than {_MOST_FILES} recipes that extend each other"))
+        return None
+    tree = compose(text, Place(path, folder=os.path.dirname(path)), faults)
     if tree is None:
         return None
     if not isinstance(tree.value, dict):
@@ -88,25 +112,15 @@ def _text(path: str, place: Place, key: str, faults: list[Fault]) -> str | None:
     """Return the text of a file, or None and a fault that says why there is none."""
 
     def wrong(text: str, at: Place = place, about: str = key) -> None:
-        faults.append(Fault(at, about, f"{path!r} {text}" if about else text))
+        faults.append(Fault(at, about, f"{_shown(path)} {text}" if about else text))
 
-    file = FilePath(path)
-    folder = file.parent
     try:
-        content = file.read_bytes()
-    except FileNotFoundError:
-        if folder.is_dir():
-            hint = nearest(file.name, os.listdir(folder))
-            wrong(f"there is no such file{hint}")
-        else:
-            wrong(f"there is no such file, nor a folder {str(folder)!r}")
+        content = _bytes(path)
+    except (OSError, ValueError) as error:  # ValueError: a path that holds NUL or half of a surrogate pair
+        wrong(_why_unreadable(path, error))
         return None
-    except IsADirectoryError:
-        recipes = ", ".join(sorted(str(each) for each in file.glob("*.yaml"))) or "no recipes"
-        wrong(f"found a folder, allowed the file of a recipe; it holds {recipes}")
-        return None
-    except (OSError, ValueError) as error:
-        wrong(f"the file cannot be read: {getattr(error, 'strerror', None) or error}")
+    if isinstance(content, str):
+        wrong(content)
         return None
     try:
         return content.decode("utf-8-sig")
@@ -116,131 +130,41 @@ def _text(path: str, place: Place, key: str, faults: list[Fault]) -> str | None:
         return None
 
 
-class _Yaml12(yaml.SafeLoader):
-    """PyYAML's loader with the plain values of YAML 1.2: `1e-5` is a number, `no`, `1:30` and dates are text."""
+def _bytes(path: str) -> bytes | str:
+    """Return a file's content; of what is no recipe by its kind or size alone, what it is.
 
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute, replaced, not shared)
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?[0-9]+(_[0-9]+)*", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9]+(_[0-9]+)*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+0123456789."),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-    ("null", r"~|null|Null|NULL|", "~nN\0"),
-    ("merge", r"<<", "<"),
-):
-    _Yaml12.add_implicit_resolver(_TAG + _tag, re.compile(f"(?:{_pattern})$"), ["" if c == "\0" else c for c in _first])
-
-
-def _compose(text: str, source: str, faults: list[Fault], line: int | None = None) -> Node | None:
-    """Return the tree of a YAML text; of the first syntax error only a fault.
-
-    Args:
-        text: One YAML document.
-        source: What its places are called.
-        faults: Gets what is wrong.
-        line: The one line of every place, where the text is not a file of its own.
+    Raises:
+        OSError: It is not there or cannot be read.
+        ValueError: No file can have this path.
     """
-    reader = _Reader(source, faults, line)
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        recipes = ", ".join(sorted(str(each) for each in FilePath(path).glob("*.yaml"))[:20]) or "no recipes"
+        return f"found a folder, allowed the file of a recipe; it holds {recipes}"
+    if not stat.S_ISREG(status.st_mode):  # a named pipe would be waited for, a device never ends
+        return f"found {_KINDS.get(stat.S_IFMT(status.st_mode), 'no file')}, allowed the file of a recipe"
+    if status.st_size > _MOST_BYTES:
+        return f"found {status.st_size:,} bytes, allowed at most {_MOST_BYTES:,}: this is no recipe"
+    with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # /proc has files that wait
+        return (file.read(_MOST_BYTES) or b"")
+
+
+def _why_unreadable(path: str, error: OSError | ValueError) -> str:
+    """Say what keeps a file from being read, and of one that is not there what is near."""
+    if isinstance(error, ValueError):
+        return "is no path that a file can have"
+    if not isinstance(error, FileNotFoundError):
+        return f"the file cannot be read: {error.strerror or error}"
+    file = FilePath(path)
+    if not file.parent.is_dir():
+        return f"there is no such file, nor a folder {str(file.parent)!r}"
     try:
-        root = yaml.compose(text, _Yaml12)
-        if root is None:
-            return Node(None, reader.place(0))
-        return reader.node(root, reader.place(0), ())
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        about = "; ".join(part for part in (error.context, error.problem) if part)
-        tab = " (a tab cannot indent, use spaces)" if "\\t" in about else ""
-        faults.append(Fault(reader.place(mark.line if mark else 0), "", f"this is not YAML: {about}{tab}"))
-    except yaml.reader.ReaderError as error:
-        at = reader.place(text[: error.position].count("\n"))
-        faults.append(Fault(at, "", f"found the character {chr(error.character)!r}, which no YAML file may hold"))
-    except RecursionError:
-        faults.append(Fault(reader.place(0), "", "found sections nested too deeply to be read"))
-    return None
+        with os.scandir(file.parent) as entries:
+            names = [entry.name for entry in islice(entries, _MOST_NAMES)]
+    except OSError:
+        names = []
+    return f"there is no such file{nearest(file.name, names)}"
 
 
-class _Reader:
-    """Turns PyYAML's nodes into ours and collects what is wrong with them."""
-
-    def __init__(self, source: str, faults: list[Fault], line: int | None) -> None:
-        self.source, self.faults, self.line = source, faults, line
-        self.values = 0
-
-    def place(self, line: int) -> Place:
-        return Place(self.source, line + 1 if self.line is None else self.line)
-
-    def node(self, node: yaml.Node, place: Place, path: Path, inside: tuple[int, ...] = ()) -> Node:
-        """Convert a node; `inside` are the nodes around it, of which it may be an alias."""
-        self.values += 1
-        if id(node) in inside or self.values > _MOST_VALUES:
-            why = "an alias of the section it stands in" if id(node) in inside else f"more than {_MOST_VALUES} values"
-            if self.values <= _MOST_VALUES + 1:
-                self.faults.append(Fault(place, dotted(path), f"found {why}"))
-            return Node(None, place)
-        inside = (*inside, id(node))
-        if isinstance(node, yaml.ScalarNode):
-            return Node(self._scalar(node, place, path), place)
-        replaces = node.tag == "!replace"
-        if not replaces and node.tag not in _SECTIONS:
-            self._tag(node, place, path)
-        if isinstance(node, yaml.MappingNode):
-            return Node(self._mapping(node, path, inside), place, replaces)
-        items = [
-            self.node(item, self.place(item.start_mark.line), (*path, index), inside)
-            for index, item in enumerate(node.value)
-        ]
-        return Node(items, place, replaces)
-
-    def _tag(self, node: yaml.Node, place: Place, path: Path) -> None:
-        found = node.tag.removeprefix(_TAG)
-        self.faults.append(Fault(place, dotted(path), f"found the tag {found!r}, allowed is !replace before a section"))
-
-    def _mapping(self, node: yaml.MappingNode, path: Path, inside: tuple[int, ...]) -> dict[str, Node]:
-        entries: dict[str, Node] = {}
-        shared: dict[str, Node] = {}
-        for key_node, value_node in node.value:
-            place = self.place(key_node.start_mark.line)
-            if not isinstance(key_node, yaml.ScalarNode):
-                self.faults.append(Fault(place, dotted(path), "found a list or mapping as a key, allowed text"))
-                continue
-            key = key_node.value
-            if key_node.tag == f"{_TAG}merge":  # `<<: *anchor`: the section's own keys win, wherever they stand
-                shared |= self._shared(self.node(value_node, place, (*path, key), inside), path)
-                continue
-            if key in entries:
-                first = f"line {entries[key].place.line}"
-                self.faults.append(Fault(place, dotted((*path, key)), f"found twice, it stands in {first} already"))
-                continue
-            entries[key] = self.node(value_node, place, (*path, key), inside)
-        return shared | entries
-
-    def _shared(self, node: Node, path: Path) -> dict[str, Node]:
-        """Return the entries that `<<` brings from a section, or from several of which the first wins."""
-        sections = node.value if isinstance(node.value, list) else [node]
-        if not all(isinstance(section.value, dict) for section in sections):
-            found = f"found {show(node.plain())}, allowed a section (<<: *anchor) or a list of sections"
-            self.faults.append(Fault(node.place, dotted((*path, "<<")), found))
-            return {}
-        return {key: entry for section in reversed(sections) for key, entry in section.value.items()}
-
-    def _scalar(self, node: yaml.ScalarNode, place: Place, path: Path) -> Any:
-        text: str = node.value
-        match node.tag.removeprefix(_TAG):
-            case "null":
-                return None
-            case "bool":
-                return text.lower() == "true"
-            case "int" if len(text) < 400:
-                return int(text)
-            case "float":
-                return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
-            case "str" | "int":
-                if any("\ud800" <= character <= "\udfff" for character in text):
-                    self.faults.append(Fault(place, dotted(path), "found half of a surrogate pair, allowed text"))
-                    return None
-                return text
-            case _:
-                self._tag(node, place, path)
-                return None
+def _shown(path: str) -> str:
+    return repr(path if len(path) <= 200 else f"{path[:100]}...{path[-90:]}")

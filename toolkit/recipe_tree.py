@@ -1,4 +1,4 @@
-"""The tree of a recipe's values, each with the place where it stands; how layers of it combine; interpolation.
+"""The tree of a recipe's values, each with the place where it stands; how layers of it combine.
 
 Knows nothing of what the keys mean, but for the few that choose between alternatives (`_inherited`).
 
@@ -15,16 +15,13 @@ How layers combine (a file over the one it extends, each override over what came
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from toolkit.errors import nearest
-from toolkit.recipe_faults import Fault, Path, Place, dotted, show
+from toolkit.recipe_faults import Fault, Path, Place, dotted
 from toolkit.training_fields import RENAMED
-
-_SECRET = re.compile(r"oc\.env:\s*\w*(KEY|TOKEN|SECRET|PASSWORD)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -166,66 +163,10 @@ def _inherited(base: dict[str, Node], layer: dict[str, Node], path: Path) -> dic
     return {key: node for key, node in base.items() if key not in dropped}
 
 
-def interpolated(tree: Node, faults: list[Fault]) -> Node:
-    """Return the tree with every `${...}` resolved by OmegaConf: `${oc.env:NAME,default}`, `${recipe.name}`.
-
-    A dollar sign that is meant as such before a brace is written `\\${`.
-    """
-    written = {path: node for path, node in _leaves(tree, ()) if isinstance(node.value, str) and "${" in node.value}
-    if not written:
-        return tree
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    found: dict[Path, Any] = {}
-    for path, node in written.items():
-        try:
-            if secret := _SECRET.search(node.value):
-                raise ValueError(f"{secret.group()} looks like a secret, and a recipe is recorded with its values")
-            OmegaConf.create([node.value])  # its grammar alone
-        except (OmegaConfBaseException, ValueError, RecursionError) as error:
-            found[path] = None
-            faults.append(_bad_interpolation(path, node, error))
-    root = OmegaConf.create(_substituted(tree, (), found).plain())
-    for path in [path for path in written if path not in found]:  # faults are told in the recipe's order
-        try:
-            here: Any = root
-            for part in path:
-                here = here[part]
-            found[path] = OmegaConf.to_container(here, resolve=True) if OmegaConf.is_config(here) else here
-        except (OmegaConfBaseException, ValueError, RecursionError) as error:
-            found[path] = None
-            faults.append(_bad_interpolation(path, written[path], error))
-    return _substituted(tree, (), found)
-
-
-def _bad_interpolation(path: Path, node: Node, error: Exception) -> Fault:
-    reason = str(error).partition("\n")[0]
-    return Fault(node.place, dotted(path), rf"found {show(node.value)}, {reason}; plain text is written \${{")
-
-
-def _leaves(node: Node, path: Path) -> Iterator[tuple[Path, Node]]:
+def leaves(node: Node, path: Path = ()) -> Iterator[tuple[Path, Node]]:
+    """Yield every plain value of a tree with its path; an empty section has none."""
     if isinstance(node.value, (dict, list)):
         for key, inner in node.value.items() if isinstance(node.value, dict) else enumerate(node.value):
-            yield from _leaves(inner, (*path, key))
+            yield from leaves(inner, (*path, key))
     else:
         yield path, node
-
-
-def _substituted(node: Node, path: Path, values: dict[Path, Any]) -> Node:
-    """Return the tree with other plain values at some paths, each in the place of what it replaces."""
-    if path in values:
-        return _placed(values[path], node.place)
-    if isinstance(node.value, dict):
-        return replace(node, value={key: _substituted(each, (*path, key), values) for key, each in node.value.items()})
-    if isinstance(node.value, list):
-        return replace(
-            node, value=[_substituted(each, (*path, index), values) for index, each in enumerate(node.value)]
-        )
-    return node
-
-
-def _placed(value: Any, place: Place) -> Node:
-    if isinstance(value, dict):
-        return Node({str(key): _placed(each, place) for key, each in value.items()}, place)
-    return Node([_placed(each, place) for each in value] if isinstance(value, list) else value, place)

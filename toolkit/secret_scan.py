@@ -29,10 +29,21 @@ _KNOWN = {
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
 }
 _SECRET_WORDS = {"KEY", "TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "CREDENTIALS"}
+_ENDS = (*_SECRET_WORDS, "KEYS", "SECRETS", "PASSWORDS", "PASSPHRASE")
+_PLACES = {"PATH", "FILE", "DIR", "FOLDER"}
 _SHORTEST = 8  # characters of a value of the environment; a shorter one is found everywhere
 _BLOCK = 1 << 22
 _OVERLAP = 1 << 10  # bytes; longer than any secret of above needs to be told
 _ROWS = 2_000
+
+
+def names_a_secret(variable: str) -> bool:
+    """Whether the name of a variable of the environment says that it holds a secret: `OPENAI_API_KEY_2`, `hfToken`.
+
+    Rather one too many: `MONKEY` is taken for a key. What names the place of one, as `HF_TOKEN_PATH`, is none.
+    """
+    words = [word for word in re.split(r"[^A-Z]+", variable.upper()) if word]
+    return not set(words[-1:]) & _PLACES and any(word.endswith(_ENDS) or word == "PASS" for word in words)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,6 @@ def told(folder: Path, text: str | bytes, *overrides: str, **others: str) -> lis
         ("1e-5", 1e-5),
         ("5.0e-6", 5e-6),
         (".5", 0.5),
-        ("-.inf", float("-inf")),
         ("1_000", 1000),
         ("-3", -3),
         ("no", "no"),
@@ -115,7 +114,7 @@ def test_a_tab_as_indentation_is_named(tmp_path: Path) -> None:
 def test_aliases_of_aliases_do_not_explode(tmp_path: Path) -> None:
     layers = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]\n" for n in range(1, 9))
     (found,) = told(tmp_path, "l0: &l0 [x]\n" + layers)
-    assert found.endswith("found more than 20000 values")
+    assert found.endswith("found more than 10000 values")
 
 
 def test_a_missing_file_suggests_the_nearest_name_in_its_folder(tmp_path: Path) -> None:
