@@ -150,25 +150,25 @@ def _put(staging: Path, target: Path, root: str | Path, kind: Kind, repo_id: str
     """Make a staged folder the revision; arguments and errors as of `publish`."""
     revision = target.name
     keep_what_people_wrote(staging / CARD, root, kind, repo_id, revision)
+    names = tuple(sorted(files(staging)))
     for path in [staging, *staging.rglob("*")]:
         # Temporary folders are private, and so are weights as safetensors writes them; what is published is not.
         path.chmod(0o755 if path.is_dir() else 0o644)
-    files = tuple(sorted(path.relative_to(staging).as_posix() for path in staging.rglob("*") if path.is_file()))
     new, what, known = content(staging), f"{kind} {repo_id!r}", revisions(root, kind, repo_id)
     if not target.exists():
         check_rise(what, KEYS[kind], revision, known, lambda name: change(content(target.with_name(name)), new))
         staging.rename(target)
-        return Published(target, files, is_new=True)
+        return Published(target, names, is_new=True)
     found = change(content(target), new)
     if found is not None and (found.level != "patch" or other_card == "refuse"):
         refuse(what, KEYS[kind], revision, known, found)
     if found is not None and other_card == "take":
-        for gone in {path for path in target.rglob("*") if path.is_file()} - {target / name for name in files}:
+        for gone in {path for path in target.rglob("*") if path.is_file()} - {target / name for name in names}:
             gone.unlink()
-        for name in files:
+        for name in names:
             (target / name).parent.mkdir(exist_ok=True)
             (staging / name).replace(target / name)
-    return Published(target, files, is_new=False, keeps_card=found is not None and other_card == "keep")
+    return Published(target, names, is_new=False, keeps_card=found is not None and other_card == "keep")
 
 
 def publish_dataset(
@@ -249,10 +249,12 @@ def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: st
     if previous.exists():
         merged = merge(previous.read_text(encoding="utf-8"), card.read_text(encoding="utf-8"))
         card.write_text(merged, encoding="utf-8")
-        for name in shown_files(merged):
-            if (previous.parent / name).is_file() and not (card.parent / name).exists():
+        shown = [name for name in shown_files(merged) if not (card.parent / name).exists()]
+        there = files(previous.parent) if shown else {}
+        for name in shown:
+            if name in there:
                 (card.parent / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(previous.parent / name, card.parent / name)
+                shutil.copyfile(there[name], card.parent / name)
 
 
 def content(path: Path) -> Content:
@@ -280,6 +282,39 @@ def content(path: Path) -> Content:
     card = files.pop(CARD, None)
     found = {name: digests(file) for name, file in files.items()}
     return Content(found, relied_on, card.read_text(encoding="utf-8") if card else "")
+
+
+def files(path: Path) -> dict[str, Path]:
+    """Return every file below a folder that is to be copied or sent, by its name relative to it.
+
+    A link to a file within the folder is that file. All else that is no plain file would leave the folder, or be left
+    out without a word.
+
+    Raises:
+        UserError: A symbolic link leads out of the folder, nowhere or to another folder, or there is a named pipe, a
+            socket or a device; names each.
+    """
+    found, faults = {}, []
+    root = path.resolve()
+    for file in sorted(path.rglob("*")):  # which goes into no folder through a link
+        name = file.relative_to(path).as_posix()
+        if file.is_symlink():
+            target = os.path.realpath(file)
+            is_inside = Path(target).is_relative_to(root)
+            if not is_inside or not os.path.isfile(target):
+                what = "to a folder" if is_inside and os.path.isdir(target) else "nowhere" if is_inside else "out of it"
+                faults.append(f"{name} is a symbolic link that leads {what} ({os.readlink(file)})")
+                continue
+        elif not file.is_file():
+            if not file.is_dir():
+                faults.append(f"{name} is neither a file nor a folder")
+            continue
+        found[name] = file
+    if faults:
+        listed = "\n".join(f"  - {fault}" for fault in faults[:20])
+        more = f"\n  and {len(faults) - 20} more" if len(faults) > 20 else ""
+        raise UserError(f"{path} holds what is no file of its own; put a copy in its place:\n{listed}{more}")
+    return found
 
 
 def digests(file: Path) -> frozenset[str]:

@@ -130,6 +130,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     from huggingface_hub.errors import HfHubHTTPError
 
     api, kind, repo_id = _api(), place.kind, place.repo_id
+    hub.files(folder)  # before a repository is made for what may not be sent
     with told(str(place), _NO_TAG, to="write"):
         api.create_repo(repo_id, repo_type=kind, private=True if private else None, exist_ok=True)
         if private and not api.repo_info(repo_id, repo_type=kind).private:
@@ -145,9 +146,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
                     raise
                 continue  # somebody else has committed in the meantime
             there = _digests(api, kind, repo_id, commit)
-            here = [path for path in folder.rglob("*") if path.is_file()]
-            names = {path.relative_to(folder).as_posix(): path for path in here}
-            expected = {name: digests.get(name) or hub.digests(path) for name, path in names.items()}
+            expected = {name: digests.get(name) or hub.digests(path) for name, path in hub.files(folder).items()}
             if there.keys() == expected.keys() and all(there[name] <= expected[name] for name in there):
                 api.create_tag(repo_id, tag=place.revision, revision=commit, repo_type=kind)
                 return commit
@@ -186,7 +185,7 @@ def _commit(api: HfApi, place: Place, folder: Path) -> str:
         for name in shown_files(merged):
             if name in there and not (folder / name).exists():
                 _replace(folder, name, files.cat_file(f"{root}/{name}"))
-    names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    names = hub.files(folder)
     made = api.create_commit(
         repo_id,
         [
@@ -218,8 +217,8 @@ def take(place: Place, commit: str, folder: Path, digests: Mapping[str, frozense
     with told(str(place)):
         for name in [CARD, *(name for name in digests if not _is_there(folder / name, digests[name]))]:
             _replace(folder, name, files.cat_file(f"{_prefix(place.kind)}{place.repo_id}@{commit}/{name}"))
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        if path.relative_to(folder).as_posix() not in {CARD, *digests}:
+    for name, path in hub.files(folder).items():
+        if name not in {CARD, *digests}:
             path.unlink()
 
 

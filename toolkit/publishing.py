@@ -227,8 +227,10 @@ def _part(recipe: Recipe, kind: hub.Kind) -> Part:
         assert recipe.publish is not None
         place = Place(kind, recipe.publish.repo_id, recipe.publish.revision)
         folder = published_student(recipe)
+        hub.files(folder)
         content = hub.content(folder)
         return Part(place, folder, replace(content, card=_licensed(content.card, recipe.publish.license)))
+    hub.files(folder)
     return Part(place, folder, hub.content(folder))
 
 

@@ -126,6 +126,8 @@ def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[
     if target.exists():  # from the same origin and with the same weights: its times are told there as they were
         return hub.Published(target, tuple(sorted(path.name for path in target.iterdir())), is_new=False)
 
+    hub.files(source)
+
     def write(staging: Path) -> None:
         shutil.copytree(source, staging, dirs_exist_ok=True)
         if recipe.publish and recipe.publish.form == "adapter":

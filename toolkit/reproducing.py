@@ -330,6 +330,7 @@ def _take_as_published(recipe: Recipe, hub_dir: Path) -> None:
     assert dataset.builder is not None
     local = hub.folder(hub_dir, "dataset", dataset.repo_id, dataset.revision)
     if local.exists():
+        hub.files(local)
         shutil.copytree(local, target)
     else:
         commit = commit_of("dataset", dataset.repo_id, dataset.revision)

@@ -312,3 +312,19 @@ def test_a_commit_holds_what_its_folder_does(remote: LoopbackHub, tmp_path: Path
 
 def test_a_repository_that_is_not_there_has_no_tags(remote: LoopbackHub) -> None:
     assert hub_remote.tags("dataset", "org/none") == {}
+
+
+def test_what_a_link_out_of_the_folder_leads_to_is_never_sent(remote: LoopbackHub, tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, "v1.0.0", 1, 2)
+    (tmp_path / "secrets").mkdir()
+    (tmp_path / "secrets" / "key.txt").write_text("open sesame")
+    (folder / "key.txt").symlink_to(tmp_path / "secrets" / "key.txt")
+    (folder / "more").symlink_to(tmp_path / "secrets")
+    with pytest.raises(UserError) as caught:
+        upload(folder)
+    assert "key.txt is a symbolic link that leads out of it" in str(caught.value)
+    assert "more is a symbolic link that leads out of it" in str(caught.value)
+    (folder / "key.txt").unlink()
+    (folder / "more").unlink()
+    upload(folder)
+    assert not any("key.txt" in name for name in uploaded(remote, "v1.0.0"))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -247,3 +248,97 @@ def test_a_damaged_file_of_a_revision_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match=r"parquet: published, but no Parquet file any more"):
         publish(tmp_path, "v1.0.0", 1)
+
+
+# --- links
+
+
+def filled(folder: Path) -> Path:
+    """Make a folder of plain files, with a secret beside it."""
+    (folder / "rows" / "inner").mkdir(parents=True)
+    (folder / "README.md").write_text("card")
+    (folder / "rows" / "a.txt").write_text("a")
+    (folder.parent / "outside").mkdir()
+    (folder.parent / "outside" / "secret.txt").write_text("open sesame")
+    return folder
+
+
+LEADS = {
+    "a file out of the folder": ("leak.txt", "../outside/secret.txt", "leads out of it (../outside/secret.txt)"),
+    "an absolute path": ("leak.txt", "/etc/hostname", "leads out of it (/etc/hostname)"),
+    "a folder out of the folder": ("leak", "../outside", "leads out of it (../outside)"),
+    "the root of the disk": ("leak", "/", "leads out of it (/)"),
+    "deep in a folder": ("rows/inner/leak.txt", "../../../outside/secret.txt", "leads out of it"),
+    "under the card's name": ("README.md", "../outside/secret.txt", "leads out of it"),
+    "out and in again": ("again", "../outside/../cots/rows", "leads to a folder (../outside/../cots/rows)"),
+    "a neighbour whose name starts alike": ("leak.txt", "../cots-2/x.txt", "leads out of it (../cots-2/x.txt)"),
+    "nothing outside": ("gone.txt", "../nothing", "leads out of it (../nothing)"),
+    "nothing inside": ("gone.txt", "nothing", "leads nowhere (nothing)"),
+    "itself": ("loop", "loop", "leads nowhere (loop)"),
+    "a folder within": ("rows2", "rows", "leads to a folder (rows)"),
+    "its own folder": ("rows/here", ".", "leads to a folder (.)"),
+    "the folder itself": ("all", ".", "leads to a folder (.)"),
+    "by way of another link": ("hop", "rows/inner/next", "leads out of it (rows/inner/next)"),
+}
+
+
+@pytest.mark.parametrize("case", LEADS)
+def test_a_link_that_leaves_a_folder_or_would_be_left_out_is_refused_by_name(case: str, tmp_path: Path) -> None:
+    folder = filled(tmp_path / "cots")
+    name, target, told = LEADS[case]
+    (tmp_path / "cots-2").mkdir()
+    (tmp_path / "cots-2" / "x.txt").write_text("x")
+    if case == "by way of another link":
+        (folder / "rows" / "inner" / "next").symlink_to("../../../outside/secret.txt")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(target)
+    with pytest.raises(UserError, match=f"  - {re.escape(name)} is a symbolic link that {re.escape(told)}"):
+        hub.files(folder)
+
+
+def test_a_link_to_a_file_within_the_folder_is_that_file(tmp_path: Path) -> None:
+    folder = filled(tmp_path / "cots")
+    (folder / "b.txt").symlink_to("rows/a.txt")
+    assert {name: path.read_text() for name, path in hub.files(folder).items()} == {
+        "README.md": "card",
+        "b.txt": "a",
+        "rows/a.txt": "a",
+    }
+
+
+def test_a_folder_may_itself_be_reached_through_a_link(tmp_path: Path) -> None:
+    filled(tmp_path / "cots")
+    (tmp_path / "link").symlink_to("cots")
+    assert sorted(hub.files(tmp_path / "link")) == ["README.md", "rows/a.txt"]
+
+
+def test_a_named_pipe_in_a_folder_is_refused_by_name(tmp_path: Path) -> None:
+    folder = filled(tmp_path / "cots")
+    os.mkfifo(folder / "rows" / "pipe")
+    with pytest.raises(UserError, match="rows/pipe is neither a file nor a folder"):
+        hub.files(folder)
+
+
+def test_a_writer_that_leaves_a_link_out_of_its_folder_publishes_nothing(tmp_path: Path) -> None:
+    (tmp_path / "secret.txt").write_text("open sesame")
+
+    def write(folder: Path) -> None:
+        (folder / "rows.txt").write_text("a")
+        (folder / "more.txt").symlink_to(tmp_path / "secret.txt")
+
+    with pytest.raises(UserError, match="more.txt is a symbolic link that leads out of it"):
+        hub.publish(tmp_path / "hub", "dataset", "cots", "v1.0.0", write)
+    assert hub.revisions(tmp_path / "hub", "dataset", "cots") == []
+
+
+def test_a_picture_of_an_earlier_version_is_not_taken_through_a_link(tmp_path: Path) -> None:
+    root, card = tmp_path / "hub", "# Cots\n\n![mine](mine.png)\n"
+    (tmp_path / "secret.txt").write_text("open sesame")
+    first = hub.publish(root, "dataset", "cots", "v1.0.0", lambda to: void((to / "README.md").write_text(card))).folder
+    (first / "mine.png").symlink_to(tmp_path / "secret.txt")
+    with pytest.raises(UserError, match="mine.png is a symbolic link"):
+        hub.publish(root, "dataset", "cots", "v1.0.1", lambda to: void((to / "README.md").write_text("# Cots\n")))
+
+
+def void(_: object) -> None:
+    """Drop what an expression gives."""
