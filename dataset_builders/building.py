@@ -255,7 +255,8 @@ def settings_digest(builder_name: str, settings: Any) -> str:
 
     left_out: Any = {"teacher": prices_in(settings.teacher), "collect": True}
     content = settings.model_dump(mode="json", exclude=left_out)
-    return _digest(builder_name, content, inputs_digest(content), _code(load_builder(builder_name)))
+    files = inputs_digest(settings.model_dump(exclude=left_out))  # whose paths lead there from the working directory
+    return _digest(builder_name, content, files, _code(load_builder(builder_name)))
 
 
 def _code(builder: type[CotsBuilder]) -> str:

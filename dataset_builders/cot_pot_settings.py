@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from dataset_builders.settings import BuilderSettings, Positive, SamplingSettings, Template
+from toolkit.named_files import DataFile
 from toolkit.schema import Strict
 
 
@@ -24,7 +25,7 @@ class WrittenTexts(Strict):
         model: Who wrote it, as far as the source says.
     """
 
-    path: str
+    path: DataFile
     records: str | None = None
     by: Literal["id", "question"] = "id"
     key: Template = "id"

@@ -8,9 +8,11 @@ from pydantic import Field, model_validator
 
 from dataset_builders.settings import BuilderSettings, Positive, SamplingSettings
 from toolkit.errors import UserError, nearest
+from toolkit.named_files import DataFile
+from toolkit.problem_files import Row
 from toolkit.problem_rows import Kind
 from toolkit.schema import Strict
-from toolkit.views import columns
+from toolkit.views import columns, lookup
 
 
 class EditedPairs(Strict):
@@ -27,14 +29,23 @@ class EditedPairs(Strict):
         model: Who wrote the edits, as far as the source says.
     """
 
-    path: str
-    revised: tuple[str, ...] = ()
+    path: DataFile
+    revised: tuple[DataFile, ...] = ()
     per_original: Positive = 1
     pair: str | None = None
     answer: str = "answer"
     kind: Kind = "auto"
     task: str = "{stem}"
     model: str = "unknown"
+
+    def check_row(self, row: Row) -> None:
+        """Check that a row has the columns that are named here.
+
+        Raises:
+            UserError: It has not.
+        """
+        for path in (self.answer, *([self.pair] if self.pair else [])):
+            lookup(row.data, path)
 
     @model_validator(mode="after")
     def _edits_are_somewhere(self) -> Self:

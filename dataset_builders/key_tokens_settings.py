@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dataset_builders.settings import BuilderSettings, Positive
 from toolkit.errors import UserError, nearest
+from toolkit.named_files import ModelName, RecipeFile
 from toolkit.schema import Strict
 from toolkit.views import columns
 
@@ -26,7 +27,7 @@ class PublishedChains(Strict):
 
     repo_id: str
     revision: str
-    recipe: str | None = None
+    recipe: RecipeFile | None = None
 
 
 class Attributor(Strict):
@@ -39,9 +40,9 @@ class Attributor(Strict):
         prompt_format: As in `student.prompt_format` of that recipe.
     """
 
-    model: str
+    model: ModelName
     revision: str | None = None
-    recipe: str | None = None
+    recipe: RecipeFile | None = None
     prompt_format: Literal["plain", "chat"] = "plain"
 
 

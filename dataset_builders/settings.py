@@ -7,12 +7,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from toolkit.collect_settings import CollectSettings
-from toolkit.errors import UserError
+from toolkit.errors import UserError, nearest
+from toolkit.named_files import DataFile, TextFile, TokenizerName
+from toolkit.problem_files import Row
 from toolkit.problem_rows import Kind
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
 from toolkit.teachers.kinds import TeacherConfig
-from toolkit.views import columns
+from toolkit.views import columns, lookup
 
 
 def _template(text: str) -> str:
@@ -58,16 +60,16 @@ class LogprobSampling(SamplingSettings):
 class PromptFiles(Strict):
     """Prompt files that replace the default templates, `{task}` in a path standing for the problem's task."""
 
-    cot: str | None = None
-    answer_hint: str | None = None
-    contrastive: str | None = None
-    rationalise: str | None = None
-    socratic: str | None = None
-    pot: str | None = None
-    explain: str | None = None
-    edit: str | None = None
-    blind_label: str | None = None
-    refute: str | None = None
+    cot: TextFile | None = None
+    answer_hint: TextFile | None = None
+    contrastive: TextFile | None = None
+    rationalise: TextFile | None = None
+    socratic: TextFile | None = None
+    pot: TextFile | None = None
+    explain: TextFile | None = None
+    edit: TextFile | None = None
+    blind_label: TextFile | None = None
+    refute: TextFile | None = None
 
 
 class Recording(Strict):
@@ -81,11 +83,21 @@ class Recording(Strict):
         model: Who wrote it, as far as the source says.
     """
 
-    path: str
+    path: DataFile
     records: str | None = None
     prompt: str = "prompt"
     completion: str = "completion"
     model: str = "unknown"
+
+    def check_row(self, row: Row) -> None:
+        """Check that a row has both texts.
+
+        Raises:
+            UserError: It has not.
+        """
+        for name in (self.prompt, self.completion):
+            if not isinstance(row.data.get(name), str):
+                raise UserError(f"no text {name!r} among {list(row.data)}{nearest(name, row.data)}")
 
 
 class Pairs(Strict):
@@ -96,8 +108,17 @@ class Pairs(Strict):
         kinds: How the answers of a task are compared, where `auto` should not decide.
     """
 
-    path: str
+    path: DataFile
     kinds: dict[str, str] = Field(default_factory=dict)
+
+    def check_row(self, row: Row) -> None:
+        """Check that a row has its columns.
+
+        Raises:
+            UserError: It has not.
+        """
+        for name in ("id", "task", "question", "gold", "right.cot", "wrong.cot"):
+            lookup(row.data, name)
 
 
 class ReadyMade(Strict):
@@ -112,12 +133,21 @@ class ReadyMade(Strict):
         model: Who wrote the reasoning, as far as the source says.
     """
 
-    path: str
+    path: DataFile
     question: Template = "question"
     answer: str = "answer"
     task: str = "{stem}"
     kind: Kind = "auto"
     model: str = "unknown"
+
+    def check_row(self, row: Row) -> None:
+        """Check that a row has the columns that are named.
+
+        Raises:
+            UserError: It has not.
+        """
+        for path in (*columns(self.question), self.answer):
+            lookup(row.data, path)
 
 
 class WrittenChains(ReadyMade):
@@ -131,6 +161,12 @@ class WrittenChains(ReadyMade):
 
     chain: Template = "chain"
     choices: str | None = None
+
+    def check_row(self, row: Row) -> None:
+        """See `ReadyMade.check_row`."""
+        super().check_row(row)
+        for path in (*columns(self.chain), *([self.choices] if self.choices else [])):
+            lookup(row.data, path)
 
 
 class Decomposed(ReadyMade):
@@ -177,7 +213,7 @@ class BuilderSettings(Strict):
     collect: CollectSettings = CollectSettings()
     max_characters: Positive = 20_000
     check_against: dict[str, ProblemsConfig] = Field(default_factory=dict)
-    tokenizer: str | None = None
+    tokenizer: TokenizerName | None = None
 
     @model_validator(mode="after")
     def _recordings_have_a_reader(self) -> Self:

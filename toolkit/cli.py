@@ -57,6 +57,7 @@ def _validate(args: argparse.Namespace) -> None:
     for path in recipes:
         try:
             recipe = open_recipe(path, overrides)
+            recipe.check_files()
             print("\n".join([f"{path}: {recipe.summary()}", *(f"note: {note}" for note in recipe.notes)]))
         except RecipeFaults as found:
             faults += found.faults
@@ -78,6 +79,7 @@ def _build(args: argparse.Namespace) -> None:
     if args.retry_failed:
         args.words.append("dataset.config.collect.retry_failed=true")
     recipe = _one_recipe(args)
+    recipe.check_files()
     from toolkit.pipeline import build
 
     build(recipe, args.dry_run, args.engine)
@@ -85,6 +87,7 @@ def _build(args: argparse.Namespace) -> None:
 
 def _train(args: argparse.Namespace) -> None:
     recipe = _one_recipe(args)
+    recipe.check_files()
     from toolkit.pipeline import train
 
     train(recipe)
@@ -263,7 +266,7 @@ def check_words(argv: Sequence[str]) -> None:
     Raises:
         RecipeFaults: Anything is wrong with the recipe.
     """
-    _one_recipe(_parsed(argv))
+    _one_recipe(_parsed(argv)).check_files()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

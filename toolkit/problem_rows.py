@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from toolkit.errors import UserError
+from toolkit.named_files import DataFile
 from toolkit.on_disk import DiskCounter
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
@@ -54,9 +55,18 @@ class DescriptionFile(Strict):
         description: Column of the description; the first row of a task counts.
     """
 
-    path: str
+    path: DataFile
     task: str = "task_name"
     description: str = "task_description"
+
+    def check_row(self, row: Row) -> None:
+        """Check that a row has both columns.
+
+        Raises:
+            UserError: It has not.
+        """
+        fill(self.task, row.data)
+        fill(self.description, row.data)
 
     def load(self) -> dict[str, str]:
         """Return the description per task.

@@ -19,6 +19,7 @@ from toolkit import bank
 from toolkit.bank.chain import Pen
 from toolkit.errors import UserError, nearest
 from toolkit.hub_revisions import commit_of, is_on_hub, load_rows
+from toolkit.named_files import DataFile, DatasetFiles, DatasetName
 from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.problem_files import Row, read_rows
@@ -166,15 +167,23 @@ class JsonlProblems(Rows):
     """JSON files and tables.
 
     Attributes:
-        path: File or glob pattern, relative to the working directory. `{split}` in it stands for `train` or `test`:
+        path: File or glob pattern. `{split}` in it stands for `train` or `test`:
             the source then has splits of its own. JSON Lines, JSON documents, and tables (`.tsv`, `.csv`) whose first
             line names the columns; all of them also as `.gz`.
         records: Key of the list of rows in a JSON document that is an object.
     """
 
     source: Literal["jsonl"]
-    path: str
+    path: DataFile
     records: str | None = None
+
+    def check_row(self, row: Row) -> None:
+        """Check that a row makes a problem.
+
+        Raises:
+            UserError: It does not.
+        """
+        list(problems_of_rows([row], self.columns, self.answer_pattern, self.kind, self.task))
 
 
 class DatasetProblems(Rows):
@@ -189,10 +198,10 @@ class DatasetProblems(Rows):
     """
 
     source: Literal["dataset"]
-    path: str
+    path: DatasetName
     name: str | None = None
     revision: str | None = None
-    data_files: str | list[str] | dict[str, str | list[str]] | None = None
+    data_files: DatasetFiles | None = None
     split_names: dict[Split, str] = Field(default={"train": "train", "test": "test"})
 
 

@@ -11,11 +11,12 @@ import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr, create_model
 
+from toolkit.named_files import NamedFile, locate, named_files, project_of
 from toolkit.prices import prices_in
 from toolkit.recipe_checks import meaning_faults
 from toolkit.recipe_faults import Fault, Path, RecipeFaults, dotted, shape_faults
@@ -91,6 +92,11 @@ class Recipe(Section):
         return shlex.join(self._words)
 
     @property
+    def overrides(self) -> tuple[str, ...]:
+        """The overrides, as they were typed."""
+        return self._words[1:]
+
+    @property
     def public_words(self) -> str:
         """The recipe's file and the overrides but those of folders: what trains it again on any machine."""
         file, *overrides = self._words
@@ -104,7 +110,10 @@ class Recipe(Section):
         return shlex.join([_public(file), *(word for word in overrides if word.startswith("dataset."))])
 
     def resolved(self) -> dict[str, Any]:
-        """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again."""
+        """Return the whole recipe as plain data, defaults filled in; read as a recipe it gives this one again.
+
+        Paths are those from the project that holds it (`named_files.project_of`).
+        """
         return self.model_dump(mode="json")
 
     def to_yaml(self, *sections: str) -> str:
@@ -159,6 +168,27 @@ class Recipe(Section):
             content["references"][name]["stages"] = [stage.identity() for stage in reference.stages]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
+    def check_files(self) -> None:
+        """Look at the files that the recipe names.
+
+        Raises:
+            RecipeFaults: One is missing, or not what it should be; holds every such fault.
+        """
+        from toolkit.named_file_checks import file_faults
+
+        found = list(file_faults(named_files(self)))
+        if found:
+            raise RecipeFaults(Fault(self._tree.nearest_to(path)[0].place, dotted(path), text) for path, text in found)
+
+    def written_paths(self) -> dict[str, str]:
+        """Return the paths that stand in the recipe's files as they are written, by their dotted keys."""
+        found = {}
+        for named in named_files(self):
+            node, steps = self._tree.nearest_to(named.path)
+            if steps == len(named.path) and isinstance(named.text, NamedFile) and node.place.line:
+                found[dotted(named.path)] = str(node.value)
+        return found
+
     def origin(self, *path: str | int) -> str:
         """Return where the value at a path comes from: `file:line`, the override, or `default`."""
         node, steps = self._tree.nearest_to(path)
@@ -209,9 +239,16 @@ def load_recipe(path: str, overrides: Sequence[str], builders: Builders) -> Reci
     if faults:
         raise RecipeFaults(faults)
     recipe = model.model_validate_json(json.dumps(data), strict=True)
+    locate(recipe, partial(_folder_of, tree), project_of(path))
     recipe._tree = tree
     recipe._words = (path, *overrides)
     return recipe
+
+
+def _folder_of(tree: Node, path: Path) -> str | None:
+    """Return the folder of the file that a value is written in, empty for an override; None for a default."""
+    node, steps = tree.nearest_to(path)
+    return node.place.folder if steps == len(path) else None
 
 
 def _bound(data: dict[str, Any], builders: Builders) -> tuple[type[Recipe], dict[str, str] | None]:

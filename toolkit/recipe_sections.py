@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from toolkit.errors import UserError, nearest
+from toolkit.named_files import ModelName, portable
 from toolkit.neutral_fields import decisive
 from toolkit.problem_sources import ProblemsConfig
 from toolkit.schema import Strict
@@ -143,7 +144,7 @@ class Student(Section):
 
     from_config: dict[str, Any] | None = None
     tokenizer: TokenizerSection | None = None
-    model_name_or_path: str | None = None
+    model_name_or_path: ModelName | None = None
     seed: int = Field(default=0, ge=0)
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     eos_token: str | None = None
@@ -242,7 +243,7 @@ else:
     TrainingFields = Annotated[
         training_model(),
         AfterValidator(lambda training: training.model_dump(exclude_unset=True)),
-        PlainSerializer(lambda training: training),
+        PlainSerializer(portable),
     ]
     AnyStudent = create_model(
         "Student",

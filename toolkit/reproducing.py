@@ -77,7 +77,7 @@ def reproduce(
     original = find(repo_id, revision, hub_dir, whole=run_it)
     output = output or Path("reproduced") / f"{repo_id.rpartition('/')[2]}-{original.revision}"
     overrides = [f"hub_dir={output / 'hub'}", f"output_dir={output / 'outputs'}"]
-    recipe = open_recipe(str(original.folder / RECIPE), overrides)
+    recipe = _opened(original.folder / RECIPE, overrides, open_recipe)
     others = differences((original.folder / ENVIRONMENT).read_text(encoding="utf-8"))
     print(_told(original, recipe))
     if others:
@@ -103,6 +103,12 @@ def reproduce(
         print(f"{original} was made again, and is the same")
         return 0
     return 1
+
+
+def _opened(file: Path, overrides: Sequence[str], open_recipe: Open) -> Recipe:
+    """Load a published recipe, whose paths are those of the project that it was published from: this one, if any."""
+    paths = open_recipe(str(file), overrides).written_paths()
+    return open_recipe(str(file), [*overrides, *(f"{key}={json.dumps(path)}" for key, path in paths.items())])
 
 
 def find(repo_id: str, revision: str | None, hub_dir: Path, whole: bool) -> Original:
@@ -192,7 +198,7 @@ def _commands(original: Original, recipe: Recipe, output: Path, hub_dir: Path) -
         at = ["--revision", original.revision, "--local-dir", str(source)]
         lines.append(shlex.join(["hf", "download", original.repo_id, RECIPE, ENVIRONMENT, *repo_type, *at]))
     lines.append(shlex.join(["pip", "install", "-r", str(source / ENVIRONMENT)]))
-    words = shlex.join([str(source / RECIPE), f"hub_dir={recipe.hub_dir}", f"output_dir={recipe.output_dir}"])
+    words = shlex.join([str(source / RECIPE), *recipe.overrides])
     if recipe.dataset.builder is not None:
         asks = "    # asks the teacher: --dry-run says for how much" if _is_written_by_others(recipe) else ""
         lines.append(f"distill build {words}{asks}")

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from toolkit.named_files import SettingsFile
 from toolkit.schema import Strict
 
 _SCORES = "scores come from the recipe's `evaluation`; training computes the loss of held-out questions and no more"
@@ -104,6 +105,7 @@ def training_model() -> type[BaseModel]:
     fields |= _fields("trl", "trainer/base_config.py", "_BaseConfig")
     fields |= _fields("trl", "trainer/sft_config.py", "SFTConfig")
     fields["max_steps"] = Annotated[int, AfterValidator(_steps)]
+    fields |= dict.fromkeys(("accelerator_config", "deepspeed", "fsdp_config"), SettingsFile | None)
     return _model("Training", fields, OWNED)
 
 

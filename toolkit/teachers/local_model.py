@@ -19,6 +19,7 @@ from toolkit.contrastive_decoding import decode_contrastively
 from toolkit.decoding import Decoding, Generation, end_token_ids, generate_batches
 from toolkit.errors import UserError
 from toolkit.hub_revisions import commit_of, is_on_hub
+from toolkit.named_files import ModelName, RecipeFile
 from toolkit.schema import Strict
 from toolkit.teachers.logprobs import measure_logprobs
 from toolkit.teachers.protocol import Completion, Request, TeacherError
@@ -43,9 +44,9 @@ class LocalModelConfig(Strict):
     """
 
     kind: Literal["transformers"] = "transformers"
-    model: str = Field(min_length=1)
+    model: ModelName = Field(min_length=1)
     revision: str | None = None
-    recipe: str | None = None
+    recipe: RecipeFile | None = None
     prompt_format: Literal["plain", "chat"] = "plain"
     device: str = "auto"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

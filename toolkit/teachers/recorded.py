@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
+from toolkit.named_files import StoreFile
 from toolkit.schema import Strict
 from toolkit.store import Store
 from toolkit.teachers.logprobs import logprobs_of
@@ -21,7 +21,7 @@ class RecordedConfig(Strict):
     """
 
     kind: Literal["recorded"] = "recorded"
-    store: Path
+    store: StoreFile
     model: str | None = None
 
 
