@@ -9,14 +9,14 @@ import glob
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from pathlib import Path as FilePath
 from typing import Any
 
 from toolkit.errors import UserError, nearest
 from toolkit.named_files import Kind, Named, is_written_as_path
-from toolkit.problem_files import read_rows
+from toolkit.problem_files import Row, read_rows
 from toolkit.recipe_faults import Path
 
 _MOST_FILES, _MOST_ROWS = 3, 3  # that are looked into, of those that match a pattern
@@ -45,10 +45,10 @@ def file_faults(files: Iterable[Named]) -> Iterator[tuple[Path, str]]:
 
 def _rows(named: Named) -> None:
     found = _matching(named.text)
-    check_row = getattr(named.owner, "check_row", None)
-    for path in found[:_MOST_FILES] if check_row else ():
+    check_row: Callable[[Row], None] | None = getattr(named.owner, "check_row", None)
+    for path in found[:_MOST_FILES]:
         is_lines = path.removesuffix(".gz").endswith(_LINES)
-        if not is_lines and os.path.getsize(path) > _MOST_BYTES:
+        if check_row is None or (not is_lines and os.path.getsize(path) > _MOST_BYTES):
             continue
         for row in islice(read_rows(glob.escape(path), getattr(named.owner, "records", None)), _MOST_ROWS):
             if row.fault:
@@ -135,7 +135,8 @@ def _matching(pattern: str) -> list[str]:
     Raises:
         UserError: There is none, or what matches is no file.
     """
-    found = sorted(glob.glob(_SLOT.sub("*", pattern), recursive=True))
+    patterns = [pattern.replace("{split}", split) for split in ("train", "test")]
+    found = sorted({path for each in patterns for path in glob.glob(_SLOT.sub("*", each), recursive=True)})
     files = [path for path in found if os.path.isfile(path)]
     if files:
         return files
@@ -159,8 +160,8 @@ def _folder(named: Named) -> Any:
                 f"paths are relative to its file; write the folder's path from there, or its absolute one"
             )
         return FilePath(text)
-    makes_it = getattr(named.owner, "recipe", None) or (named.owner.get("recipe") if isinstance(named.owner, Mapping) else None)
-    if is_written_as_path(text) and not makes_it:
+    # What another recipe makes may be missing still: who needs it says by which recipe.
+    if is_written_as_path(text) and not getattr(named.owner, "recipe", None):
         if os.path.exists(text):
             raise UserError(f"found {_shown(text)}, which is no folder")
         raise UserError(f"found {_shown(text)}, but there is no such folder{_near(text)}")

@@ -1,4 +1,4 @@
-"""Files that settings name: which fields hold them, where a relative path in a recipe leads, and what stands in digests.
+"""Files that settings name: which fields hold them, where a relative path leads, and what stands in digests.
 
 A field says by its type that it names a file (`DataFile`, `ModelName`, ...); nothing else keeps a list of such fields.
 A relative path in a recipe is relative to the file that it is written in; on the command line to the working directory.

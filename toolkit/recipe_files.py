@@ -20,7 +20,7 @@ from toolkit.recipe_interpolation import interpolated
 from toolkit.recipe_tree import Node, inheritable, leaves, merge, with_current_names
 from toolkit.recipe_yaml import compose
 
-_MOST_BYTES = 1 << 18  # the longest recipe of the repository has a twentieth of it; PyYAML needs a second for a megabyte
+_MOST_BYTES = 1 << 18  # twenty times the longest recipe here; PyYAML needs a second for a megabyte
 _MOST_FILES = 50  # of one chain of `extends`
 _MOST_NAMES = 2_000  # of a folder that are looked through for the nearest
 _KINDS = {
@@ -146,7 +146,7 @@ def _bytes(path: str) -> bytes | str:
     if status.st_size > _MOST_BYTES:
         return f"found {status.st_size:,} bytes, allowed at most {_MOST_BYTES:,}: this is no recipe"
     with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:  # /proc has files that wait
-        return (file.read(_MOST_BYTES) or b"")
+        return file.read(_MOST_BYTES) or b""
 
 
 def _why_unreadable(path: str, error: OSError | ValueError) -> str:

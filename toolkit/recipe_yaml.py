@@ -18,6 +18,7 @@ from toolkit.recipe_tree import Node
 # needs 0.1 ms for each, and aliases of aliases make billions of a small file.
 _MOST_VALUES = 10_000
 _DEEPEST = 100
+_MOST_DIGITS = 4_000  # Python turns no longer text into a number
 _TAG = "tag:yaml.org,2002:"
 _REPLACE = "!replace"
 
@@ -52,7 +53,7 @@ class _Yaml12(yaml.SafeLoader):
         node = super().compose_node(parent, index)
         self.depth -= 1
         if node is not None and not isinstance(event, yaml.AliasEvent):
-            node.written_tag = event.tag
+            node.written_tag = event.tag  # type: ignore[attr-defined]
         return node
 
 
@@ -97,6 +98,12 @@ def compose(text: str, place: Place, faults: list[Fault], *, one_line: bool = Fa
     return None
 
 
+def _tag_of(node: yaml.Node) -> str | None:
+    """Return the tag that is written before a node; None where there is none."""
+    tag: str | None = node.written_tag  # type: ignore[attr-defined]
+    return tag
+
+
 class _Reader:
     """Turns PyYAML's nodes into ours and collects what is wrong with them."""
 
@@ -116,9 +123,10 @@ class _Reader:
                 self.faults.append(Fault(place, dotted(path), f"found {why}"))
             return Node(None, place)
         inside = (*inside, id(node))
-        replaces = node.written_tag == _REPLACE and not isinstance(node, yaml.ScalarNode)
-        if node.written_tag is not None and not replaces:
-            self._tag(node, place, path)
+        tag = _tag_of(node)
+        replaces = tag == _REPLACE and not isinstance(node, yaml.ScalarNode)
+        if tag is not None and not replaces:
+            self._tag(tag, place, path)
             return Node(None, place)
         if isinstance(node, yaml.ScalarNode):
             return Node(self._scalar(node, place, path), place)
@@ -130,9 +138,9 @@ class _Reader:
         ]
         return Node(items, place, replaces)
 
-    def _tag(self, node: yaml.Node, place: Place, path: Path) -> None:
-        found = node.written_tag.removeprefix(_TAG)[:60]
-        standard = node.written_tag.startswith(_TAG)
+    def _tag(self, tag: str, place: Place, path: Path) -> None:
+        found = tag.removeprefix(_TAG)[:60]
+        standard = tag.startswith(_TAG)
         remedy = "; a value is what its spelling says, and text in quotes is text" if standard else ""
         text = f"found the tag {found!r}, allowed is !replace before a section{remedy}"
         self.faults.append(Fault(place, dotted(path), text))
@@ -159,8 +167,8 @@ class _Reader:
         """Return a key, or None and a fault."""
         if not isinstance(node, yaml.ScalarNode):
             self.faults.append(Fault(place, dotted(path), "found a list or mapping as a key, allowed text"))
-        elif node.written_tag is not None:
-            self._tag(node, place, path)
+        elif tag := _tag_of(node):
+            self._tag(tag, place, path)
         else:
             return self._text(node.value, place, path)
         return None
@@ -181,7 +189,7 @@ class _Reader:
                 return None
             case "bool":
                 return text.lower() == "true"
-            case "int" if len(text) < 400:
+            case "int" if len(text) < _MOST_DIGITS:
                 return int(text)
             case "float":
                 return float(text.replace("_", "").lower().replace(".inf", "inf").replace(".nan", "nan"))
