@@ -8,6 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError, nearest
+from toolkit.licences import Licence
 from toolkit.named_files import DataFile, TextFile, TokenizerName
 from toolkit.problem_files import Row
 from toolkit.problem_rows import Kind
@@ -185,7 +186,7 @@ class BuilderSettings(Strict):
     Attributes:
         title: Heading of the card; the repository's name where it is empty.
         summary: A paragraph for the card: where the questions come from, what the data is good for.
-        license: SPDX identifier, for the card's metadata.
+        license: Licence identifier of the Hub, for the card's metadata; an SPDX identifier becomes the Hub's.
         source_terms: Licences and terms of the questions and of the teacher's output, for the card.
         language: Languages of the text, for the card's metadata.
         problems: Where the questions come from.
@@ -202,7 +203,7 @@ class BuilderSettings(Strict):
 
     title: str = ""
     summary: str = ""
-    license: str | None = None
+    license: Licence | None = None
     source_terms: str = ""
     language: tuple[str, ...] = ("en",)
     problems: ProblemsConfig | None = None

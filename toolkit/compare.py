@@ -103,7 +103,11 @@ def compare(order: Order, load: Load) -> None:
             what has failed.
     """
     arms = _arms(order, load)
+    from toolkit.training_checks import check_training
+
     baseline = order.baseline or next(iter(arms))
+    for arm in arms.values():
+        check_training(arm.recipe)
     arms = _prepared(arms, baseline, order.tokens)
     for arm in arms.values():  # a faulty override would show itself after hours
         load(arm.file, arm.seeded(order.seeds[0]))

@@ -17,6 +17,7 @@ from typing import Any
 from toolkit.errors import UserError, nearest
 from toolkit.named_files import Kind, Named, is_written_as_path
 from toolkit.problem_files import Row, read_rows
+from toolkit.prompts import check_prompt
 from toolkit.recipe_faults import Path
 
 _MOST_FILES, _MOST_ROWS = 3, 3  # that are looked into, of those that match a pattern
@@ -62,11 +63,9 @@ def _rows(named: Named) -> None:
 
 def _text(named: Named) -> None:
     for path in _matching(named.text)[:_MOST_FILES]:
-        if os.path.getsize(path) <= _MOST_BYTES:
-            try:
-                FilePath(path).read_text(encoding="utf-8")
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}: found the byte 0x{error.object[error.start]:02x}, allowed UTF-8") from None
+        if os.path.getsize(path) > _MOST_BYTES:
+            raise UserError(f"{path}: found {os.path.getsize(path):,} bytes, which is no prompt")
+        check_prompt(str(named.path[-1]), FilePath(path))
 
 
 def _file(named: Named) -> None:
@@ -91,6 +90,8 @@ def _model(named: Named) -> None:
     _require(folder, ("config.json", "adapter_config.json", "*.gguf"), "configuration (config.json)")
     _require(folder, ("adapter_model.*",) if adapter else _WEIGHTS, "weights")
     _require(folder, ("*.gguf", *_TOKENIZER), "tokenizer")
+    if getattr(named.owner, "prompt_format", None) == "chat" and not getattr(named.owner, "chat_template", None):
+        _require_chat_template(folder)
     config = folder / "config.json"
     if config.is_file():
         try:
@@ -99,6 +100,18 @@ def _model(named: Named) -> None:
             raise UserError(f"{config}: is no configuration of a model: {error}") from None
         if not isinstance(kind, str):
             raise UserError(f"{config}: has no model_type, so it is no configuration of a model")
+
+
+def _require_chat_template(folder: FilePath) -> None:
+    try:
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        settings = {}
+    beside = [
+        file for name in ("chat_template.*", "additional_chat_templates/*", "*.gguf") for file in folder.glob(name)
+    ]
+    if not beside and not (isinstance(settings, dict) and settings.get("chat_template")):
+        raise UserError(f"{folder}: has no chat template, which prompt_format: chat needs")
 
 
 def _tokenizer(named: Named) -> None:

@@ -283,11 +283,11 @@ def train_students(recipe: Recipe) -> Trained:
     """
     from accelerate import PartialState
 
-    from toolkit.precision import check_precision
     from toolkit.seams import check_views
     from toolkit.students import load_tokenizer
+    from toolkit.training_checks import check_training
 
-    check_precision([*recipe.stages, *(stage for other in recipe.references.values() for stage in other.stages)])
+    check_training(recipe)  # before a teacher is asked, a model downloaded or a dataset built
     rows = training_rows(recipe)
     run = open_run(recipe, rows)
     students = run.students

@@ -8,7 +8,7 @@ identity: a student trained on one machine is found again on another.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
@@ -33,12 +33,6 @@ def with_precision(stage: Stage) -> dict[str, Any]:
     if training.get("bf16") is None:
         training["bf16"] = not training.get("fp16") and _on_accelerator(training) and _has("bf16", training)
     return training
-
-
-def check_precision(stages: Iterable[Stage]) -> None:
-    """Check stages before anything is built or trained; errors as of `with_precision`."""
-    for stage in stages:
-        with_precision(stage)
 
 
 def _on_accelerator(training: Mapping[str, Any]) -> bool:

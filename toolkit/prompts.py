@@ -159,6 +159,7 @@ def read_template(name: str, path: Path) -> Template:
 
     try:
         used = meta.find_undeclared_variables(_environment().parse(text))
+        _environment().from_string(text)  # which also knows filters and tests
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"{path}:{error.lineno} is not a Jinja template: {error.message}") from None
     for unknown in sorted(used - _VARIABLES):
@@ -170,6 +171,24 @@ def read_template(name: str, path: Path) -> Template:
                 f"{path}: the prompt never shows {{{{ {name_} }}}}, the teacher would not know what is asked"
             )
     return Template(name, text, is_jinja=True)
+
+
+def check_prompt(name: str, path: Path) -> None:
+    """Check that a template can be read and renders for a question that has everything.
+
+    Raises:
+        UserError: As of `read_template`, or it does not render.
+    """
+    template = read_template(name, path)
+    problem = Problem("kites/0", "kites", "Which of these flies?", "(A)", "choice", ("a kite", "a stone"), "Think.")
+    try:
+        template.render(
+            problem, "right", "wrong", [Exemplar("q", "r", "w")], other="(B)", field="question", text="t", labels=("a",)
+        )
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except Exception as error:  # a template is a foreign program: it may raise anything
+        raise UserError(f"{path}: does not render: {str(error) or type(error).__name__}") from None
 
 
 class PromptBook:

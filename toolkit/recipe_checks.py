@@ -11,19 +11,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from toolkit.chat_templates import check_template
 from toolkit.errors import UserError, nearest
 from toolkit.held_out import validation_faults
 from toolkit.problem import QUESTION_COLUMNS
-from toolkit.recipe_faults import Path, shape_faults, show
-from toolkit.training_fields import configuration_model, model_types
+from toolkit.recipe_faults import Path
+from toolkit.student_checks import student_faults
+from toolkit.training_fields import tracker_fault
 from toolkit.transform_settings import Transform, check_order
 from toolkit.views import columns as columns_of
 from toolkit.views import parse_each
 
 _TRANSFORMS = TypeAdapter(list[Transform])
 
-_NAMED_TOKENS = ("bos_token", "eos_token", "pad_token", "unk_token", "sep_token", "cls_token", "mask_token")
 Found = Iterator[tuple[Path, str]]
 
 
@@ -37,19 +36,21 @@ def meaning_faults(data: Mapping[str, Any], builders: Collection[str], columns: 
             for it, empty where the column is there; or None where they are not known.
     """
     yield from _dataset(_mapping(data.get("dataset")), builders)
-    yield from _student(data)
+    yield from student_faults(data)
     views = _views_by_name(data.get("stages"))
     yield from _stages(("stages",), data.get("stages"), columns)
     references = _mapping(data.get("references"))
     theirs = {name: _views_by_name(_mapping(one).get("stages")) or views for name, one in references.items()}
     yield from _decode(("decode",), data.get("decode"), views, theirs, columns)
     yield from _beside(data)
-    yield from _publish(data)
     if data.get("evaluation") is not None and data.get("decode") is None:
         yield ("decode",), "missing: `evaluation` needs to know how answers are got, at least decode.view"
+    called = [stage.get("name") for stage in _listed_mappings(data.get("stages"))]
     for name, reference in references.items():
         reference = _mapping(reference)
         path: Path = ("references", name)
+        if name in called:
+            yield path, f"found {name!r}, the name of stage {called.index(name)} already, whose student is called by it"
         yield from _stages((*path, "stages"), reference.get("stages"), columns)
         own = theirs[name]
         if reference.get("decode") is not None:
@@ -76,81 +77,6 @@ def _dataset(dataset: Mapping[str, Any], builders: Collection[str]) -> Found:
         yield ("dataset", "revision"), f"found {revision!r}, allowed a version tag like 'v1.2.3' for what is built here"
 
 
-# --- student
-
-
-def _student(data: Mapping[str, Any]) -> Found:
-    trained = bool(data.get("stages")) or bool(data.get("references"))
-    if data.get("student") is None:
-        if trained:
-            yield ("student",), "missing: there are stages, but no student to train"
-        return
-    student = _mapping(data["student"])
-    config, name = student.get("from_config"), student.get("model_name_or_path")
-    if config is None and name is None and isinstance(data["student"], Mapping):
-        yield ("student",), "missing: model_name_or_path, the model to load, or from_config, the one to make"
-    if config is not None and name is not None:
-        yield ("student", "from_config"), "found beside model_name_or_path, allowed is one of the two"
-    if name is not None and student.get("tokenizer") is not None:
-        yield ("student", "tokenizer"), "found beside model_name_or_path, whose own tokenizer is used"
-    if config is not None and student.get("model_revision") is not None:
-        yield ("student", "model_revision"), "found beside from_config, but there is nothing to load"
-    if student.get("load_in_8bit") is True and student.get("load_in_4bit") is True:
-        yield ("student", "load_in_8bit"), "found beside load_in_4bit, allowed is one of the two"
-    for name in ("eos_token", "pad_token"):
-        if config is not None and student.get(name) is not None:
-            yield ("student", name), "found beside from_config, whose tokenizer is made with tokens that end and pad"
-    if student.get("eos_token") is not None and student.get("eos_token") == student.get("pad_token"):
-        yield (
-            ("student", "pad_token"),
-            f"found {student['pad_token']!r}, which is eos_token: padding must not end a turn",
-        )
-    if isinstance(student.get("chat_template"), str):
-        try:
-            # What a template takes of a tokenizer is known once there is one: any tokens will do.
-            check_template(student["chat_template"], dict.fromkeys(_NAMED_TOKENS, "<|token|>"))
-        except UserError as error:
-            yield ("student", "chat_template"), str(error).partition(": ")[2]
-    given = student.get("special_tokens")
-    tokens: list[Any] = given if isinstance(given, list) else []
-    for index, token in enumerate(tokens):
-        if token in tokens[:index]:
-            yield ("student", "special_tokens", index), f"found {token!r} a second time"
-    if isinstance(config, Mapping):
-        yield from _configuration(config)
-
-
-def _configuration(config: Mapping[str, Any]) -> Found:
-    path: Path = ("student", "from_config")
-    kind = config.get("model_type")
-    if kind is None:
-        yield (*path, "model_type"), "missing, a value is required, e.g. llama"
-    elif not isinstance(kind, str):
-        yield (*path, "model_type"), f"found {show(kind)}, allowed text, e.g. llama"
-    elif kind not in model_types():
-        hint = nearest(kind, model_types())
-        yield (*path, "model_type"), f"found {kind!r}, allowed a causal language model of transformers{hint}"
-    elif model := configuration_model(kind):
-        yield from shape_faults(model, config, path)
-
-
-def _publish(data: Mapping[str, Any]) -> Found:
-    """Refuse to publish an adapter of what nobody else has: a base with tokens of its own, or an earlier stage."""
-    student, stages = _mapping(data.get("student")), data.get("stages")
-    if _mapping(data.get("publish")).get("form") != "adapter" or not student:
-        return
-    own_tokens = [name for name in ("special_tokens", "eos_token", "pad_token", "chat_template") if student.get(name)]
-    if student.get("use_peft") is not True:
-        why = "student.use_peft is not set, so there is no adapter"
-    elif own_tokens:
-        why = f"student.{own_tokens[0]} makes another base of the student's, which is published nowhere"
-    elif isinstance(stages, list) and len(stages) > 1:
-        why = f"the adapter of stage {len(stages)} fits the merged student of the stage before, published nowhere"
-    else:
-        return
-    yield ("publish", "form"), f"found 'adapter', allowed 'full': {why}"
-
-
 # --- stages
 
 
@@ -167,6 +93,11 @@ def _stages(path: Path, stages: Any, columns: Mapping[str, str] | None) -> Found
         yield from _balanced((*path, index), _mapping(stage.get("views")), training)
         if training.get("bf16") is True and training.get("fp16") is True:
             yield (*path, index, "training", "fp16"), "found beside bf16, allowed is one of the two"
+        told = training.get("report_to")
+        for number, tracker in enumerate(told if isinstance(told, list) else [told]):
+            if isinstance(tracker, str) and (text := tracker_fault(tracker)):
+                where = ("report_to", number) if isinstance(told, list) else ("report_to",)
+                yield (*path, index, "training", *where), text
         for key, text in validation_faults(stage, training):
             yield (*path, index, *key.split(".")), text
 
@@ -221,7 +152,10 @@ def _view(path: Path, view: Mapping[str, Any], columns: Mapping[str, str] | None
         if view.get("each") is None:
             yield (*path, "before"), "found without `each`: there are no earlier items to show"
         yield from _template((*path, "before"), view["before"], shown)
-    yield from _template((*path, "prompt"), view.get("prompt"), shown)
+    prompt = view.get("prompt")
+    if isinstance(prompt, str) and prompt and not prompt.strip():
+        yield (*path, "prompt"), "found white space alone, allowed text or a column"
+    yield from _template((*path, "prompt"), prompt, shown)
     for key, column in (("row_weight", view.get("row_weight")), ("select", _mapping(view.get("select")))):
         for named in (column.get("where"), column.get("text")) if isinstance(column, Mapping) else (column,):
             if isinstance(named, str):
@@ -231,8 +165,12 @@ def _view(path: Path, view: Mapping[str, Any], columns: Mapping[str, str] | None
         return
     for index, piece in enumerate(target):
         if not isinstance(piece, Mapping):
+            if piece == "":
+                yield (*path, "target", index), "found an empty text, allowed a template"
             yield from _template((*path, "target", index), piece, shown)
             continue
+        if piece.get("text") == "":
+            yield (*path, "target", index, "text"), "found an empty text, allowed a template"
         yield from _template((*path, "target", index, "text"), piece.get("text"), shown)
         if piece.get("transform"):
             yield from _transform((*path, "target", index), piece, shown)
@@ -240,6 +178,11 @@ def _view(path: Path, view: Mapping[str, Any], columns: Mapping[str, str] | None
             yield from _soft_targets((*path, "target", index, "soft_targets"), piece, columns)
     if all(isinstance(piece, Mapping) and piece.get("weight", 1) == 0 for piece in target):
         yield (*path, "target"), "found no segment with a weight other than 0, nothing of it would be learnt"
+        return
+    scored = [piece for piece in target if not isinstance(piece, Mapping) or piece.get("weight", 1) != 0]
+    texts = [piece.get("text") if isinstance(piece, Mapping) else piece for piece in scored]
+    if any(texts) and all(isinstance(text, str) and not text.strip() for text in texts):
+        yield (*path, "target"), "found white space alone in the segments with a weight, nothing of it would be learnt"
 
 
 def _each(view: Mapping[str, Any]) -> tuple[str | None, str | None]:
@@ -448,6 +391,10 @@ def _turn(
     known.update(written)
     if item is not None:
         known |= {f"{listed}.{column.removeprefix(f'{item}.')}" for column in written if column.startswith(f"{item}.")}
+
+
+def _listed_mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [_mapping(item) for item in value] if isinstance(value, list) else []
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

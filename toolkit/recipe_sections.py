@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
@@ -20,41 +19,16 @@ from pydantic import (
 )
 
 from toolkit.errors import UserError, nearest
+from toolkit.licences import Licence
 from toolkit.named_files import ModelName, portable
 from toolkit.neutral_fields import decisive
 from toolkit.problem_sources import ProblemsConfig
+from toolkit.recipe_names import Name, RepoId, Revision, Version
 from toolkit.schema import Strict
 from toolkit.selection import Select
 from toolkit.training_fields import model_config_fields, training_model
 from toolkit.transform_settings import Transform
 from toolkit.views import parse_each
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]{0,59}", text):
-        raise ValueError("allowed a name of letters, digits, _ and -, a letter first, at most 60 characters")
-    return text
-
-
-def _tag(text: str) -> str:
-    if not re.fullmatch(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)|[0-9a-f]{40}", text):
-        raise ValueError("allowed a version tag like 'v1.2.3', or the 40 hexadecimal digits of a commit")
-    return text
-
-
-def _version(text: str) -> str:
-    if not re.fullmatch(r"v(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)", text):
-        raise ValueError("allowed a version tag like 'v1.2.3'")
-    return text
-
-
-def _repo_id(text: str) -> str:
-    word = r"[A-Za-z0-9](?:[\w.-]*[A-Za-z0-9_])?"
-    if not re.fullmatch(rf"(?:{word}/)?{word}", text, re.ASCII) or re.search(r"--|\.\.", text) or len(text) > 96:
-        raise ValueError(
-            "allowed 'name' or 'organisation/name' of letters, digits, single - _ . and at most 96 characters"
-        )
-    return text
 
 
 def _variable(text: str) -> str:
@@ -69,11 +43,6 @@ def _each(text: str) -> str:
     except UserError as error:
         raise ValueError(str(error).partition(", ")[2]) from None
     return text
-
-
-Name = Annotated[str, AfterValidator(_name)]
-"""A name that becomes a part of paths and of dotted keys; a number would be taken for a position."""
-RepoId = Annotated[str, AfterValidator(_repo_id)]
 
 
 class Section(Strict):
@@ -110,7 +79,7 @@ class DatasetSection(Section):
 
     builder: str | None = None
     repo_id: RepoId
-    revision: Annotated[str, AfterValidator(_tag)]
+    revision: Revision
     config: Any = None
 
 
@@ -428,12 +397,13 @@ class Publish(Section):
     Attributes:
         repo_id: `organisation/name` on the Hub, a folder in the local hub.
         revision: Version tag.
-        license: Licence identifier of the Hub, for the card; a student inherits terms from its base and its data.
+        license: Licence identifier of the Hub, for the card; an SPDX identifier becomes the Hub's. A student inherits
+            terms from its base and its data.
             Stated by the recipe itself: `extends` does not bring it.
         form: All weights, those of an adapter merged into their base; or the adapter alone.
     """
 
     repo_id: RepoId
-    revision: Annotated[str, AfterValidator(_version)] = "v1.0.0"
-    license: str | None = None
+    revision: Version = "v1.0.0"
+    license: Licence | None = None
     form: Literal["full", "adapter"] = "full"

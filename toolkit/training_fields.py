@@ -8,7 +8,8 @@ is left to its owner. What a field does is not this module's business, but for t
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache, reduce
 from importlib.util import find_spec
 from operator import or_
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model
 from pydantic_core import PydanticCustomError
 
+from toolkit.errors import nearest
 from toolkit.named_files import SettingsFile
 from toolkit.schema import Strict
 
@@ -85,13 +87,20 @@ _RANGES: dict[str, Any] = {
     "eval_steps": _POSITIVE,
     "eval_delay": _NOT_NEGATIVE,
     "eval_accumulation_steps": _COUNT,
-    "seed": _NOT_NEGATIVE,
+    "seed": Field(ge=0, lt=2**32),
     "data_seed": _NOT_NEGATIVE,
     "dataloader_num_workers": _NOT_NEGATIVE,
     "neftune_noise_alpha": _POSITIVE,
     "lora_r": _COUNT,
     "lora_alpha": _COUNT,
     "lora_dropout": _BELOW_ONE,
+}
+# Packages of what `report_to` names, where they are called otherwise; any of several will do.
+_TRACKER_PACKAGES: dict[str, tuple[str, ...]] = {
+    "azure_ml": ("azureml",),
+    "tensorboard": ("tensorboard", "tensorboardX"),
+    "flyte": ("flytekit",),
+    "kubeflow": (),  # needs none
 }
 # Configurations take these without naming them as fields; rope's stood by themselves before transformers 5.
 _ALSO_TAKEN = ("output_attentions", "partial_rotary_factor", "rope_scaling", "rope_theta")
@@ -125,17 +134,125 @@ def model_types() -> tuple[str, ...]:
 @cache
 def configuration_model(model_type: str) -> type[BaseModel] | None:
     """Return a model of the configuration of a model type, or None where its source is not where it should be."""
+    found = _configuration_class(model_type)
+    if found is None:
+        return None
+    path, name = found
+    fields: dict[str, Any] = dict.fromkeys(_ALSO_TAKEN, Any)
+    fields |= _fields("transformers", "configuration_utils.py", "PreTrainedConfig")
+    for base in _lineage("transformers", path, name):
+        fields |= dict.fromkeys(_attribute_map(base), Any) | dict(_annotated(base, {}))
+    return _model(name, {**fields, "model_type": str}, _OWNED_CONFIG)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the source of a configuration class says about the sizes of its models.
+
+    Attributes:
+        defaults: Plain defaults of its fields.
+        names: Its own names of fields by the usual ones (`hidden_size` is `n_embd`).
+        divides_by_heads: Whether it refuses a hidden size that its heads do not divide, whatever the size of a head.
+    """
+
+    defaults: Mapping[str, Any]
+    names: Mapping[str, str]
+    divides_by_heads: bool
+
+    def key(self, config: Mapping[str, Any], name: str) -> str:
+        """Return the key under which a configuration has a field, or would."""
+        own = self.names.get(name, name)
+        return name if name in config and own not in config else own
+
+    def value(self, config: Mapping[str, Any], name: str) -> Any:
+        """Return a field's value, the default where a configuration does not set it; None where there is no such."""
+        key = self.key(config, name)
+        return config[key] if key in config else self.defaults.get(self.names.get(name, name))
+
+    @property
+    def follows_heads(self) -> bool:
+        """Whether the heads of its default divide the hidden size, so that no other field gives their size."""
+        hidden, heads = self.value({}, "hidden_size"), self.value({}, "num_attention_heads")
+        return isinstance(hidden, int) and isinstance(heads, int) and heads > 0 and hidden % heads == 0
+
+    @property
+    def is_rotary(self) -> bool:
+        """Whether its positions are rotary."""
+        return "rope_parameters" in self.defaults
+
+    def is_partly_rotary(self, config: Mapping[str, Any]) -> bool:
+        """Whether, as far as can be told, only a part of a head is rotated."""
+        told = [*self.defaults, *config, *(config.get("rope_parameters") or {})]
+        return any("rotary" in key or key == "rope_scaling" for key in told)
+
+
+@cache
+def architecture(model_type: str) -> Architecture | None:
+    """Return what is known of the models of a type, or None where its source is not where it should be."""
+    found = _configuration_class(model_type)
+    if found is None:
+        return None
+    defaults: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    divides = False
+    for base in _lineage("transformers", *found):
+        names |= _attribute_map(base)
+        for node in base.body:
+            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                defaults[node.target.id] = _literal(node.value)
+            elif isinstance(node, ast.FunctionDef) and node.name == "validate_architecture":
+                divides = "multiple of the number of attention heads" in ast.unparse(node)
+    return Architecture(defaults, names, divides)
+
+
+@cache
+def activations() -> tuple[str, ...]:
+    """Return the names of transformers' activation functions."""
+    return _keys_of("activations.py", "ACT2CLS")
+
+
+@cache
+def trackers() -> tuple[str, ...]:
+    """Return the names of what `report_to` may send logs to."""
+    return _keys_of("integrations/integration_utils.py", "INTEGRATION_TO_CALLBACK")
+
+
+def tracker_fault(name: str) -> str | None:
+    """Return what keeps `report_to` from sending logs somewhere, None where nothing does."""
+    if name in ("none", "all"):
+        return None
+    if name not in trackers():
+        return (
+            f"found {name!r}, allowed none, all, {', '.join(trackers())}{nearest(name, ['none', 'all', *trackers()])}"
+        )
+    packages = _TRACKER_PACKAGES.get(name, (name,))
+    if not packages or any(find_spec(package) for package in packages):
+        return None
+    return f"found {name!r}, which needs a package that is not installed: pip install {packages[0]}"
+
+
+def _keys_of(path: str, name: str) -> tuple[str, ...]:
+    """Return the keys of a dictionary that a module of transformers assigns."""
+    for node in _source("transformers", path).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name and isinstance(node.value, ast.Dict):
+            return tuple(str(key.value) for key in node.value.keys if isinstance(key, ast.Constant))
+    return ()
+
+
+def _literal(node: ast.expr | None) -> Any:
+    try:
+        return None if node is None else ast.literal_eval(node)
+    except ValueError:  # computed, or `interval(...)(default=...)`
+        return None
+
+
+def _configuration_class(model_type: str) -> tuple[str, str] | None:
+    """Return path and name of the configuration class of a model type."""
     module = _mapping("auto_mappings.py", "SPECIAL_MODEL_TYPE_TO_MODULE_NAME").get(model_type, model_type)
     module = module.replace("-", "_")
     name = _mapping("auto_mappings.py", "CONFIG_MAPPING_NAMES").get(model_type)
     path = f"models/{module}/configuration_{module}.py"
-    if name is None or not (_root("transformers") / path).is_file():
-        return None
-    fields: dict[str, Any] = dict.fromkeys(_ALSO_TAKEN, Any)
-    fields |= _fields("transformers", "configuration_utils.py", "PreTrainedConfig")
-    for base in _lineage("transformers", path, name):
-        fields |= dict.fromkeys(_aliases(base), Any) | dict(_annotated(base, {}))
-    return _model(name, {**fields, "model_type": str}, _OWNED_CONFIG)
+    return None if name is None or not (_root("transformers") / path).is_file() else (path, name)
 
 
 def _model(name: str, fields: dict[str, Any], owned: dict[str, str]) -> type[BaseModel]:
@@ -244,12 +361,12 @@ def _lineage(package: str, path: str, name: str) -> list[ast.ClassDef]:
     return [node for base in bases for node in _lineage(package, path, base)] + [known[name]]
 
 
-def _aliases(definition: ast.ClassDef) -> list[str]:
-    """Return the other names under which a configuration takes its fields (`attribute_map`)."""
+def _attribute_map(definition: ast.ClassDef) -> dict[str, str]:
+    """Return a configuration's own names of its fields by the other names under which it takes them."""
     for node in definition.body:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "attribute_map":
-            return list(ast.literal_eval(node.value))
-    return []
+            return dict(ast.literal_eval(node.value))
+    return {}
 
 
 @cache
