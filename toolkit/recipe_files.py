@@ -70,8 +70,9 @@ def _override(text: str, faults: list[Fault]) -> Node | None:
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+|\[\d+\])*", key):
         faults.append(Fault(place, "", "allowed is KEY=VALUE with a dotted key, e.g. stages.0.training.seed=1"))
         return None
-    layer = compose(value, place, faults, one_line=True)
-    for part in reversed(re.findall(r"[\w-]+", key)):
+    parts = re.findall(r"[\w-]+", key)
+    layer = compose(value, place, faults, tuple(parts), one_line=True)
+    for part in reversed(parts):
         layer = layer and Node({part: layer}, place)
     return layer
 

@@ -21,6 +21,7 @@ _DEEPEST = 100
 _MOST_DIGITS = 4_000  # Python turns no longer text into a number
 _TAG = "tag:yaml.org,2002:"
 _REPLACE = "!replace"
+_TOO_DEEP = "found sections nested too deeply to be read"
 
 
 class _TooMuch(Exception):
@@ -41,6 +42,12 @@ class _Yaml12(yaml.SafeLoader):
     depth = 0
     values = 0
 
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        """Begin `[` or `{`; PyYAML's scanner needs seconds for a thousand of them, before a node is composed."""
+        if self.flow_level >= _DEEPEST:
+            raise _TooMuch(_TOO_DEEP, self.get_mark())
+        super().fetch_flow_collection_start(token)
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node as PyYAML does, within limits."""
         event = self.peek_event()
@@ -48,7 +55,7 @@ class _Yaml12(yaml.SafeLoader):
         if self.values > _MOST_VALUES:
             raise _TooMuch(f"found more than {_MOST_VALUES} values", event.start_mark)
         if self.depth >= _DEEPEST:
-            raise _TooMuch("found sections nested too deeply to be read", event.start_mark)
+            raise _TooMuch(_TOO_DEEP, event.start_mark)
         self.depth += 1
         node = super().compose_node(parent, index)
         self.depth -= 1
@@ -70,13 +77,14 @@ for _name, _pattern, _first in (
     )
 
 
-def compose(text: str, place: Place, faults: list[Fault], *, one_line: bool = False) -> Node | None:
+def compose(text: str, place: Place, faults: list[Fault], above: Path = (), *, one_line: bool = False) -> Node | None:
     """Return the tree of a YAML text; of the first syntax error only a fault.
 
     Args:
         text: One YAML document.
         place: Where the text is from; values get places like it, with their own lines.
         faults: Gets what is wrong.
+        above: Keys that lead to what the text holds.
         one_line: Whether the text is no file of its own, so that all of it stands in one place.
     """
     reader = _Reader(place, faults, one_line)
@@ -84,7 +92,7 @@ def compose(text: str, place: Place, faults: list[Fault], *, one_line: bool = Fa
         root = yaml.compose(text, _Yaml12)
         if root is None:
             return Node(None, reader.place(0))
-        return reader.node(root, reader.place(0), ())
+        return reader.node(root, reader.place(0), above)
     except _TooMuch as error:
         faults.append(Fault(reader.place(error.line), "", str(error)))
     except yaml.MarkedYAMLError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -406,3 +408,260 @@ def test_a_merge_key_with_no_section_is_a_fault(tmp_path: Path) -> None:
     assert told(tmp_path, "a: {<<: 3}\n") == [
         "recipe.yaml:1 a.<<: found 3, allowed a section (<<: *anchor) or a list of sections"
     ]
+
+
+# --- tags: a value is what its spelling says
+
+TAGGED = {
+    "a: !!float x": "1 a: found the tag 'float'",
+    "a: !!float 1.0": "1 a: found the tag 'float'",
+    "a: !!int ''": "1 a: found the tag 'int'",
+    "a: !!int 0x1F": "1 a: found the tag 'int'",
+    "a: !!bool maybe": "1 a: found the tag 'bool'",
+    "a: !!bool true": "1 a: found the tag 'bool'",
+    "a: !!null something": "1 a: found the tag 'null'",
+    "a: !!null": "1 a: found the tag 'null'",
+    "a: !!str 12": "1 a: found the tag 'str'",
+    "a: !!timestamp 2026-02-30": "1 a: found the tag 'timestamp'",
+    "a: !!binary '*'": "1 a: found the tag 'binary'",
+    "a: !!python/name:os.system x": "1 a: found the tag 'python/name:os.system'",
+    "a: !!python/tuple [1, 2]": "1 a: found the tag 'python/tuple'",
+    "a: !!set {x, y}": "1 a: found the tag 'set'",
+    "a: !!omap [x: 1]": "1 a: found the tag 'omap'",
+    "a: !!pairs [x: 1]": "1 a: found the tag 'pairs'",
+    "a: !!map {x: 1}": "1 a: found the tag 'map'",
+    "a: !!seq [1]": "1 a: found the tag 'seq'",
+    "a: !!merge x": "1 a: found the tag 'merge'",
+    "a: !x 1": "1 a: found the tag '!x'",
+    "a: ! 12": "1 a: found the tag '!'",
+    "a: !<tag:yaml.org,2002:int> 12": "1 a: found the tag 'int'",
+    "a: !<tag:example.org,2026:x> 12": "1 a: found the tag 'tag:example.org,2026:x'",
+    "%TAG ! tag:yaml.org,2002:\n---\na: !float x": "3 a: found the tag 'float'",
+    "%TAG !e! tag:yaml.org,2002:\n---\na: !e!bool x": "3 a: found the tag 'bool'",
+    "a: 1\nb:\n- 1\n- !!int x": "4 b.1: found the tag 'int'",
+    "a: !replace 1": "1 a: found the tag '!replace'",
+    "a: !replace": "1 a: found the tag '!replace'",
+    "!!str a: 1": "1: found the tag 'str'",
+    "a: {!!null x: 1}": "1 a: found the tag 'null'",
+    "a: &x !!int y": "1 a: found the tag 'int'",
+}
+
+
+@pytest.mark.parametrize("text", TAGGED)
+def test_a_tag_is_a_fault_with_its_line_whatever_it_claims(tmp_path: Path, text: str) -> None:
+    (found,) = told(tmp_path, text)
+    assert found.startswith(f"recipe.yaml:{TAGGED[text]}, allowed is !replace before a section")
+
+
+@given(
+    tag=st.sampled_from(["int", "float", "bool", "null", "str", "timestamp", "binary", "python/none"]),
+    value=st.text(alphabet="abz019.-+:eE_~ ", max_size=8),
+)
+def test_no_tagged_value_is_ever_read(tmp_path_factory: pytest.TempPathFactory, tag: str, value: str) -> None:
+    path = tmp_path_factory.getbasetemp() / "tagged.yaml"
+    path.write_text(f"a: !!{tag} '{value}'\n")
+    tree, faults = read_recipe(str(path))
+    assert faults
+    assert tree is None or tree.plain() == {"a": None}
+
+
+def test_a_tag_in_an_override_is_a_fault(tmp_path: Path) -> None:
+    (found,) = told(tmp_path, "a: 1", "a=!!float x")
+    assert found.startswith("override 'a=!!float x' a: found the tag 'float'")
+
+
+def test_a_tag_in_a_file_that_is_extended_is_a_fault_of_that_file(tmp_path: Path) -> None:
+    (found,) = told(tmp_path, "extends: base.yaml\nb: 1", base="# here\na: !!bool maybe\n")
+    assert found.startswith("base.yaml:2 a: found the tag 'bool'")
+
+
+# --- numbers
+
+
+@pytest.mark.parametrize(
+    ("written", "fault"),
+    [
+        (".inf", "found inf, allowed a finite number"),
+        ("-.inf", "found -inf, allowed a finite number"),
+        (".nan", "found nan, allowed a finite number"),
+        (".NaN", "found nan, allowed a finite number"),
+        ("1e999", "found inf, allowed a finite number"),
+        ("-1e400", "found -inf, allowed a finite number"),
+        ("[1, .inf]", "found inf, allowed a finite number"),
+        ("9223372036854775808", "found a whole number of 19 digits, allowed those of 64 bits"),
+        ("-9223372036854775809", "found a whole number of 19 digits, allowed those of 64 bits"),
+        ("1" + "0" * 300, "found a whole number of 301 digits, allowed those of 64 bits"),
+        ("9" * 5000, "found a number of 5000 digits"),
+        ("${oc.decode:'1e999'}", "found inf, allowed a finite number"),
+    ],
+)
+def test_a_number_that_nothing_can_mean_is_a_fault_wherever_it_stands(tmp_path: Path, written: str, fault: str) -> None:
+    text = f"a: '{written}'" if "$" in written and "'" not in written else f"a: {written}"
+    (found,) = told(tmp_path, text)
+    assert found.endswith(fault)
+
+
+@pytest.mark.parametrize("number", [2**63 - 1, -(2**63), 0, 10**18])
+def test_whole_numbers_of_64_bits_are_numbers(tmp_path: Path, number: int) -> None:
+    assert data_of(tmp_path, f"a: {number}") == {"a": number}
+
+
+# --- what is no file, or too much of one
+
+
+def special(folder: Path, what: str) -> str:
+    """Make something that is no recipe, and return how `extends` names it."""
+    path = folder / "special"
+    if what == "a named pipe":
+        os.mkfifo(path)
+    elif what == "a socket":
+        listening = socket.socket(socket.AF_UNIX)
+        here = os.getcwd()
+        os.chdir(folder)  # the address of a socket has a hundred characters at most
+        listening.bind("special")
+        os.chdir(here)
+    elif what == "a folder":
+        path.mkdir()
+    elif what == "a link to itself":
+        path.symlink_to("special")
+    elif what == "a link to a pipe":
+        os.mkfifo(folder / "pipe")
+        path.symlink_to("pipe")
+    elif what == "a file of 5 MB on one line":
+        path.write_text("a: '" + "x" * 5_000_000 + "'")
+    elif what == "a comment of 5 MB":
+        path.write_text("# " + "x" * 5_000_000 + "\na: 1\n")
+    elif what == "a million lines of comment":
+        path.write_text("#\n" * 1_000_000)
+    return {"a device": "/dev/zero", "NUL": '"a\\0b"', "a long name": "x" * 5000, "empty": "''"}.get(what, "special")
+
+
+SPECIAL = {
+    "a named pipe": "found a named pipe, allowed the file of a recipe",
+    "a link to a pipe": "found a named pipe, allowed the file of a recipe",
+    "a socket": "found a socket, allowed the file of a recipe",
+    "a device": "found a device, allowed the file of a recipe",
+    "a folder": "found a folder, allowed the file of a recipe",
+    "empty": "found a folder, allowed the file of a recipe",
+    "a link to itself": "the file cannot be read: Too many levels of symbolic links",
+    "NUL": "is no path that a file can have",
+    "a long name": "the file cannot be read: File name too long",
+    "a file of 5 MB on one line": "found 5,000,005 bytes, allowed at most 262,144",
+    "a comment of 5 MB": "found 5,000,008 bytes, allowed at most 262,144",
+    "a million lines of comment": "found 2,000,000 bytes, allowed at most 262,144",
+}
+
+
+@pytest.mark.parametrize("what", SPECIAL)
+def test_what_extends_names_must_be_a_file_of_a_recipes_size(tmp_path: Path, what: str) -> None:
+    (found,) = told(tmp_path, f"a: 1\nextends: {special(tmp_path, what)}\n")
+    assert found.startswith("recipe.yaml:2 extends: ")
+    assert SPECIAL[what] in found
+    assert len(found) < 1000
+
+
+@pytest.mark.parametrize("what", [what for what in SPECIAL if what not in ("empty", "NUL", "a long name")])
+def test_a_recipe_itself_must_be_a_file_of_a_recipes_size(tmp_path: Path, what: str) -> None:
+    _, (fault,) = read_recipe(os.path.join(tmp_path, special(tmp_path, what)))
+    assert SPECIAL[what] in fault.text
+
+
+@pytest.mark.parametrize("path", ["a\0b", "x" * 5000, "a/\ud800/b"])
+def test_a_path_that_no_file_can_have_is_a_fault(path: str) -> None:
+    tree, (fault,) = read_recipe(path)
+    assert tree is None
+    assert fault.text
+
+
+MUCH = {
+    "unknown keys": "".join(f"k{number}: 0\n" for number in range(24_000)),
+    "values in a list": "a: [" + "x," * 120_000 + "]",
+    "lists in lists": "[" * 10_000,
+    "mappings in mappings": "{" * 10_000,
+    "dashes": "- " * 10_000,
+    "question marks": "? " * 10_000,
+    "levels": "".join("  " * min(level, 120) + "a:\n" for level in range(200)),
+    "references in a text": "a: '" + "${x}" * 20_000 + "'",
+    "references in references": "a: '" + "${" * 20_000 + "'",
+    "texts with references": "".join(f"k{number}: ${{oc.env:HOME}}\n" for number in range(4_000)),
+    "references to references": "".join(f"k{number}: ${{k{number + 1}}}\n" for number in range(4_000)),
+    "merged sections": "b0: &b0 {k: 1}\n"
+    + "".join(f"b{n}: &b{n} {{<<: [*b{n - 1}, *b{n - 1}]}}\n" for n in range(1, 40)),
+}
+
+
+@pytest.mark.parametrize("what", MUCH)
+def test_too_much_of_anything_is_a_fault_and_not_a_wait(tmp_path: Path, what: str) -> None:
+    assert told(tmp_path, MUCH[what])
+
+
+def test_files_that_extend_each_other_without_end_are_a_fault(tmp_path: Path) -> None:
+    for number in range(60):
+        (tmp_path / f"c{number}.yaml").write_text(f"extends: c{number + 1}.yaml\n")
+    (found,) = told(tmp_path, "extends: c0.yaml\n")
+    assert "found more than 50 recipes that extend each other" in found
+
+
+# --- secrets
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '${oc.env:"OPENAI_API_KEY"}',
+        "${oc.env:'OPENAI_API_KEY'}",
+        "${ oc.env : OPENAI_API_KEY }",
+        '${oc.env: "OPENAI_API_KEY" }',
+        '${oc.env:"OPENAI_API_KEY",y}',
+        "${oc.env:'OPENAI_API_KEY', y}",
+        "${oc.env:OPENAI_API_KEY,null}",
+        '${oc.decode:${oc.env:"OPENAI_API_KEY"}}',
+        '${oc.create:{a: "${oc.env:OPENAI_API_KEY}"}}',
+        "before ${oc.env:${name}} behind",
+        "${oc.env:OPENAI_API_${last}}",
+        "${oc.env:'OPENAI_API_${last}'}",
+        "${${resolver}:OPENAI_API_KEY}",
+        "${oc.env:MY_KEY_2}",
+        "${oc.env:hf_token}",
+        "${oc.env:DB_PASSWORD,none}",
+        "${oc.env:INNOCENT}",
+        "${oc.env:OWN}",
+    ],
+)
+@pytest.mark.parametrize("how", ["file", "extends", "override"])
+def test_a_secret_of_the_environment_is_refused_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, how: str
+) -> None:
+    secret = "sk-" + "abcd" * 8
+    for name in ("OPENAI_API_KEY", "MY_KEY_2", "hf_token", "DB_PASSWORD", "INNOCENT", "OWN"):
+        monkeypatch.setenv(name, secret if name != "OWN" else "a-secret-by-its-use-alone")
+    others = "name: OPENAI_API_KEY\nlast: KEY\nresolver: oc.env\nteacher: {api_key_env: OWN}\n"
+    quoted = "'" + text.replace("'", "''") + "'"
+    if how == "override":
+        data, faults = read(tmp_path, others, f"a={quoted}")
+    elif how == "extends":
+        data, faults = read(tmp_path, "extends: base.yaml\n", base=f"{others}a: {quoted}\n")
+    else:
+        data, faults = read(tmp_path, f"{others}a: {quoted}\n")
+    (fault,) = faults
+    assert "looks like a secret, and a recipe is recorded with its values" in fault.text
+    assert data["a"] is None
+    assert secret not in str(fault)
+
+
+@pytest.mark.parametrize("name", ["MAX_TOKENS", "KEYBOARD", "TOKENIZER", "HF_TOKEN_PATH", "PWD", "COT_DATA"])
+def test_a_variable_that_holds_no_secret_may_be_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "plain")
+    assert data_of(tmp_path, f"a: ${{oc.env:'{name}'}}") == {"a": "plain"}
+
+
+def test_reading_a_recipe_leaves_the_resolver_of_others_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from omegaconf import OmegaConf
+
+    monkeypatch.setenv("OPENAI_API_KEY", "open sesame")
+    told(tmp_path, "a: ${oc.env:OPENAI_API_KEY}")
+    assert OmegaConf.create({"a": "${oc.env:OPENAI_API_KEY}"}).a == "open sesame"
