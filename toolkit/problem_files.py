@@ -12,9 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.problem_values import unique_keys
+
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "`|`"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +76,13 @@ def _matching(pattern: str) -> list[Path]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes] | gzip.GzipFile]:
+def _opened(path: Path) -> Iterator[io.BufferedReader | gzip.GzipFile]:
     try:
         with gzip.open(path) if path.name.endswith(".gz") else path.open("rb") as file:
+            if (mark := file.peek(2)[:2]) in (b"\xff\xfe", b"\xfe\xff"):
+                raise UserError(
+                    f"{path}: is UTF-16 (it begins with {mark.hex(' ')}), allowed is UTF-8; save it as that"
+                )
             yield file
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read: {error}") from None
@@ -94,28 +101,63 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 
 def _table(path: Path, stem: str, delimiter: str) -> Iterator[Row]:
-    """Yield the rows of a table, in whose cells a delimiter or a line break stands between quotation marks."""
-    with _opened(path) as file, io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
-        rows = csv.reader(text, delimiter=delimiter, strict=True)
+    """Yield the rows of a table, in whose cells a delimiter or a line break stands between quotation marks.
+
+    A row's place is the line that it begins on.
+    """
+    with _opened(path) as file:
+        rows = csv.reader(_text_lines(path, file), delimiter=delimiter, strict=True)
+        header: list[str] = []
+        first = 1
         try:
-            header = next(rows, None)
-            if header is None:
-                raise UserError(f"{path}: the file is empty")
             for cells in rows:
-                place = f"{path}:{rows.line_num}"
-                if len(cells) == len(header):
+                place, first = f"{path}:{first}", rows.line_num + 1
+                if not any(cell.strip() for cell in cells) and len(cells) < 2:
+                    continue  # a blank line
+                if not header:
+                    header = _checked_header(place, cells, delimiter)
+                elif len(cells) == len(header):
                     yield Row(place, stem, dict(zip(header, cells, strict=True)))
-                elif cells:
+                else:
                     yield Row(place, stem, {}, f"has {len(cells)} cells, and the table {len(header)} columns")
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}:{rows.line_num + 1}: is no table: {error}") from None
+        except csv.Error as error:
+            raise UserError(f"{path}:{first}: is no table: {error}") from None
+        if not header:
+            raise UserError(f"{path}: the file is empty")
+
+
+def _text_lines(path: Path, file: io.BufferedReader | gzip.GzipFile) -> Iterator[str]:
+    """Yield the lines of a table as text, without the mark that some programs put before the first."""
+    for number, line in enumerate(file, 1):
+        if b"\0" in line:
+            raise UserError(f"{path}:{number}: holds a NUL byte")
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise UserError(f"{path}:{number}: is not UTF-8: {error.reason} at byte {error.start}") from None
+
+
+def _checked_header(place: str, names: list[str], delimiter: str) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises:
+        UserError: One is there twice, or another delimiter parts them.
+    """
+    for other, said in _DELIMITERS.items():
+        if len(names) == 1 and other != delimiter and other in names[0]:
+            allowed = f"commas in `.csv` and tabs in `.tsv`; found {names[0][:60]!r}"
+            raise UserError(f"{place}: the columns are separated by {said}, allowed are {allowed}")
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"{place}: two columns have the name {name!r}; a row would lose one of them")
+    return names
 
 
 def _parse_line(place: str, stem: str, line: bytes) -> Row:
     if b"\0" in line:
         return Row(place, stem, {}, "holds a NUL byte")
     try:
-        data = json.loads(line)
+        data = json.loads(line, object_pairs_hook=unique_keys)
     except UnicodeDecodeError as error:
         return Row(place, stem, {}, f"is not UTF-8: {error.reason} at byte {error.start}")
     except (ValueError, RecursionError) as error:  # ValueError also of a number with thousands of digits
@@ -134,7 +176,7 @@ def _document(path: Path) -> Any | None:
     if not content.strip():
         raise UserError(f"{path}: the file is empty")
     try:
-        return json.loads(content)
+        return json.loads(content, object_pairs_hook=unique_keys)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":
             return None

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import model_validator
 
 from toolkit.errors import UserError
 from toolkit.named_files import DataFile
 from toolkit.on_disk import DiskCounter
 from toolkit.problem import Problem
+from toolkit.problem_choices import LETTERS, AnswerNames, chosen, read_options
 from toolkit.problem_files import Row, read_rows
+from toolkit.problem_values import clean, is_missing, written
 from toolkit.schema import Strict
 from toolkit.views import fill, lookup
 
 Kind = Literal["number", "choice", "boolean", "text", "math", "auto"]
-LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MOST_FAULTS = 10
 
 
@@ -27,11 +29,15 @@ class Columns(Strict):
 
     Attributes:
         question: A column, or a template over several: `{Body}. {Question}`.
-        answer: Gold answer. With `choices` it may be a label, a letter, the option's text, or its index from 0.
+        answer: Gold answer. With `choices` it may be a label (a letter where the options have none), the option's text,
+            or its index from 0.
         id: Unique id; without it the task and a digest of the question are the id.
         task: Task name.
-        choices: List of answer options, or an object with the lists `text` and `label`. They are written below the
-            question as `(A) ...` lines, and the gold answer becomes a letter in parentheses.
+        choices: Answer options: a list of texts or of objects `{label, text}`, an object with the lists `label` and
+            `text` or with a text for each letter, or JSON of one of these. They are written below the question as
+            `(A) ...` lines, and the gold answer becomes a letter in parentheses.
+        answer_names: Whether the gold answer is a `label`, a `text` or an `index`. Without it whatever fits counts, and
+            an answer that names one option in one way and another in another (`2` of the options 2, 3, 4) is a fault.
         task_description: One sentence that says what the task asks for.
         pair: What a question shares with its edits and with no other one: of such questions an evaluation also tells
             how often all are answered right, and how often the answer changes.
@@ -42,8 +48,15 @@ class Columns(Strict):
     id: str | None = None
     task: str | None = None
     choices: str | None = None
+    answer_names: AnswerNames | None = None
     task_description: str | None = None
     pair: str | None = None
+
+    @model_validator(mode="after")
+    def _names_an_option(self) -> Self:
+        if self.answer_names and not self.choices:
+            raise ValueError("answer_names: says how an answer names one of the options, and `choices` is missing")
+        return self
 
 
 class DescriptionFile(Strict):
@@ -123,10 +136,13 @@ def _problem(row: Row, columns: Columns, answer_pattern: str | None, kind: Kind,
     name = _text(columns.task, row) if columns.task else task
     question = _text(columns.question, row)
     gold = lookup(row.data, columns.answer)
+    if answer_pattern or not columns.choices:
+        gold = _gold(gold, answer_pattern, columns.answer)
     choices: tuple[str, ...] = ()
     if columns.choices:
-        choices, labels = _options(lookup(row.data, columns.choices), columns.choices)
-        gold = f"({LETTERS[_chosen(gold, choices, labels)]})"
+        options = read_options(lookup(row.data, columns.choices), columns.choices)
+        choices = options.texts
+        gold = f"({LETTERS[chosen(gold, options, columns.answer, columns.answer_names)]})"
         listed = [f"({letter}) {choice}" for letter, choice in zip(LETTERS, choices, strict=False)]
         question = "\n".join([question, "Options:", *listed])
         kind = "choice"
@@ -134,7 +150,7 @@ def _problem(row: Row, columns: Columns, answer_pattern: str | None, kind: Kind,
         id=_text(columns.id, row) if columns.id else f"{name}/{digest(question)[:12]}",
         task=name,
         question=question,
-        answer=_gold(gold, answer_pattern, columns.answer),
+        answer=gold,
         kind=kind,
         choices=choices,
         task_description=_text(columns.task_description, row) if columns.task_description else "",
@@ -146,30 +162,17 @@ def _text(template: str, row: Row) -> str:
     text = fill(template, row.data)
     if not text.strip():
         raise UserError(f"column {template!r} is empty")
-    return _clean(text, template)
-
-
-def _clean(text: str, column: str) -> str:
-    if "\0" in text:
-        raise UserError(f"column {column!r} holds a NUL byte")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UserError(f"column {column!r} is not valid Unicode (a lone surrogate)") from None
-    return text
+    return clean(text, template)
 
 
 def _gold(value: Any, pattern: str | None, column: str) -> str:
     """Return a gold answer as text: `51.0` is 51, true is yes."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+    if is_missing(value):
         raise UserError(f"no gold answer: column {column!r} has no value")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, str | int | float):
-        raise UserError(f"gold answer in column {column!r} is a {type(value).__name__}, not a text or number")
-    text = _clean(str(value), column).strip()
+    try:
+        text = written(value, column)
+    except UserError as error:
+        raise UserError(f"no gold answer: {error}") from None
     if pattern and text:
         found = list(re.finditer(pattern, text))
         if not found:
@@ -178,37 +181,3 @@ def _gold(value: Any, pattern: str | None, column: str) -> str:
     if not text:
         raise UserError(f"no gold answer: column {column!r} is empty")
     return text
-
-
-def _options(value: Any, column: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the texts of the answer options and their labels."""
-    labels: tuple[str, ...] = ()
-    if isinstance(value, dict) and {"text", "label"} <= value.keys():
-        value, labels = value["text"], tuple(str(label) for label in value["label"])
-    if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
-        raise UserError(f"column {column!r} is no list of 2 to {len(LETTERS)} answer options")
-    texts = tuple(_clean(str(option), column).strip() for option in value)
-    # Options that carry their own letters (`A)21`, `(B) five`) lose them: they are lettered anew below the question.
-    own = [re.match(rf"\(?{letter}[).:]\s*", text) for letter, text in zip(LETTERS, texts, strict=False)]
-    if all(own):
-        texts = tuple(text[match.end() :] for text, match in zip(texts, own, strict=True) if match)
-    return texts, labels
-
-
-def _chosen(gold: Any, choices: tuple[str, ...], labels: tuple[str, ...]) -> int:
-    """Return the index of the option that the gold answer names: by label, letter, text or index from 0."""
-    if gold is None or gold == "":
-        raise UserError("no gold answer: the column of the right option has no value")
-    name = str(gold).strip()
-    letter = name.strip("().").upper()
-    if name in labels:
-        return labels.index(name)
-    if isinstance(gold, int) and 0 <= gold < len(choices):
-        return gold
-    if len(letter) == 1 and letter in LETTERS[: len(choices)]:
-        return LETTERS.index(letter)
-    if name in choices:
-        return choices.index(name)
-    if name.isdecimal() and int(name) < len(choices):
-        return int(name)
-    raise UserError(f"gold answer {name!r} names none of the options {list(choices)}")

@@ -22,6 +22,7 @@ from toolkit.hub_revisions import commit_of, is_on_hub, load_rows
 from toolkit.named_files import DataFile, DatasetFiles, DatasetName
 from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
+from toolkit.problem_features import named_values
 from toolkit.problem_files import Row, read_rows
 from toolkit.problem_rows import Columns, DescriptionFile, Kind, digest, problems_of_rows
 from toolkit.problem_splits import Cut, Permuted, Split, SplitRule, cut, normalised, permuted
@@ -401,7 +402,7 @@ def _dataset_rows(config: DatasetProblems, split_name: str) -> Iterator[Row]:
         raise UserError(f"dataset {config.path!r} (name {config.name!r}, split {split_name!r}): {reason}") from error
     stem = config.name or config.path.rstrip("/").rsplit("/", 1)[-1]
     for index, data in enumerate(rows):
-        yield Row(f"{config.path}[{split_name}] row {index}", stem, dict(data))
+        yield Row(f"{config.path}[{split_name}] row {index}", stem, named_values(dict(data), rows.features))
 
 
 def _describer(tasks: set[str], source: str | dict[str, str] | DescriptionFile) -> Callable[[Problem], Problem]:

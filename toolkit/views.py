@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from toolkit.errors import UserError, nearest
+from toolkit.problem_values import is_missing
 from toolkit.soft_targets import TeacherToken
 
 _PATH = r"[A-Za-z_]\w*(?:\.\w+)*"
@@ -112,8 +113,11 @@ def fill(template: str, row: Mapping[str, Any], instead: Mapping[str, str] | Non
             continue
         value = instead[piece.text] if instead and piece.text in instead else lookup(row, piece.text)
         values = value if isinstance(value, list) else [value]
-        if any(one is None for one in values):
+        if any(is_missing(one) for one in values):
             raise UserError(f"column {piece.text!r} has no value in record {row.get('id', '?')!r}")
+        for found in (one for one in values if isinstance(one, Mapping | list | bytes)):
+            inner = f"; name one of its keys: {list(found)}" if isinstance(found, Mapping) else ""
+            raise UserError(f"column {piece.text!r} holds a {type(found).__name__}, not a text or number{inner}")
         parts.append("\n".join(map(str, values)))
     return "".join(parts)
 

@@ -216,7 +216,7 @@ GOOD = {"question": "q", "answer": "a", "id": "1"}
         ({"question": "q", "answer": None}, "no gold answer: column 'answer' has no value"),
         ({"question": "q", "answer": " "}, "no gold answer: column 'answer' is empty"),
         ({"question": "q", "answer": float("nan")}, "no gold answer"),
-        ({"question": "q", "answer": ["a"]}, "is a list, not a text or number"),
+        ({"question": "q", "answer": ["a"]}, "holds a list, not a text or number"),
         ({"question": "q", "anwser": "a"}, "did you mean 'anwser'?"),
         ({"question": "", "answer": "a"}, "column 'question' is empty"),
         ({"question": "a\0b", "answer": "a"}, "NUL byte"),
@@ -482,7 +482,7 @@ def test_a_table_is_read_as_rows_of_its_columns(tmp_path: Path, name: str, delim
     [
         (b"", "is empty"),
         (b"question\tanswer\nIs it?\n", r"t\.tsv:2: has 1 cells, and the table 2 columns"),
-        (b"question\tanswer\nIs \xff it?\tno\n", "is no table: .*invalid start byte"),
+        (b"question\tanswer\nIs \xff it?\tno\n", "t.tsv:2: is not UTF-8: .*invalid start byte"),
         (b'question\tanswer\n"Is it?\tno\n', "is no table: unexpected end of data"),
     ],
 )
