@@ -1,7 +1,8 @@
-"""Python source that stands, in the interpreter, for names of libraries which it does not have.
+"""Python source that stands, in the interpreter, for names which it does not have, or has otherwise than CPython.
 
-Only what real programs lean on by the thousand: `relativedelta` is in every program about dates, and each would go to
-the slow tier for it. What is left out raises NotImplementedError, which sends the program to CPython and the library.
+Only what real programs lean on by the thousand: `relativedelta` is in every program about dates, `round` in those about
+money, and each would go to the slow tier for it. What is left out raises NotImplementedError, which sends the program
+to CPython and the library.
 """
 
 from __future__ import annotations
@@ -50,3 +51,16 @@ class _relativedelta:
     def __repr__(self):
         raise NotImplementedError("relativedelta as text")
 """
+
+ROUND = """
+def round(number, ndigits=None, *, _round=round, _is=isinstance, _float=float, _int=int):
+    if ndigits is None:
+        return _round(number)
+    if not _is(number, _float):
+        return _round(number, ndigits)
+    if not _is(ndigits, _int) or ndigits < 0:
+        raise NotImplementedError("round of a float to anything but a number of places")
+    return _float(f"{number:.{_int(ndigits)}f}") if ndigits <= 323 else number
+"""
+"""The interpreter multiplies, rounds and divides: 2.675 is 2.68. CPython rounds the exact value, 2.67, as both do where
+they format a float. There are no more than 323 places to round to."""

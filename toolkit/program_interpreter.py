@@ -7,14 +7,13 @@ the next program in a fresh session, and replaced when a program used up its tim
 from __future__ import annotations
 
 import builtins
-import collections
 import datetime
 import decimal
 import re
 import threading
 from typing import TYPE_CHECKING, Any
 
-from toolkit.interpreted_modules import SOURCE
+from toolkit.interpreted_modules import ROUND, SOURCE
 from toolkit.program_outcome import Limits
 from toolkit.program_source import Program
 
@@ -37,6 +36,17 @@ def _value_of(found, isinstance=isinstance, len=len, lists=(list, tuple)):
         return [_scalar(item) for item in found] if len(found) <= {output} else None
     return _scalar(found)
 """
+_TOO_MUCH = "too much output"
+# Errors of the program and of nothing else.
+_CERTAIN = (ZeroDivisionError, IndexError, KeyError, AssertionError, SystemExit, UnboundLocalError)
+_SCALARS = {"int", "float", "str", "bool"}
+_SCALAR = f"'(?:{'|'.join(sorted(_SCALARS))}|NoneType)'"
+_WRONG_SCALARS = re.compile(
+    rf"unsupported operand type\(s\) for [^%]{{1,3}}: {_SCALAR} and {_SCALAR}$|can only concatenate str \(not \"int\"\)"
+    rf"|{_SCALAR} object is not (?:callable|iterable|subscriptable)$"
+)
+_OBJECT = re.compile(r" at 0x|\[\.\.\.\]|\{\.\.\.\}")
+_FLOAT = re.compile(r"(?P<whole>\d+)\.(?P<places>\d+)(?:e[-+]?\d+)?")
 # What it says of a name or an attribute that there is not. Its types lack some that CPython's have.
 _NO_NAME = re.compile(r"name '(\w+)' is not defined")
 _NO_ATTRIBUTE = re.compile(r"(?:type object )?'(?:\w+\.)*(\w+)'(?: object)? has no attribute '(\w+)'")
@@ -70,9 +80,9 @@ class Interpreter:
                 if error.timed_out:
                     return "timeout", None
                 if attempt:
-                    return "runtime", None
+                    return "unsupported", None
             except MontyError as error:
-                status, found = _status(error), None
+                status, found = _status(error, program.doubts.is_plain), None
                 break
             # What cannot be brought over to CPython, e.g. an integer of more digits than it converts.
             except (ArithmeticError, MemoryError, RecursionError, TypeError, ValueError):
@@ -80,6 +90,8 @@ class Interpreter:
                 break
         if status == "timeout":
             self.close()
+        if (status in ("timeout", "memory") and program.doubts.is_lazy) or _reads_otherwise(found):
+            return "unsupported", None
         return status, found
 
     def _run(self, program: Program, limits: Limits) -> tuple[str, object]:
@@ -91,10 +103,12 @@ class Interpreter:
             nonlocal printed
             printed += len(text)
             if printed > limits.output:
-                raise RuntimeError("too much output")
+                raise RuntimeError(_TOO_MUCH)
 
         with self._session(limits) as session:
             session.feed_run(_VALUE_OF.format(output=limits.output), print_callback=count)
+            if "round" in program.source:
+                session.feed_run(ROUND, print_callback=count)
             if program.interpreted:
                 session.feed_run(SOURCE, print_callback=count)
             # The text ends in a value of ours: that of the program's last line may be anything.
@@ -126,7 +140,7 @@ class Interpreter:
         )
 
 
-def _status(error: MontyError) -> str:
+def _status(error: MontyError, is_plain: bool) -> str:
     from pydantic_monty import MontySyntaxError
 
     raised: Any = error.exception()
@@ -138,16 +152,33 @@ def _status(error: MontyError) -> str:
         return "timeout"
     if isinstance(raised, MemoryError):
         return "memory"
-    if isinstance(raised, NotImplementedError) or _lacks(str(raised)):
-        return "unsupported"
-    return "runtime"
+    return "runtime" if _is_certain(raised, is_plain) else "unsupported"
 
 
-def _lacks(message: str) -> bool:
-    """Whether a name or an attribute was not found that CPython has."""
+def _is_certain(raised: Any, is_plain: bool) -> bool:
+    """Whether CPython raises the same: what the interpreter lacks it tells in many ways, so all else is handed on."""
+    message = str(raised)
+    if isinstance(raised, RuntimeError):
+        return message == _TOO_MUCH or isinstance(raised, RecursionError)
+    if not is_plain:
+        return False
     if found := _NO_NAME.match(message):
-        return hasattr(builtins, found[1])
+        return not hasattr(builtins, found[1])
     if found := _NO_ATTRIBUTE.match(message):
-        owners = [getattr(module, found[1], None) for module in (builtins, collections, datetime, decimal)]
-        return found[1] == "_relativedelta" or any(hasattr(owner, found[2]) for owner in owners if owner is not None)
-    return message.startswith("module '")
+        return found[1] in _SCALARS | {"list", "dict", "tuple"} and not hasattr(getattr(builtins, found[1]), found[2])
+    return isinstance(raised, _CERTAIN) or (isinstance(raised, TypeError) and bool(_WRONG_SCALARS.match(message)))
+
+
+def _reads_otherwise(found: object) -> bool:
+    """Whether a value holds text that CPython writes otherwise: an object, a list that holds itself, a float in a tie.
+
+    A float is written with as few digits as tell it apart; where two such numbers are equally near, each side has its
+    own choice.
+    """
+    texts = [text for text in (found if isinstance(found, list | tuple) else [found]) if isinstance(text, str)]
+    return any(_OBJECT.search(text) or any(map(_is_tie, _FLOAT.finditer(text))) for text in texts)
+
+
+def _is_tie(written: re.Match[str]) -> bool:
+    exact = decimal.Decimal(float(written.group())).as_tuple().digits
+    return exact[-1] == 5 and len(exact) == len(written["whole"].lstrip("0") + written["places"]) + 1

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from toolkit.errors import UserError
 from toolkit.interpreted_modules import PROVIDED
+from toolkit.program_doubts import Doubts, doubts
 
 _STANDARD = """__future__ abc bisect calendar cmath collections copy dataclasses datetime decimal enum fractions
 functools heapq itertools json math numbers operator random re statistics string time typing unicodedata"""
@@ -34,11 +35,13 @@ class Program(NamedTuple):
     """What a tier runs, and the name of the variable that it reads afterwards.
 
     `interpreted` is the source for the interpreter where that differs: it names what `interpreted_modules` provides.
+    `doubts` are those about running it there.
     """
 
     source: str
     variable: str
     interpreted: str = ""
+    doubts: Doubts = Doubts("", is_lazy=False, is_plain=True)
 
 
 def prepared(source: str, variable: str, source_bytes: int) -> Program:
@@ -66,10 +69,12 @@ def prepared(source: str, variable: str, source_bytes: int) -> Program:
         tree = ast.parse(source)  # as text: a declared encoding has no say
         stripped = _with_imports(tree, encoded, {})
         interpreted = _with_imports(tree, encoded, PROVIDED)
+        found = doubts(tree)
     # A short source can nest deeper than the parser's stack: RecursionError or MemoryError, not SyntaxError.
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise Rejected("syntax") from None
-    return Program(stripped.decode(), variable, interpreted.decode() if interpreted != stripped else "")
+    other = interpreted.decode() if interpreted != stripped else ""
+    return Program(stripped.decode(), variable, other, found)
 
 
 def _with_imports(tree: ast.Module, source: bytes, provided: Mapping[tuple[str, str], str]) -> bytes:

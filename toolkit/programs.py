@@ -95,7 +95,8 @@ class Runner:
             status = "unsupported"
             if 1 in self.tiers:
                 tier = 1
-                status, found = self._interpreted(program)
+                if not program.doubts.reason:
+                    status, found = self._interpreted(program)
             if 2 in self.tiers and status in ("import", "unsupported"):
                 tier, (status, found) = 2, _jailed(program, self.limits)
         value = small_value(found, self.limits.output) if status == "ok" else None
