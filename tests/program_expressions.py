@@ -272,6 +272,32 @@ ans = type(x for x in a).__name__
 ===
 ans = __file__
 ===
+return 5
+===
+ans = 1
+if ans: return
+===
+def f(x, x): return x
+ans = f(1, 2)
+===
+def f():
+    x = 1
+    global x
+    return x
+ans = f()
+===
+nonlocal x
+ans = 1
+===
+ans = 1
+break
+===
+ans = [await x for x in a]
+===
+class A:
+    return 1
+ans = 1
+===
 f = round; ans = f(2.675, 2)
 ===
 round = 3; ans = round

@@ -89,7 +89,15 @@ class _Look:
             return "regular expressions"
         if isinstance(node, ast.Attribute | ast.alias) and _last_name(node) in _OTHER_DIGITS:
             return f"the last digits of {_last_name(node)}"
+        if isinstance(node, ast.Return) and not self._is_in_function(node):
+            return "a return outside a function"
         return "keys that are equal and of different types" if _mixes_keys(node) else ""
+
+    def _is_in_function(self, node: ast.AST) -> bool:
+        while (node := self._parents[node]) and not isinstance(node, ast.Module):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                return True
+        return False
 
     def _is_safe(self, handler: ast.ExceptHandler) -> bool:
         caught = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]

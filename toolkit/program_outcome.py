@@ -10,7 +10,8 @@ from typing import NamedTuple
 STATUSES = ("ok", "no_value", "syntax", "runtime", "timeout", "memory", "import", "unsupported")
 """`ok`: there is a value. `no_value`: it ran and left none that can be used. `syntax`: not run, because it is no
 Python, or too long. `runtime`: it raised, or ended its process. `timeout`, `memory`: it met a limit. `import`: it wants
-a module that it may not have. `unsupported`: it needs what only CPython has, or has otherwise, and CPython cannot be confined here."""
+a module that it may not have. `unsupported`: it needs what only CPython has, or has otherwise, and CPython cannot be
+confined here."""
 
 Scalar = float | bool | str
 Value = Scalar | list[Scalar]

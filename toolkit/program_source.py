@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import keyword
+import symtable
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -67,6 +68,8 @@ def prepared(source: str, variable: str, source_bytes: int) -> Program:
         if len(encoded) > source_bytes:
             raise Rejected("syntax")
         tree = ast.parse(source)  # as text: a declared encoding has no say
+        # Names declared twice or too late, which the interpreter takes. Not `compile`: nested `finally` blocks double.
+        symtable.symtable(source, "<program>", "exec")
         stripped = _with_imports(tree, encoded, {})
         interpreted = _with_imports(tree, encoded, PROVIDED)
         found = doubts(tree)

@@ -36,6 +36,8 @@ def cpython(source: str) -> tuple[str, Value | None]:
     try:
         with warnings.catch_warnings(action="ignore"), contextlib.redirect_stdout(io.StringIO()):
             exec(compile(source, "<table>", "exec"), names)
+    except SyntaxError:
+        return "syntax", None
     except Exception:
         return "runtime", None
     value = small_value(names["ans"], DEFAULT_LIMITS.output)
