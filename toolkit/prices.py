@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 TABLE_VARIABLE = "COT_DISTILLERY_PRICES"
 _TABLE = Path(__file__).with_name("prices.yaml")
-_OPENAI = "https://api.openai.com/v1"
 _DATED = re.compile(r"-\d{4}-\d{2}-\d{2}\Z")
 
 
@@ -71,15 +70,17 @@ def price_of(teacher: TeacherConfig) -> Price | None:
     on another server has no price by it.
 
     Raises:
-        UserError: The table that `COT_DISTILLERY_PRICES` names cannot be read.
+        UserError: The table that `COT_DISTILLERY_PRICES` names cannot be read, or the teacher's address.
     """
     if teacher.kind != "openai":
         return FREE
     if teacher.price is not None:
         return teacher.price
-    addresses = teacher.base_url or os.environ.get("OPENAI_BASE_URL") or _OPENAI
+    from toolkit.teachers.openai_config import address_of  # imports this module
+
+    addresses = teacher.base_url if isinstance(teacher.base_url, tuple) else (address_of(teacher),)
     table = _read_table()
-    hosts = [urlsplit(address).hostname or "" for address in ([addresses] if isinstance(addresses, str) else addresses)]
+    hosts = [urlsplit(address).hostname or "" for address in addresses]
     prices = {_listed(table.get(host, {}), teacher.model) for host in hosts}
     return prices.pop() if len(prices) == 1 else None  # servers of a pool that charge differently have no one price
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from toolkit.teachers.protocol import Completion, Request, Sampling
+from toolkit.teachers.protocol import Completion, Request, Sampling, token_count
 
 Row = tuple[str | int, ...]
 
@@ -46,10 +46,11 @@ def completion_row(request: Request, completion: Completion, created_at: str) ->
         created_at,
         packed(completion.finish_reason),
         packed(completion.model),
-        completion.prompt_tokens,
-        completion.completion_tokens,
-        completion.cached_tokens,
-        int(completion.batched),
+        # As SQLite gives them back: it would make 1 of True and refuse what is longer than 64 bits.
+        token_count(completion.prompt_tokens),
+        token_count(completion.completion_tokens),
+        token_count(completion.cached_tokens),
+        int(bool(completion.batched)),
         packed(completion.text),
         packed(completion.reasoning),
         packed(completion.raw),
@@ -114,13 +115,12 @@ def packed(value: object) -> str:
 
 def _packed_request(request: Request) -> str:
     # By hand: `asdict` copies every value, and takes longer than all else about a row.
-    return packed(
-        {
-            "model": request.model,
-            "messages": request.messages,
-            "sampling": vars(request.sampling),
-            "sample_index": request.sample_index,
-            "template": request.template,
-            "contrast": request.contrast,
-        }
-    )
+    content = {
+        "model": request.model,
+        "messages": request.messages,
+        "sampling": vars(request.sampling),
+        "sample_index": request.sample_index,
+        "template": request.template,
+        "contrast": request.contrast,
+    }
+    return packed(content | {"extra": request.extra} if request.extra else content)

@@ -497,9 +497,9 @@ class Moments(OpenAITeacher):
             raise Killed
 
     @asynccontextmanager
-    async def exchange(self, method: str, path: str, **content: Any) -> AsyncIterator[Any]:
+    async def exchange(self, call: Any) -> AsyncIterator[Any]:
         self.moment()
-        async with super().exchange(method, path, **content) as response:
+        async with super().exchange(call) as response:
             self.moment()
             yield response
 

@@ -253,7 +253,7 @@ def test_thinking_text_of_its_own_field_is_the_reasoning(field: str) -> None:
 
 @pytest.mark.parametrize("usage", [None, [], {"prompt_tokens": None}, {"prompt_tokens": -1}, {"prompt_tokens": 1e30}])
 def test_odd_usage_counts_as_unknown(usage: object) -> None:
-    response = {"choices": [{"message": {"content": "2"}}], "usage": usage}
+    response = {"choices": [{"message": {"content": "2"}, "finish_reason": "stop"}], "usage": usage}
     assert read_completion(response).prompt_tokens == 0
 
 
@@ -271,14 +271,17 @@ def test_odd_usage_counts_as_unknown(usage: object) -> None:
     ids=["OpenAI and vLLM", "DeepSeek", "Moonshot", "none", "odd", "more than there were", "unsaid"],
 )
 def test_tokens_read_from_the_server_s_cache_are_counted(usage: dict[str, Any], cached: int) -> None:
-    response = {"choices": [{"message": {"content": "2"}}], "usage": {"prompt_tokens": 100, **usage}}
+    response = {
+        "choices": [{"message": {"content": "2"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 100, **usage},
+    }
     assert read_completion(response).cached_tokens == cached
 
 
 def test_content_of_a_form_that_nobody_knows_is_refused_with_a_reason() -> None:
     parts = [{"type": "text", "text": "It is 2."}, {"type": "image_url", "image_url": {"url": "data:"}}]
     with pytest.raises(TeacherError, match=r"cannot be read: .*'image_url'; allowed: text, ") as refused:
-        read_completion({"choices": [{"message": {"content": parts}}]})
+        read_completion({"choices": [{"message": {"content": parts}, "finish_reason": "stop"}]})
     assert (refused.value.kind, refused.value.billed) == ("permanent", True)
 
 

@@ -146,6 +146,8 @@ class LocalModelTeacher:
     def _decode(self, requests: Sequence[Request]) -> list[Generation]:
         model, tokenizer = self._open()
         sampling = requests[0].sampling
+        if sampling.temperature is None or sampling.top_p is None:
+            raise UserError("a model in this process has no sampling parameters of its own: set temperature and top_p")
         decoding = Decoding(
             sampling.max_tokens,
             temperature=sampling.temperature,

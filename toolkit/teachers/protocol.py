@@ -14,16 +14,16 @@ class Sampling:
     """Sampling parameters of one request, as the chat-completions API names them.
 
     Attributes:
-        temperature: Softmax temperature, >= 0.
-        top_p: Nucleus mass in (0, 1].
+        temperature: Softmax temperature, >= 0; None where the server's own is taken.
+        top_p: Nucleus mass in (0, 1]; None as for `temperature`.
         max_tokens: Most tokens a completion may have.
         stop: Strings at which the teacher stops; not part of the completion.
         seed: Passed on to endpoints that honour one.
         top_logprobs: Most likely tokens wanted at each place, with their log-probabilities; 0 for none.
     """
 
-    temperature: float = 0.2
-    top_p: float = 1.0
+    temperature: float | None = 0.2
+    top_p: float | None = 1.0
     max_tokens: int = 1024
     stop: tuple[str, ...] = ()
     seed: int | None = None
@@ -46,6 +46,7 @@ class Request:
         template: Name and digest of the prompt template (`cot@1a2b3c4d`); provenance, not part of the identity.
         contrast: A second user prompt, for contrastive decoding: what it makes likely is held against a token. Only a
             teacher of kind `transformers` can do that, as it takes the probabilities of every token.
+        extra: What the settings of the teacher add to every request, as JSON; empty where they add nothing.
     """
 
     model: str
@@ -54,11 +55,14 @@ class Request:
     sample_index: int = 0
     template: str = field(default="", compare=False)
     contrast: str | None = None
+    extra: str = ""
 
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of the content that identifies this request; the key of the store."""
-        content = [self.model, self.messages, self.sampling.content(), self.sample_index, *self._contrasted]
+        # What is added is a mapping, so that none of it can pass for a contrast; where nothing is, nothing stands here.
+        extra = [{"extra": self.extra}] if self.extra else []
+        content = [self.model, self.messages, self.sampling.content(), self.sample_index, *self._contrasted, *extra]
         return hashlib.sha256(json.dumps(content, ensure_ascii=True, sort_keys=True).encode()).hexdigest()
 
     @cached_property
@@ -80,8 +84,8 @@ class Completion:
     Attributes:
         text: The answer, without thinking text.
         reasoning: Thinking text that a reasoning model returned apart from its answer; mostly empty.
-        finish_reason: As the endpoint reported it (`stop`, `length`, `content_filter`, ...), or `refusal` where the
-            message is the model's refusal; data, not a failure.
+        finish_reason: Why it ended, one of `finish_reasons.ANSWERED`: `stop`, `length`, `content_filter`, or `refusal`
+            where the message is the model's refusal. All of them are data; any other reason is a failure.
         model: Model as the endpoint reported it.
         prompt_tokens: Tokens of the prompt as billed, 0 where unknown.
         completion_tokens: Tokens of the completion as billed, those of thinking included; 0 where unknown.
@@ -99,6 +103,19 @@ class Completion:
     cached_tokens: int = 0
     batched: bool = False
     raw: dict[str, Any] = field(default_factory=dict)
+
+
+_MOST_TOKENS = 10**12  # of one completion; sums over any store then fit into SQLite's integers
+
+
+def token_count(value: object) -> int:
+    """Return a number of tokens as a server, or a file, says it; 0, which is unknown, for what is no such number.
+
+    In Python `True` is an integer and in JSON `7.0` a number: the first is none of tokens, the second is 7.
+    """
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_TOKENS else 0
 
 
 FailureKind = Literal["retry", "permanent", "fatal"]
