@@ -21,6 +21,7 @@ from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.program_answers import program_in
 from toolkit.prompts import PromptBook
+from toolkit.teachers.kinds import asked_of
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
 from toolkit.thinking import split_thinking
@@ -172,7 +173,8 @@ class Asker:
         # Few-shot prompts invite the teacher to go on with a question of its own.
         stop = ("\nQ:",) if kind == "contrastive" else ()
         sampling = Sampling(**self._settings.sampling.model_dump(), stop=stop)
-        return Request(self._model, (("user", text),), sampling, sample_index, label, contrast)
+        request = Request(self._model, (("user", text),), sampling, sample_index, label, contrast)
+        return asked_of(self._settings.teacher, request)
 
     def chain(self, request: Request, problem: Problem, origin: str) -> Chain:
         """Return the chain that answers a request; a request without an answer gives one with a fault."""

@@ -12,6 +12,7 @@ from typing import Any
 from toolkit.alignment import key_spans
 from toolkit.answers import answer_clause, extract, kind_of, matches, split_answer
 from toolkit.problem import Problem
+from toolkit.teachers.finish_reasons import fault_of, understood
 
 # Some teachers run on into a question of their own, or into the next part of a contrastive prompt; whatever follows is
 # not part of the answer, and in the next prompt it would pass for a part of its layout. Blank lines before it are no
@@ -94,8 +95,12 @@ def unreadable(text: str, finish_reason: str, max_characters: int) -> str | None
     """Return why a completion is not read at all, None where it is; arguments as of `parse`."""
     if len(text) > max_characters:
         return f"longer than {max_characters} characters"
-    if finish_reason in _NO_CHAIN:
-        return _NO_CHAIN[finish_reason]
+    # Also of stores and recordings that are older than the rule, or somebody else's.
+    ended = understood(finish_reason)
+    if ended is None:
+        return fault_of(finish_reason)
+    if ended in _NO_CHAIN:
+        return _NO_CHAIN[ended]
     if not text.strip():
         return "empty completion"
     return "holds NUL characters" if "\0" in text else None

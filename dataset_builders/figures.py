@@ -241,9 +241,11 @@ def writers(records: Iterable[Record], chains: Sequence[str]) -> list[Writer]:
 
 
 def _sampling(origin: Mapping[str, Any]) -> str:
-    if origin["temperature"] is None:
+    if origin["max_tokens"] is None:
         return "not known"
-    return f"temperature {origin['temperature']:g}, top-p {origin['top_p']:g}, at most {origin['max_tokens']} tokens"
+    given = (("temperature", origin["temperature"]), ("top-p", origin["top_p"]))
+    shown = (f"{name} {'of the server' if value is None else format(value, 'g')}" for name, value in given)
+    return f"{', '.join(shown)}, at most {origin['max_tokens']} tokens"
 
 
 def mistakes(records: Iterable[Record]) -> dict[str, Counter[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,8 +12,11 @@ from dataset_builders.settings import Recording
 from toolkit.errors import UserError, nearest
 from toolkit.problem_files import Row, read_rows
 from toolkit.store import Store
+from toolkit.teachers.finish_reasons import STOP, understood
 from toolkit.teachers.messages import UnknownContent, read_message
 from toolkit.teachers.protocol import Completion, Request
+
+_BATCH = 500
 
 
 def import_recordings(recordings: Sequence[Recording], store_path: Path) -> int:
@@ -32,10 +36,13 @@ def import_recordings(recordings: Sequence[Recording], store_path: Path) -> int:
     Raises:
         UserError: A missing file, a row without prompt or completion, or a completion of a form that is not known.
     """
-    answers = [answer for recording in recordings for answer in _answers(recording)]
+    # Twice: nothing of files that hold a fault comes in, and no more than a batch of them is in memory.
+    number = sum(1 for recording in recordings for _ in _answers(recording))
     with Store(store_path) as store:
-        store.put_many(answers)
-    return len(answers)
+        answers = (answer for recording in recordings for answer in _answers(recording))
+        while batch := list(itertools.islice(answers, _BATCH)):
+            store.put_many(batch)
+    return number
 
 
 def _answers(recording: Recording) -> Iterator[tuple[Request, Completion]]:
@@ -53,7 +60,15 @@ def _answers(recording: Recording) -> Iterator[tuple[Request, Completion]]:
         seen[prompt] += 1
         # How it was sampled is not known: `imported` keeps our own defaults out of the provenance.
         raw = {"imported": row.stem} | ({"completion": written} if written != text else {})
-        yield request, Completion(text, reasoning, model=recording.model, raw=raw)
+        yield request, Completion(text, reasoning, _finish_reason(row), recording.model, raw=raw)
+
+
+def _finish_reason(row: Row) -> str:
+    """Return why a completion ended; `stop` where the file does not say of any. What is no answer is rejected later."""
+    if "finish_reason" not in row.data:
+        return STOP
+    reason = row.data["finish_reason"]
+    return understood(reason) or (reason if isinstance(reason, str) and reason else "unknown")
 
 
 def _field(row: Row, name: str) -> str | list[Any]:

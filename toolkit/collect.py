@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from toolkit.collect_settings import CollectSettings
+from toolkit.cut_answers import CutAnswers
 from toolkit.errors import UserError
 from toolkit.pacing import Clock, Pace, Sent
 from toolkit.spending import Ledger
@@ -140,6 +141,7 @@ class Collection:
         self.progress, self.ledger = progress, ledger
         self.sleep, self.clock, self.rng = sleep, clock, rng
         self.tally = Tally()
+        self.cut = CutAnswers(store)
         self.endpoints: dict[str, _Endpoint] = {}
         self.open_digests: set[str] = set()
         self.failed: set[str] = set()
@@ -377,6 +379,8 @@ class Collection:
         self.tally.prompt_tokens += outcome.prompt_tokens
         self.tally.completion_tokens += outcome.completion_tokens
         self._did_one()
+        if self.teacher.kind != "recorded" and (reason := self.cut.note(request, outcome)):  # a recording costs nothing
+            self._stop(partial(self._unavailable, TeacherError("fatal", reason)))
 
     def _count_failure(self, request: Request, reason: str) -> None:
         self.failed.add(request.digest)

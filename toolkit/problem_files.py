@@ -6,6 +6,7 @@ import csv
 import glob
 import gzip
 import io
+import itertools
 import json
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from toolkit.errors import UserError, nearest
 from toolkit.problem_values import unique_keys
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "`|`"}
+
+LONGEST_LINE = 64 * 10**6
+"""Bytes of a row in a file that is read line by line."""
+_LARGEST_DOCUMENT = 2**30  # bytes, unpacked
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +97,12 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Yield the lines that are not blank, each with its number from 1; a file of any size is read in small pieces."""
     empty = True
     with _opened(path) as file:
-        for number, line in enumerate(file, 1):
+        for number in itertools.count(1):
+            line = file.readline(LONGEST_LINE + 1)
+            if len(line) > LONGEST_LINE:  # kilobytes of gzip can hold gigabytes of it
+                raise UserError(f"{path}:{number}: is longer than {LONGEST_LINE / 10**6:g} MB, which no row is")
+            if not line:
+                break
             if line.strip():
                 empty = False
                 yield number, line.removesuffix(b"\n")
@@ -172,7 +182,9 @@ def _no_object(place: str, stem: str, data: object) -> Row:
 def _document(path: Path) -> Any | None:
     """Parse one JSON document; None where another follows it: a `.json` file in JSON Lines, as many on the Hub are."""
     with _opened(path) as file:
-        content = file.read()
+        content = file.read(_LARGEST_DOCUMENT + 1)
+    if len(content) > _LARGEST_DOCUMENT:
+        raise UserError(f"{path}: is larger than {_LARGEST_DOCUMENT / 2**30:g} GB; make a file of JSON Lines of it")
     if not content.strip():
         raise UserError(f"{path}: the file is empty")
     try:

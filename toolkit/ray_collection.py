@@ -358,6 +358,9 @@ class _Writer:
     def failure(self, request: Request) -> str | None:
         return self._store.failure(request)
 
+    def has_uncut(self, model: str, max_tokens: int) -> bool:
+        return self._store.has_uncut(model, max_tokens)
+
     def put_many(self, answers: list[tuple[Request, Completion]]) -> None:
         self._store.put_many(answers)
         tokens = [sum(getattr(completion, name) for _, completion in answers) for name in _TOKENS]
@@ -402,6 +405,9 @@ class _WrittenThrough:
     def failure(self, request: Request) -> str | None:
         reason: str | None = self._call("failure", request)
         return reason
+
+    def has_uncut(self, model: str, max_tokens: int) -> bool:
+        return bool(self._call("has_uncut", model, max_tokens))
 
     def put_many(self, answers: Iterable[tuple[Request, Completion]]) -> None:
         self._call("put_many", list(answers))

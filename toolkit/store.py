@@ -30,6 +30,7 @@ from toolkit.store_rows import (
     is_sound,
     packed,
     request_of,
+    unpacked,
 )
 from toolkit.teachers.protocol import Completion, Request
 
@@ -197,6 +198,14 @@ class Store:
             except ValueError as error:
                 raise StoreDamaged(self.path, f"a row holds what is {error}") from None
 
+    def has_uncut(self, model: str, max_tokens: int) -> bool:
+        """Whether a completion of this model with so many `max_tokens` came to its end, by length that is."""
+        query = (
+            "SELECT 1 FROM completions WHERE model = ? AND finish_reason != ? AND "
+            "CASE WHEN json_valid(request) THEN json_extract(request, '$.sampling.max_tokens') END = ? LIMIT 1"
+        )
+        return next(self.select(query, (packed(model), packed("length"), max_tokens)), None) is not None
+
     def add_loss(self, model: str, usd: float) -> None:
         """Note what a run has lost on tries of a model without an answer; exports and merges leave it out."""
         with self._transaction():
@@ -211,8 +220,9 @@ class Store:
         return float(usd)
 
     def models(self) -> list[str]:
-        """Return the models that completions were asked of, sorted; reads an index, not the rows."""
-        return sorted(json.loads(model) for (model,) in self.select("SELECT DISTINCT model FROM completions"))
+        """Return the models that completions were asked of, sorted; reads an index, and no damaged name."""
+        read = (unpacked(model) for (model,) in self.select("SELECT DISTINCT model FROM completions"))
+        return sorted(model for model in read if model is not None)
 
     def stats(self) -> StoreStats:
         """Count what the store holds."""
@@ -221,7 +231,8 @@ class Store:
         )
         (failures,) = self._row("SELECT count(*) FROM failures")
         models = self.select("SELECT model, count(*) FROM completions GROUP BY model ORDER BY model")
-        return StoreStats(count, failures, prompt, completion, {json.loads(model): n for model, n in models})
+        named = {name: n for model, n in models if (name := unpacked(model)) is not None}
+        return StoreStats(count, failures, prompt, completion, named)
 
     @contextmanager
     def collecting(self) -> Iterator[None]:

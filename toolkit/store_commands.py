@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +62,7 @@ def _inspect(args: argparse.Namespace) -> None:
         print(f"stored from {found.first} to {found.last}")
     if found.holder:
         print(f"{found.holder} is collecting into it")
+    _print_damage(found.damage, args.store)
     completions = sum(count for count, *_ in found.models.values())
     failures = sum(count for _, _, count in found.failures)
     print(f"{args.store}: {_rows(completions, failures)}, {_size(found.size)}")
@@ -126,6 +127,7 @@ def _prune(args: argparse.Namespace) -> None:
 
     report = prune(args.store, failures=args.failures, model=args.model, before=args.before, dry=not args.yes)
     what = "failures" if args.failures else "completions"
+    _print_damage(report.damage, args.store)
     if not args.yes:
         print(f"{args.store}: would drop {report.dropped:,} {what}; next: the same command with --yes")
         return
@@ -133,6 +135,13 @@ def _prune(args: argparse.Namespace) -> None:
         f"{args.store}: dropped {report.dropped:,} {what}, {_size(report.bytes_before)} before, "
         f"{_size(report.bytes_after)} now; next: `distill build`, which asks for what it misses"
     )
+
+
+def _print_damage(damage: Sequence[str], store: Path) -> None:
+    for line in damage:
+        print(f"damaged: {line}")
+    if damage:
+        print(f"`distill store verify {store}` looks at every row")
 
 
 def _rows(completions: int, failures: int) -> str:

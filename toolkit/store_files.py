@@ -17,7 +17,7 @@ from typing import Any
 from toolkit.errors import UserError, nearest
 from toolkit.store import Store, StoreDamaged, holder
 from toolkit.store_pages import log_of, rows_of_file, rows_of_log
-from toolkit.store_rows import ANSWER, COMPLETION_COLUMNS, FAILURE_COLUMNS, is_sound
+from toolkit.store_rows import ANSWER, COMPLETION_COLUMNS, FAILURE_COLUMNS, is_sound, unpacked
 
 BATCH = 500
 _MOST_DAMAGE = 20
@@ -204,11 +204,13 @@ class PruneReport:
         dropped: Rows.
         bytes_before: Size of the file.
         bytes_after: Size of it afterwards; as before where nothing was dropped.
+        damage: Rows that cannot say whether they are meant, one line each, at most twenty; they stay.
     """
 
     dropped: int
     bytes_before: int
     bytes_after: int
+    damage: tuple[str, ...] = ()
 
 
 def prune(
@@ -231,7 +233,10 @@ def prune(
     table = "failures" if failures else "completions"
     conditions, values = ["true"], []
     if model is not None:
-        conditions.append("json_extract(request, '$.model') = ?" if failures else "model = ?")
+        named = (
+            "CASE WHEN json_valid(request) THEN json_extract(request, '$.model') END"  # else damaged JSON is an error
+        )
+        conditions.append(f"{named} = ?" if failures else "model = ?")
         values.append(model if failures else json.dumps(model))
     if before is not None:
         conditions.append("created_at < ?")
@@ -243,6 +248,7 @@ def prune(
         if model is not None and not failures and model not in known:
             raise UserError(f"{path}: no completion of model {model!r}, only of {known}{nearest(model, known)}")
         (count,) = next(store.select(f"SELECT count(*) {which}", tuple(values)))
+        damage = tuple(_unreadable(store, {table: "request" if failures else "model"})) if model is not None else ()
     size = path.stat().st_size
     if count and not dry:
         with Store(path) as store, store.collecting():
@@ -250,7 +256,27 @@ def prune(
             store.change(f"DELETE {which}", tuple(values))
             store.change("VACUUM")
             store.change("PRAGMA wal_checkpoint(TRUNCATE)")
-    return PruneReport(count, size, path.stat().st_size)
+    return PruneReport(count, size, path.stat().st_size, damage)
+
+
+def _unreadable(store: Store, columns: dict[str, str]) -> Iterator[str]:
+    """Yield rows of which a column, named for each table, holds no JSON: the first twenty."""
+    found = (
+        f"row {digest} of {table}: its {column} is damaged"
+        for table, column in columns.items()
+        for digest, value in store.select(f"SELECT digest, {column} FROM {table} ORDER BY digest")
+        if not _holds_json(value, column)
+    )
+    yield from itertools.islice(found, _MOST_DAMAGE)
+
+
+def _holds_json(value: object, column: str) -> bool:
+    if column != "request":
+        return unpacked(value) is not None
+    try:
+        return isinstance(value, str) and isinstance(json.loads(value), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 @dataclass(frozen=True)
@@ -265,6 +291,7 @@ class Contents:
         last: When the last one was.
         size: Bytes of the file and its log.
         holder: Who is collecting into it.
+        damage: Rows that cannot be told among these, one line each, at most twenty.
     """
 
     models: dict[str, tuple[int, int, int, int, int]]
@@ -273,10 +300,11 @@ class Contents:
     last: str
     size: int
     holder: str | None
+    damage: tuple[str, ...] = ()
 
 
 def contents(path: str | Path) -> Contents:
-    """Count what a store holds; others may be writing.
+    """Count what a store holds; others may be writing. A damaged row is named and counted in nothing else.
 
     Raises:
         UserError: There is no such store.
@@ -290,16 +318,23 @@ def contents(path: str | Path) -> Contents:
         failures = store.select(
             "SELECT reason, permanent, count(*) FROM failures GROUP BY 1, 2 ORDER BY count(*) DESC, 1, 2"
         )
+        named = [(unpacked(model), tuple(sums)) for model, *sums in models]
+        reasons = [(unpacked(reason), bool(permanent), count) for reason, permanent, count in failures]
+        is_whole = all(name is not None for name, *_ in [*named, *reasons])
         first, last = next(
-            store.select("SELECT ifnull(min(created_at), ''), ifnull(max(created_at), '') FROM completions")
+            store.select(
+                "SELECT ifnull(min(created_at), ''), ifnull(max(created_at), '') FROM completions "
+                "WHERE created_at GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]T*Z'"
+            )
         )
         return Contents(
-            {json.loads(model): tuple(sums) for model, *sums in models},
-            [(json.loads(reason), bool(permanent), count) for reason, permanent, count in failures],
+            {name: sums for name, sums in named if name is not None},
+            [(reason, permanent, count) for reason, permanent, count in reasons if reason is not None],
             first,
             last,
             sum(file.stat().st_size for file in (path, log_of(path)) if file.exists()),
             holder(path),
+            () if is_whole else tuple(_unreadable(store, {"completions": "model", "failures": "reason"})),
         )
 
 

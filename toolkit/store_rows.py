@@ -113,6 +113,15 @@ def packed(value: object) -> str:
     return json.dumps(value)
 
 
+def unpacked(value: object) -> str | None:
+    """Return the text that a column holds as JSON; None where it holds none, as a damaged one."""
+    try:
+        text = json.loads(value) if isinstance(value, str) else None
+    except (ValueError, RecursionError):
+        return None
+    return text if isinstance(text, str) else None
+
+
 def _packed_request(request: Request) -> str:
     # By hand: `asdict` copies every value, and takes longer than all else about a row.
     content = {

@@ -7,6 +7,7 @@ from typing import Literal
 from toolkit.named_files import StoreFile
 from toolkit.schema import Strict
 from toolkit.store import Store
+from toolkit.teachers.finish_reasons import fault_of, understood
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, TeacherError, refuse_logprobs
 
@@ -49,12 +50,14 @@ class RecordedTeacher:
         """Look a completion up; it comes back exactly as it was stored.
 
         Raises:
-            TeacherError: `permanent`, where it was never recorded; `fatal`, where the request wants log-probabilities
-                that were not recorded with it.
+            TeacherError: `permanent`, where it was never recorded, or is a fragment of an answer; `fatal`, where the
+                request wants log-probabilities that were not recorded with it.
         """
         completion = self._open().get_recorded(request, self._config.model)
         if completion is None:
             raise TeacherError("permanent", f"not recorded in {self._config.store}")
+        if understood(completion.finish_reason) is None:
+            raise TeacherError("permanent", f"recorded, but {fault_of(completion.finish_reason)}")
         if logprobs_of(completion) is None:
             refuse_logprobs(request, "this recording")
         return completion
