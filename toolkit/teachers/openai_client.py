@@ -56,8 +56,12 @@ def missing(config: OpenAIConfig) -> str | None:
     return None
 
 
-def client_of(config: OpenAIConfig) -> openai.AsyncOpenAI:
+def client_of(config: OpenAIConfig, sends: bool = True) -> openai.AsyncOpenAI:
     """Return the client of a teacher; the environment's organisation, project and headers are its own to find.
+
+    Args:
+        config: Of the teacher.
+        sends: Whether it is to send anything, or only to be asked where and with what: certificates take a while.
 
     Raises:
         UserError: There is no address, or the environment's is none.
@@ -73,7 +77,7 @@ def client_of(config: OpenAIConfig) -> openai.AsyncOpenAI:
         "default_query": config.query,
         "max_retries": 0,  # what is tried again, and when, is for `collect`
         "timeout": openai.Timeout(config.timeout, connect=_CONNECT_S),
-        "http_client": _http_client(config, address),
+        "http_client": _http_client(config, address) if sends else _silent_client(),
         "admin_api_key": "",  # or it would find the environment's
     }
     if config.azure_deployment is None:
@@ -132,6 +136,12 @@ def proxy_of(address: str) -> str | None:
 
 def _api_version(config: OpenAIConfig) -> str | None:
     return config.query.get(_API_VERSION) or os.environ.get("OPENAI_API_VERSION")
+
+
+def _silent_client() -> httpx2.AsyncClient:
+    import httpx2
+
+    return httpx2.AsyncClient(transport=httpx2.AsyncBaseTransport())
 
 
 def _http_client(config: OpenAIConfig, address: str) -> httpx2.AsyncClient:

@@ -65,6 +65,7 @@ __all__ = [
 ]
 
 _CHECK_S = 30.0
+_SHALLOW = 300  # brackets, in a body that has no more of them it is nested no deeper than that
 _CONNECT_S = 30.0
 # Where servers write how many tokens of a prompt came out of their cache: OpenAI and vLLM (below), DeepSeek, Moonshot.
 _CACHED_TOKENS = ("prompt_cache_hit_tokens", "cached_tokens")
@@ -94,10 +95,11 @@ class OpenAITeacher:
         self.address = address_of(config)
         self._config = config
         self.most_bytes = int(config.max_response_mb * 10**6)
-        self._left_out = config.left_out
+        self._is_plain = not config.left_out and not config.extra
         self._client: openai.AsyncOpenAI | None = None
         self._session: aiohttp.ClientSession | None = None
         self._url: Any = None
+        self._query: dict[str, str] = {}
         self._redactor = Redactor([key_of(config)])
         self._listed: list[str] = []
         self._accepted: set[str] = set()  # names of what stood in requests that were answered
@@ -143,7 +145,7 @@ class OpenAITeacher:
             session = self._opened()
             path = "/models" if self._config.azure_deployment is None else "/openai/models"
             url = self.address + path
-            async with session.get(url, params=self._query(), timeout=limit, allow_redirects=False) as response:
+            async with session.get(url, params=self._query, timeout=limit, allow_redirects=False) as response:
                 said = self.said(await read_body(response, self.most_bytes))
         except Exception as error:
             failure = self.failure(error)
@@ -173,7 +175,9 @@ class OpenAITeacher:
             TeacherError: Sorted as by `complete`; here as well as while the body is read.
         """
         try:
-            self._client = self._client or client_of(self._config)
+            if self._client is None:
+                self._client = client_of(self._config)
+                self._redactor = Redactor(secrets_of(self._client, self._config))
             async with call(self._client) as response:
                 yield response
         except Exception as error:
@@ -190,24 +194,25 @@ class OpenAITeacher:
 
     def body(self, request: Request) -> dict[str, Any]:
         """Return a request as the chat-completions API names it."""
-        request = self._config.applied_to(request)
+        if not self._is_plain:
+            request = self._config.applied_to(request)
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": request.model,
             "messages": [{"role": role, "content": content} for role, content in request.messages],
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
             self._config.token_limit: sampling.max_tokens,
         }
-        for name in self._left_out:
-            body.pop(name, None)
+        if sampling.temperature is not None:
+            body["temperature"] = sampling.temperature
+        if sampling.top_p is not None:
+            body["top_p"] = sampling.top_p
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if sampling.top_logprobs:
             body |= {"logprobs": True, "top_logprobs": sampling.top_logprobs}
         if sampling.seed is not None:
             body["seed"] = sampling.seed + request.sample_index  # or all samples of a prompt would be the same one
-        return body | self._config.request
+        return body if self._is_plain else body | self._config.request
 
     @property
     def batch_path(self) -> str:
@@ -224,9 +229,10 @@ class OpenAITeacher:
             import aiohttp
             from yarl import URL
 
-            client = self._client = self._client or client_of(self._config)
+            client = client_of(self._config, sends=False)
+            self._query = {name: str(value) for name, value in client.default_query.items()}
             self._redactor = Redactor(secrets_of(client, self._config))
-            self._url = URL(f"{client.base_url}chat/completions", encoded=True).update_query(self._query())
+            self._url = URL(f"{client.base_url}chat/completions", encoded=True).update_query(self._query)
             self._session = aiohttp.ClientSession(
                 headers=headers_of(client),
                 timeout=aiohttp.ClientTimeout(self._config.timeout, sock_connect=_CONNECT_S),
@@ -236,10 +242,6 @@ class OpenAITeacher:
                 proxy=proxy_of(self.address),
             )
         return self._session
-
-    def _query(self) -> dict[str, str]:
-        assert self._client is not None
-        return {name: str(value) for name, value in self._client.default_query.items()}
 
     def said(self, raw: bytes) -> Any:
         """Return a body without secrets: parsed where it is JSON, else as text."""
@@ -259,7 +261,9 @@ class OpenAITeacher:
         except (ValueError, RecursionError):
             beginning = words(self.said(raw[: 4 * LONGEST_REASON]))
             raise TeacherError("retry", f"the response is not JSON: {beginning}", billed=True) from None
-        return self._redactor.clean(said)
+        # What is nested too deeply for that cannot be read back from the store everywhere either.
+        is_simple = raw.count(b"[") + raw.count(b"{") < _SHALLOW and not self._redactor.may_find(raw)
+        return said if is_simple else self._redactor.clean(said)
 
     def accept(self, body: dict[str, Any]) -> None:
         """Note that a request with this body was answered: none of its parameters is refused as such."""

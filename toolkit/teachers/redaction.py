@@ -35,6 +35,13 @@ class Redactor:
         self._secrets = [secret for secret in self._short if len(secret) >= SHORTEST]
         forms = {form for secret in self._secrets for form in _forms(secret)}
         self._forms = sorted(forms, key=len, reverse=True)
+        packing = {b"\\u", b"\\/", b"\\\\", b"%", b"&", b"\0"}  # NUL: of an encoding other than UTF-8
+        packing |= {b'\\"'} if any('"' in secret for secret in self._secrets) else set()
+        self._hints = [*packing, *(form.encode() for form in self._forms)] if self._secrets else []
+
+    def may_find(self, raw: bytes) -> bool:
+        """Whether a body may hold a secret, so that it has to be gone through; most need not, which takes a while."""
+        return any(hint in raw for hint in self._hints)
 
     def clean(self, said: Any) -> Any:
         """Return parsed JSON without secrets in its texts and keys.
