@@ -103,7 +103,7 @@ def secrets_of(client: openai.AsyncOpenAI, config: OpenAIConfig) -> list[str]:
     """Return what must not be repeated: the key, and what the environment's own headers hold."""
     usual = {"accept", "content-type", "user-agent", "openai-organization", "openai-project"}
     held = [value for name, value in headers_of(client).items() if name.lower() not in usual]
-    return [key_of(config), *(part for value in held for part in (value, value.removeprefix("Bearer ")))]
+    return [key_of(config), *(value.rpartition(" ")[2] for value in held)]  # of `Bearer ...` the secret part
 
 
 def client_failure(error: Exception) -> TeacherError:

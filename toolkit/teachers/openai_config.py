@@ -183,8 +183,9 @@ def remedy(parameter: str, config: OpenAIConfig) -> str:
     for name in ("request", "query"):
         if parameter in getattr(config, name):
             return f"{parameter!r}; change it in dataset.config.teacher.{name}, or take it out"
-    known = f"{parameter!r} as it is not sent; set it in dataset.config.teacher.request"
-    return f"{parameter!r}; {_REMEDIES[parameter]}" if parameter in _REMEDIES else known
+    if parameter in _REMEDIES:
+        return f"{parameter!r}; {_REMEDIES[parameter]}"
+    return f"the request because of {parameter!r}, which is not sent; set it in dataset.config.teacher.request"
 
 
 def address_of(config: OpenAIConfig) -> str:

@@ -11,11 +11,11 @@ import base64
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import quote, unquote
 
-SHORTEST = 16
+SHORTEST = 8
 """Characters: local servers take keys like `EMPTY`, a word that completions may hold."""
 
 _MARK = "[key]"
@@ -64,13 +64,12 @@ class Redactor:
                 text = text.replace(form, _MARK)
         if not self._secrets or not ("\\" in text or "%" in text or "&" in text):
             return text
-        unpacked = text
+        layer = {text}
         for _ in range(_LAYERS):
-            before, unpacked = unpacked, html.unescape(unquote(_ESCAPED.sub(_unescaped, unpacked)))
-            if unpacked == before:
-                break
-            if any(secret in unpacked for secret in self._secrets):
-                return self.text(unpacked)
+            layer = {unpacked for each in layer for unpack in _UNPACK if (unpacked := unpack(each)) != each}
+            for unpacked in layer:
+                if any(secret in unpacked for secret in self._secrets):
+                    return self.text(unpacked)
         return text
 
     def reason(self, reason: str) -> str:
@@ -91,3 +90,11 @@ def _forms(secret: str) -> set[str]:
 def _unescaped(match: re.Match[str]) -> str:
     wide, narrow, itself = match.groups()
     return itself or chr(int(wide or narrow, 16))
+
+
+def _unescape(text: str) -> str:
+    return _ESCAPED.sub(_unescaped, text)
+
+
+# Each by itself: a key may hold what looks like another one's work.
+_UNPACK: tuple[Callable[[str], str], ...] = (_unescape, unquote, html.unescape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ class BatchEndpoints:
 
     async def handle(self, request: web.BaseRequest) -> Reply:
         """Do what the request asks for."""
-        match [request.method, *request.path.removeprefix("/v1/").split("/")]:
+        match [request.method, *path_of(request).removeprefix("/v1/").split("/")]:
             case ["POST", "files"]:
                 form = await request.post()
                 upload = form["file"]
@@ -181,6 +182,11 @@ class BatchEndpoints:
         return b"".join(lines[place] + b"\n" for place in order)
 
 
+def path_of(request: web.BaseRequest) -> str:
+    """Return the path of a request as OpenAI has it; Azure's are `/openai/files` and `/openai/deployments/NAME/...`."""
+    return re.sub("^/openai/(deployments/[^/]+/)?", "/v1/", request.path)
+
+
 def _faults_of(lines: list[bytes]) -> list[dict[str, Any]]:
     faults: list[dict[str, Any]] = []
     seen = set()
@@ -189,7 +195,7 @@ def _faults_of(lines: list[bytes]) -> list[dict[str, Any]]:
             asked = json.loads(line)
             name = asked["custom_id"]
             assert isinstance(asked["body"], dict)
-            assert (asked["method"], asked["url"]) == ("POST", "/v1/chat/completions")
+            assert (asked["method"], asked["url"].removeprefix("/v1")) == ("POST", "/chat/completions")
         except (ValueError, KeyError, TypeError, AssertionError):
             faults.append({"code": "invalid_request", "message": "not a request", "line": number})
             continue

@@ -27,7 +27,7 @@ from aiohttp import web
 
 from toolkit.errors import UserError
 from toolkit.teachers.procedural import ProceduralConfig
-from toolkit.testing.batch_endpoints import BatchEndpoints, BatchScript
+from toolkit.testing.batch_endpoints import BatchEndpoints, BatchScript, path_of
 from toolkit.testing.replies import (
     FAULTS,
     Ask,
@@ -200,9 +200,9 @@ class FaultServer:
         if self._key is not None and request.headers.get("Authorization") != f"Bearer {self._key}":
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
             return await _send(request, fault(401, f"Incorrect API key provided: {given}", "invalid_api_key"))
-        if request.path == "/v1/chat/completions" and request.method == "POST":
+        if path_of(request) == "/v1/chat/completions" and request.method == "POST":
             return await self._complete(request)
-        if request.path == "/v1/models":
+        if path_of(request) == "/v1/models":
             self.models_seen += 1
             return await _send(request, self._list_models())
         return await self._manage(request)
