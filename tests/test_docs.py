@@ -142,7 +142,7 @@ def test_the_teachers_shown_are_valid() -> None:
     lines = [line for block in blocks(ROOT / "docs" / "teachers.md", "yaml") for line in block.splitlines()]
     shown = [yaml.safe_load(line)["teacher"] for line in lines if line.startswith("teacher:")]
     kinds = [teacher.kind for one in shown for teacher in BuilderSettings.model_validate({"teacher": one}).teachers]
-    assert kinds == ["openai"] * 6 + ["transformers"] * 2 + ["recorded"]
+    assert kinds == ["openai"] * 9 + ["transformers"] * 2 + ["recorded"]
 
 
 def test_the_reference_of_keys_is_what_the_models_say(reference: ModuleType) -> None:

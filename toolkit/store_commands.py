@@ -52,10 +52,10 @@ def _inspect(args: argparse.Namespace) -> None:
     row = "{:32} {:>11} {:>13} {:>11} {:>17} {:>9}"
     print(row.format("model", "completions", "prompt tokens", "cached", "completion tokens", "batched"))
     for model, counts in found.models.items():
-        print(row.format(model, *(f"{count:,}" for count in counts)))
+        print(row.format(_plain(model), *(f"{count:,}" for count in counts)))
     for reason, is_permanent, count in found.failures[:10]:
         again = "asked again with retry_failed" if is_permanent else "asked again"
-        print(f"failed {count:,}x, {again}: {reason}")
+        print(f"failed {count:,}x, {again}: {_plain(reason)}")
     if others := found.failures[10:]:
         print(f"failed {sum(count for _, _, count in others):,}x for {len(others):,} other reasons")
     if found.first:
@@ -135,6 +135,11 @@ def _prune(args: argparse.Namespace) -> None:
         f"{args.store}: dropped {report.dropped:,} {what}, {_size(report.bytes_before)} before, "
         f"{_size(report.bytes_after)} now; next: `distill build`, which asks for what it misses"
     )
+
+
+def _plain(text: str) -> str:
+    """Return what somebody else wrote as a terminal may have it."""
+    return "".join(char if char.isprintable() else "\ufffd" for char in text)
 
 
 def _print_damage(damage: Sequence[str], store: Path) -> None:

@@ -500,3 +500,63 @@ def test_whoever_comes_while_a_store_is_being_made_waits_for_it(tmp_path: Path) 
         with ThreadPoolExecutor(6) as pool:
             stats = list(pool.map(lambda _, path=path: Store(path).stats().completions, range(6)))
         assert stats == [0] * 6
+
+
+COUNTS: list[tuple[object, int]] = [
+    (7, 7),
+    (0, 0),
+    (7.0, 7),
+    (-0.0, 0),
+    (True, 0),
+    (False, 0),
+    (-1, 0),
+    (7.5, 0),
+    (float("nan"), 0),
+    (float("inf"), 0),
+    (1e300, 0),
+    ("7", 0),
+    (None, 0),
+    ([7], 0),
+    (2**53, 0),
+    (2**63, 0),
+    (2**70, 0),
+    (10**12, 10**12),
+    (10**5000, 0),
+]
+
+
+@pytest.mark.parametrize(("said", "kept"), COUNTS, ids=[str(place) for place in range(19)])
+@pytest.mark.parametrize("field", ["prompt_tokens", "completion_tokens", "cached_tokens"])
+def test_a_count_comes_back_as_a_count_and_damages_nothing(store: Store, field: str, said: object, kept: int) -> None:
+    store.put(ask(), replace(Completion("2"), **{field: said}))  # type: ignore[arg-type]
+    found = store.get(ask())
+    assert found is not None
+    assert (getattr(found, field), type(getattr(found, field))) == (kept, int)
+    assert store.stats().completions == 1
+
+
+@settings(max_examples=100, derandomize=True, database=None)
+@given(
+    values=st.tuples(*[st.one_of(st.integers(), st.booleans(), st.floats(), st.text(), st.none())] * 3),
+    batched=st.one_of(st.booleans(), st.integers(0, 1)),
+    raw=st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text()),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    ),
+)
+def test_whatever_is_put_is_healthy_when_it_is_read(
+    tmp_path_factory: pytest.TempPathFactory, values: tuple[object, ...], batched: object, raw: object
+) -> None:
+    path = tmp_path_factory.mktemp("any") / "s.db"
+    with Store(path) as store:
+        store.put(ask(), Completion("\ud800\0", "", "stop", "m", *values, batched, {"raw": raw}))  # type: ignore[arg-type]
+        found = store.get(ask())
+        assert found is not None
+        assert found.raw == {"raw": raw}
+        store.stats()
+
+
+def test_many_large_counts_have_a_sum(store: Store) -> None:
+    most = Completion("2", prompt_tokens=10**12, completion_tokens=10**12)
+    store.put_many((ask(str(number)), most) for number in range(1000))
+    assert store.stats().prompt_tokens == 10**15

@@ -632,3 +632,6 @@ def test_a_missing_store_is_a_mistake(tmp_path: Path, words: list[str], monkeypa
     monkeypatch.chdir(tmp_path)
     assert cli.main(["store", *words]) == 2
     assert list(tmp_path.iterdir()) == []
+
+
+# --- damaged JSON text
