@@ -31,7 +31,15 @@ def plain(text: str) -> str:
 
 
 _WRAPPERS = [("**", "**"), ("*", "*"), ("`", "`"), ('"', '"'), ("'", "'"), ("$$", "$$"), ("$", "$")]
-_WRAPPERS += [("\\(", "\\)"), ("\\[", "\\]"), ("\\text{", "}"), ("\\mathrm{", "}"), ("\\textbf{", "}")]
+_WRAPPERS += [
+    ("\\(", "\\)"),
+    ("\\[", "\\]"),
+    ("\\text{", "}"),
+    ("\\mathrm{", "}"),
+    ("\\textbf{", "}"),
+    ("\\mathbf{", "}"),
+]
+_WRAPPERS += [("\\boldsymbol{", "}"), ("\\underline{", "}"), ("\\textit{", "}")]
 
 
 def tidy(answer: str) -> str:

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from toolkit.answer_marks import plain, tidy
 
 _LETTER = re.compile(
-    r"""(?:(?:the[ ])?(?:correct[ ])?(?:option|choice|letter|answer)[ :]{1,2})?
+    r"""(?:(?:the[ ])?(?:correct[ ])?(?:option|choice|letter|answer)[ :]{1,2}
+      | (?:(?:la|die|a)[ ])?(?:opción|option|opção|opzione)[ ] | la[ ](?=[A-H]\b) | 选项 | 選項 | 選択肢 )?
     (?: [(\[][ ]?(?P<bracketed>[A-Za-z])[ ]?[)\]]
-      | (?P<bare>[A-Za-z]) (?= [ ]?\Z | [).:,;\]] | [ ]-[ ] | [ ]?— | [ ]\( | /[A-Z]\b
+      | (?P<bare>[A-Za-z]) (?= [ ]?\Z | [).:,;\]] | [ ]-[ ] | [ ]?— | 选项 | 選項 | です | [ ]\( | /[A-Z]\b
                              | [ ](?:is|because|since|as|for|which|and|or|nor)\b)
     ) [).:\]]?""",
     re.VERBOSE | re.IGNORECASE,
@@ -26,14 +27,27 @@ _SECOND_LETTER = re.compile(
     r"[ ,]*(?:\band\b|\bor\b|\bnor\b|[,&/+]) ?(?i:option )?"
     r"(?:[(\[] ?[A-Za-z] ?[)\]]|[A-Z](?=\Z| ?[.,;)]| (?:and|or)\b))"
 )
-_JOINED = re.compile(r"[ ,]*(?:and|or|nor)\b", re.IGNORECASE)
+_JOINED = re.compile(
+    r"[ ,;]*\(?(?:and|or|nor|as well as)\b|[ ,;:)(\]]*[(\[]?(?!I\b|A [a-z])[A-Z][)\]]?(?=\Z|[ .,;:)\]])", re.IGNORECASE
+)
+_ADVERB = re.compile(r"\A(?:therefore|thus|definitely|clearly|indeed|certainly),?[ ]", re.IGNORECASE)
+_TAKEN_BACK = re.compile(
+    r"""\A[).:\]]*[ ,]*(?:(?:is|was|are|:|-)[ ])?(?:wrong|incorrect|false|not[ ](?:correct|right|true))\b
+    | \b(?:wait|actually|also[ ](?:correct|right|true)|or[ ]maybe|maybe)\b | ではな | ではあり | 아[니닙]""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _ANYWHERE = re.compile(r"(?<!\w)[(\[] ?([A-Za-z]) ?[)\]]|\b[Oo]ption ([A-Z])\b|(?<!\S)([A-Z])\)")
 _SETTLED = re.compile(
-    r"""(?:\b(?:is|be|choose|pick|select|say|option|choice|letter|answer|go[ ]with|going[ ]with)|'s) [ ]? :? [ ]
+    r"""(?:\b(?:is|be|choose|pick|select|say|option|choice|letter|answer|go[ ]with|going[ ]with)|'s)
+    (?:[ ](?:therefore|thus|definitely|clearly|indeed|certainly))? [ ]? :? [ ]
     ["'*$]{0,3} ([A-Z]) ["'*$]{0,3} (?= \Z | [.,;:!] | [ ]?[—(] | [ ]-[ ])""",
     re.VERBOSE,
 )
-_DENIAL = re.compile(r"\b(?:not|neither|none|nor|cannot|except|incorrect|wrong|both|all)\b|n't\b", re.IGNORECASE)
+_DENIAL = re.compile(
+    r"\b(?:not|neither|none|nor|cannot|except|incorrect|wrong|both|all|unlikely|other than|opposite|different|less|but|no"
+    r"|nicht|kein\w*|außer|sauf|pas|menos|не)\b|n't\b|[不非]|ではな|ではあり|아니",
+    re.IGNORECASE,
+)
 
 
 def letter(answer: str, choices: Sequence[str] = (), *, announced: bool = True) -> str | None:
@@ -42,17 +56,32 @@ def letter(answer: str, choices: Sequence[str] = (), *, announced: bool = True) 
     "A dog" is no letter. With `choices` an option given by its whole text is its letter. An announced answer may be a
     sentence that ends with one: "I think it is C".
     """
-    answer = answer.strip("${} ")  # "Answer: $B" follows a prompt that said "Answer: $LETTER"
+    answer = _ADVERB.sub(
+        "", answer.strip("${}<>「」『』 ")
+    )  # "Answer: $B" follows a prompt that said "Answer: $LETTER"
     match = _LETTER.match(answer)
     if match and not _INITIALS.match(answer):
-        several = _SECOND_LETTER.match(answer, match.end()) or _JOINED.match(answer, match.end())
-        return None if several else (match["bracketed"] or match["bare"]).upper()
+        settled = (match["bracketed"] or match["bare"]).upper()
+        return settled if _stands(settled, answer[match.end() :], choices) else None
     texts = [words(choice) for choice in choices]
     if texts.count(words(answer)) == 1:
         return chr(ord("A") + texts.index(words(answer)))
     found = _ANYWHERE.findall(answer) + (_SETTLED.findall(answer) if announced else [])
     letters = {"".join(each).upper() for each in found}
-    return letters.pop() if len(letters) == 1 and not _DENIAL.search(answer) else None
+    if len(letters) != 1 or _DENIAL.search(answer):
+        return None
+    settled = letters.pop()
+    return settled if _stands(settled, re.sub(r"[(\[] ?[A-Za-z] ?[)\]]", "", answer), choices) else None
+
+
+def _stands(letter: str, behind: str, choices: Sequence[str]) -> bool:
+    """Whether a letter at the start of an answer is all that it settles on: not denied, corrected or one of several."""
+    if _SECOND_LETTER.match(behind) or _JOINED.match(behind) or _TAKEN_BACK.search(behind):
+        return False
+    if not choices:
+        return True
+    place, said = ord(letter) - ord("A"), words(re.sub(r"^[\s).:\]-]+", "", behind))
+    return place < len(choices) and said not in {words(text) for at, text in enumerate(choices) if at != place}
 
 
 TRUTH = re.compile(r"\b(yes|no|true|false|valid|invalid)\b", re.IGNORECASE)
@@ -67,15 +96,42 @@ def truth(answer: str, *, at_edge: bool = False) -> str | None:
     With `at_edge` that one must also be the last word.
     """
     found = list(TRUTH.finditer(answer))
-    if not found:
+    if not found or answer.rstrip("\"'*_) ").endswith("?") or _UNSETTLED.search(answer):
         return None
     first, rest = found[0], answer[found[0].end() :]
     if not re.search(r"\w", answer[: first.start()]):
         opposed = _OPPOSITE.get(first[1].lower()) in (match[1].lower() for match in found)
-        return None if opposed or re.match(r"[\s,/]*(?:or|and|nor)\b|/", rest) else first[1]
+        several = re.match(r"[\s,/]*(?:or|and|nor)\b|/|[ ]\w*[ ]?\(?(?:yes|no)\b|[.?!][ ]", rest, re.IGNORECASE)
+        adjective = first[1].lower() == "no" and not _NO_BY_ITSELF.match(rest)
+        return (
+            None
+            if opposed
+            or adjective
+            or (several and len({same_truth(match[1]) for match in found}) > 1)
+            or (
+                several
+                and several.group().strip(" ,/").lower() in ("or", "and", "nor", "/", "")
+                and not several.group().startswith((".", "?", "!"))
+            )
+            else first[1]
+        )
     if len({same_truth(match[1]) for match in found}) > 1 or (at_edge and re.search(r"\w", answer[found[-1].end() :])):
         return None
-    return None if re.search(r"\b(?:not|neither|cannot)\b|n't\b", answer, re.IGNORECASE) else first[1]
+    if first[1].lower() == "no" and not _NO_BY_ITSELF.match(rest):
+        return None
+    return None if _HEDGE.search(answer) else first[1]
+
+
+_NO_BY_ITSELF = re.compile(
+    r"[^\w\s]|\s*\Z|\s+[^\w\s]|\s+(?:it|he|she|they|we|you|i|this|that|these|those|the|there|a|an|because|since|as|not)\b",
+    re.IGNORECASE,
+)
+_UNSETTLED = re.compile(r"\b(?:wait|actually|if|only if|unless)\b", re.IGNORECASE)
+_HEDGE = re.compile(
+    r"\b(?:not|neither|cannot|never|hardly|far from|sometimes|partly|partially|half|mistaken|doubt\w*|unlikely|fails?|nobody"
+    r"|hard to)\b|n't\b",
+    re.IGNORECASE,
+)
 
 
 def same_truth(word: str) -> str:

@@ -20,7 +20,7 @@ from toolkit import foreign_clauses
 from toolkit.answer_marks import plain, tidy
 from toolkit.errors import UserError, nearest
 from toolkit.number_reading import NUMBER, number, numeral
-from toolkit.thinking import answer_spans
+from toolkit.thinking import split_thinking
 
 ANSWER_PHRASE = "Therefore, the answer is"
 KINDS = ("auto", "number", "choice", "boolean", "text", "math")
@@ -32,12 +32,12 @@ LONGEST_BARE_ANSWER = 300  # characters up to which a line without any answer cl
 
 _MARK = re.compile(
     r"""
-    \b(?:answers?|(?:correct|right|best)[ ](?:option|choice)) (?:[ ](?:choice|option))?
+    \b(?:answers?|ans|(?:correct|right|best)[ ](?:option|choice)) (?:[ ](?:choice|option))?
     (?:[ ](?:to|for)[ ][^\n.:?!]{1,60}?)? [*_\]"'`]{0,4} [ ]?
-    (?:(?:is|are|was|(?:would|should|must|will|has[ ]to)[ ]be)\b [ ]? :? | [:=]) (?:[*_]{1,3}(?=\s|$))?
+    (?:(?:is|are|was|(?:would|should|must|will|has[ ]to)[ ]be)\b [ ]? :? | [:=]) (?:[*_]{1,3}(?=\s|$|<))?
     | ^[ #*]{0,8}(?:final[ ])?answer[ *]{0,4}$      # a heading: the answer stands below it
-    | <answer>
-    | \\(?:boxed|fbox)[ ]?(?={|\Z)
+    | <(?:final_?)?answer> | \[answer\] | <(?:b|strong)>[ ]?(?:final[ ])?answer:?[ ]?</(?:b|strong)>[ ]?:?
+    | \\(?:boxed|fbox|framebox)[ ]?(?={|\Z)
     """,
     re.IGNORECASE | re.MULTILINE | re.VERBOSE,
 )
@@ -52,7 +52,9 @@ _LEAD_IN = re.compile(
 )
 _BETWEEN = re.compile(r"[\s*_$:\\(\[]{0,12}")  # what may stand between "the answer is" and its \boxed{}
 _RUN_ON = re.compile(r"\n[ ]{0,4}(?:Q|Question|Human|User)[ ]?:|<\|(?:im_end|endoftext|eot_id|end)\|>|</s>")
-_BELOW = re.compile(r"(?:as follows|the following|given by|below)?[\s:*_$\[\\(]*", re.IGNORECASE)
+_BELOW = re.compile(
+    r"(?:as follows|the following|given by|below)?(?:[\s:*_$\[\\(]|`{3}\w*|-{3,}|={3,}|<br ?/?>)*", re.IGNORECASE
+)
 _BULLET = re.compile(r"[ ]{0,8}(?:[-*•]|[0-9]{1,2}[.)])[ ]")
 _SENTENCE_END = re.compile(
     r"""[.!?]["')\]*]{0,3}(?:[ ]+(?=[A-Z(\["'*]) | (?=[\u3040-\u30ff\u4e00-\u9fff\uac00-\ud7af]))""", re.VERBOSE
@@ -71,18 +73,10 @@ class _Clause(NamedTuple):
 
 
 def _visible(text: str) -> tuple[int, int]:
-    """The span of `text` that can hold its answer: after the thinking, before a run-on into the next question."""
-    spans = answer_spans(text)
-    if not spans:
-        return len(text), len(text)  # blank, or cut off while thinking: nothing was answered
-    # Thinking may stand between parts of an answer: of these the last that announces one counts, else the last.
-    announced = [span for span in spans[:-1] if _MARK.search(text, *span)] if len(spans) > 1 else []
-    if announced and not _MARK.search(text, *spans[-1]):
-        spans = announced
-    start, end = spans[-1]
-    start = end - len(text[start:end].lstrip())
-    run_on = _RUN_ON.search(text, start, end)
-    return start, run_on.start() if run_on else end
+    """The span of `text` that can hold its answer: before a run-on into the next question."""
+    start = len(text) - len(text.lstrip())
+    run_on = _RUN_ON.search(text, start)
+    return start, run_on.start() if run_on else len(text)
 
 
 def _sentences(line: str) -> list[str]:
@@ -98,15 +92,37 @@ def _sentences(line: str) -> list[str]:
 _EMPTY_BOX = re.compile(r"(?:\\(?:text|mathrm|textbf|mathbf)|[{}\s$])*")
 
 
-def _boxed(text: str, start: int) -> str:
-    """The content of the braces that open at `start`; "" for an empty box and for one that was cut off."""
+def _boxed(text: str, start: int) -> tuple[str, int]:
+    """The content of the braces that open at `start`, and where they close; "" for an empty box and a cut one."""
     depth = 0
     for end in range(start, min(len(text), start + LONGEST_ANSWER)):
         depth += {"{": 1, "}": -1}.get(text[end], 0)
         if not depth:
             content = text[start + 1 : end]
-            return "" if _EMPTY_BOX.fullmatch(content) else tidy(content)
-    return ""
+            return ("" if _EMPTY_BOX.fullmatch(content) else tidy(content)), end + 1
+    return "", len(text)
+
+
+# Around a box that holds all of the answer stand words, marks and an equals sign.
+_BEFORE_PART = re.compile(
+    r"""(?:\\(?:sqrt|[dtc]?frac|times|cdot|pm|mp|div|sin|cos|tan|log|ln)(?:\[[^\]]*\])?(?:{[^{}]*})?\s*{? | [\^_+/×÷±]\s* | \s[<>≤≥≠]\s* | (?<!\*)\*\s*
+    | (?<=\S)[-]\s* | (?<=[$\n(\[=])\s*-\s* | \A-\s* | \w | \w\( | \b(?:not|never|cannot[ ]be)\b[^.,;:!?\n]{0,12} | n't\b[^.,;:!?\n]{0,12})\Z""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_BEHIND_PART = re.compile(
+    r"""\s*(?:\^ | _\w | \\(?:sqrt|times|cdot|pi|pm|mp|div|[dtc]?frac|ldots|dots)) | [0-9A-Za-z!(\\]?(?<=[0-9A-Za-z!(])
+    | [ ]?[-+*/×÷][ ]?[0-9\\] | [ ]+(?:hundred|thousand|million|billion|trillion|dozen)""",
+    re.VERBOSE | re.IGNORECASE,
+)
+_BETWEEN_BOXES = re.compile(
+    r"[\s$\\()\[\],;&]*(?:and|or|und|oder|y|o|et|ou|,)?[\s$\\()\[\],;]*(?:[A-Za-z]\s*=\s*)?[\s$\\(]*", re.IGNORECASE
+)
+
+
+_OPENING_TAGS = re.compile(r"\A(?:\s*(?:</?(?:b|strong|em|i|br ?/?)>|`{3}))+", re.IGNORECASE)
+_CLOSING_TAG = re.compile(r"</?(?:final_?)?answer>|\[/answer\]|```", re.IGNORECASE)
+_JSON_KEY = re.compile(r"""["'] ?: ?\Z""")
+_JSON_VALUE = re.compile(r"""\s*(?:"(?P<text>[^"\n]*)"|(?P<bare>[^\s",}{]+)\s*[,}])""")
 
 
 def _announced(text: str, start: int) -> str:
@@ -120,7 +136,10 @@ def _announced(text: str, start: int) -> str:
         if not lines or (len(lines) > 1 and _BULLET.match(lines[0]) and _BULLET.match(lines[1])):
             return ""
         lines[0] = lines[0].removeprefix("- ")
-    return tidy(_sentences(lines[0].split("</answer>")[0])[0])
+    line = _CLOSING_TAG.split(_OPENING_TAGS.sub("", lines[0]))[0]
+    if _JSON_KEY.search(text[max(0, start - 4) : start]) and (value := _JSON_VALUE.match(text, start)):
+        line = value["text"] or value["bare"] or ""
+    return tidy(_sentences(line)[0])
 
 
 def _find(text: str) -> _Clause:
@@ -159,24 +178,49 @@ def _by_label(body: str, start: int, searched: int) -> _Clause | None:
     return None
 
 
+# "If the answer is 5, then ...", "It is wrong to say that the answer is 5": nothing is answered there.
+_NOT_SAID = re.compile(
+    r"\b(?:if|whether|suppose|assume|unless|doubt|wrong|incorrect|not)\b[^.,;:!?\n]{0,30}\Z", re.IGNORECASE
+)
+_RETRACTED = re.compile(
+    r"""\b(?:wait|actually|hold[ ]on|on[ ]second[ ]thought|scratch[ ]that|let[ ]me[ ](?:re|double)|no,)\b
+    | \bthat(?:'s|[ ](?:is|was))[ ](?:wrong|incorrect|not[ ]right) | \bI[ ]made[ ]an?[ ](?:mistake|error)\b | [.?!][ ]+No\b[.,!]""",
+    re.IGNORECASE | re.VERBOSE,
+)
+
+
 def _by_phrase(body: str, start: int, searched: int) -> _Clause | None:
-    """The clause of the last phrase or box that has an answer; an empty one where nothing stands behind the last."""
+    """The clause of the last phrase or box that has an answer; an empty one where what it says is no whole answer."""
     marks = list(_MARK.finditer(body, searched))[-EMPTY_CLAUSES:]
     for position in reversed(range(len(marks))):
+        begin, end = marks[position].span()
         boxed = marks[position].group().startswith("\\")
-        answer = (_boxed if boxed else _announced)(body, marks[position].end())
-        if (
-            not answer
-            and not boxed
-            and (position + 1 < len(marks) or not _BELOW.fullmatch(body, marks[position].end()))
-        ):
-            continue
-        begin = marks[position].start()
+        if boxed:
+            answer, end = _boxed(body, end)
+            if answer and _is_part(body, begin, end, marks[position - 1] if position else None):
+                answer = ""
+        else:
+            answer = _announced(body, end)
+            if not answer and (position + 1 < len(marks) or not _BELOW.fullmatch(body, end)):
+                continue
+            if _NOT_SAID.search(body, max(start, begin - 60), begin):
+                answer = ""
+        if _RETRACTED.search(body, end):
+            answer = ""
         if boxed and position and _BETWEEN.fullmatch(body, marks[position - 1].end(), begin):
             begin = marks[position - 1].start()
         lead_in = _LEAD_IN.search(body, max(start, begin - 80), begin)
         return _Clause(lead_in.start() if lead_in else begin, answer, True, False)
     return None
+
+
+def _is_part(body: str, begin: int, end: int, before: re.Match[str] | None) -> bool:
+    """Whether a box holds a part of an answer: it stands in a formula, behind a denial, or beside another box."""
+    if before and before.group().startswith("\\"):
+        closed = _boxed(body, before.end())[1]
+        if closed <= begin and begin - closed <= 30 and _BETWEEN_BOXES.fullmatch(body, closed, begin):
+            return True
+    return bool(_BEFORE_PART.search(body, max(0, begin - 40), begin) or _BEHIND_PART.match(body, end))
 
 
 _MATHEMATICS = re.compile(r"\\[A-Za-z]+|\$[^$]+\$(?![0-9])|[0-9A-Za-z)}]\s?\^|√|π")
@@ -255,7 +299,7 @@ def extract(text: str, kind: str = "auto", choices: Sequence[str] = ()) -> str |
         number: plain digits or `a/b` ("$1,234.50" -> "1234.5"); choice: "(B)"; boolean: the word as it was written;
         text, math and auto: the clause without markdown, quotation marks and full stop.
     """
-    clause = _find(plain(text))
+    clause = _find(plain(split_thinking(text)[0]))
     if _known(kind) == "number":
         value = number(clause.answer, alone=not clause.announced, decimal_comma=clause.decimal_comma)
         return None if value is None else numeral(value)
@@ -311,10 +355,11 @@ def split_answer(text: str) -> tuple[str, str | None]:
         What follows the clause is dropped, and so is the same clause said twice at the end. Without a clause: the text
         (less a run-on) and None.
     """
+    text = split_thinking(text)[0]
     said = plain(text)
     clause = last = _find(said)
     start = clause.start
-    for _ in range(EMPTY_CLAUSES):
+    for _ in range(EMPTY_CLAUSES if not clause.decimal_comma else 0):
         if not last.announced or last.answer != clause.answer:
             break
         start = last.start

@@ -11,7 +11,9 @@ import json
 import logging
 import os
 import signal
+import re
 import sys
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -21,7 +23,7 @@ from toolkit.math_reading import Reading
 PATIENCE = 10.0  # wall seconds allowed for each second of computing, on a machine with other work
 MEMORY_BYTES = 4 << 30  # address space of the worker: `10^{10^{10}}` must not take the trainer's memory
 
-_DIGITS = 60  # in which values are compared that no decimal was written for
+_DIGITS = 150  # in which values are compared that no decimal was written for
 _OF_DECIMALS = 2e-6  # relative: 0.333333 is 1/3 to math-verify's six places
 _POINTS = ((3, 7), (11, 5), (13, 17), (19, 23), (29, 31))  # where expressions with variables are compared
 
@@ -32,6 +34,8 @@ def equal(predicted: str, gold: str) -> bool:
     Lists in braces and lists without brackets are compared as sets, others in order. An interval may be written as an
     inequality. Units count where both have one.
     """
+    if predicted.strip() and math_reading.spelling(predicted) == math_reading.spelling(gold):
+        return True
     said, expected = math_reading.read(predicted), math_reading.read(gold)
     if said is None or expected is None or (said.unit and expected.unit and said.unit != expected.unit):
         return False
@@ -40,14 +44,26 @@ def equal(predicted: str, gold: str) -> bool:
         return False
     real = not any("i" in each for each in letters)
     if said.is_relation != expected.is_relation:
-        return _same(said.whole, expected.whole, real)
-    if len(said.items) != len(expected.items):
+        is_set = any(each.brackets not in ("", "{}") or "\\cup" in each.whole for each in (said, expected))
+        return is_set and _same(said.whole, expected.whole, real)
+    if len(said.items) != len(expected.items) or _loses_names(said, expected) or _loses_names(expected, said):
         return False
     if {said.brackets, expected.brackets} <= {"", "{}"}:
         return _as_sets(said, expected, real)
-    if said.brackets != expected.brackets and said.brackets and expected.brackets:
+    return said.brackets == expected.brackets and all(
+        _same(one, other, real) for one, other in zip(said.items, expected.items, strict=True)
+    )
+
+
+_ASSIGNED = re.compile(r" *([A-Za-z](?: *_ *(?:\{\w+\}|\w))?(?: *\( *[a-z] *\))?) *= *(?! *[A-Za-z] *$)[^=<>]+")
+
+
+def _loses_names(one: Reading, other: Reading) -> bool:
+    """Whether `one` is equations and `other` is not, and they are more than one variable's values: "x=2, y=3", "2x=10"."""
+    if not any("=" in item for item in one.items) or any("=" in item for item in other.items):
         return False
-    return all(_same(one, other, real) for one, other in zip(said.items, expected.items, strict=True))
+    assigned = [_ASSIGNED.fullmatch(item) for item in one.items]
+    return not all(assigned) or len({found[1] for found in assigned if found}) > 1
 
 
 def _as_sets(said: Reading, expected: Reading, real: bool) -> bool:
@@ -60,8 +76,14 @@ def _as_sets(said: Reading, expected: Reading, real: bool) -> bool:
     return True
 
 
+_DECIMAL = re.compile(r" *-? *(?:[0-9]+\.?[0-9]*|\.[0-9]+) *")
+
+
 def _same(predicted: str, gold: str, real: bool) -> bool:
     from math_verify import verify
+
+    if _DECIMAL.fullmatch(predicted) and _DECIMAL.fullmatch(gold):  # both written out: in all their digits
+        return Fraction(predicted.replace(" ", "")) == Fraction(gold.replace(" ", ""))
 
     one, other = _parsed(predicted, real), _parsed(gold, real)
     return bool(verify(other, one, allow_set_relation_comp=True, timeout_seconds=None)) and _exactly(one, other)
@@ -91,8 +113,8 @@ def _exactly(one: Any, other: Any) -> bool:
         return all(any(_exactly(each, gold) for each in one.args) for gold in other.args)
     if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
         return all(map(_exactly, one.flat(), other.flat()))
-    if isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq) and one.lhs == other.lhs:
-        return _exactly(one.rhs, other.rhs)
+    if isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq):
+        return _same_equation(one, other)
     if isinstance(one, sympy.Eq) != isinstance(other, sympy.Eq):  # "x = 5" against "5"
         one, other = (each.rhs if isinstance(each, sympy.Eq) else each for each in (one, other))
     if not (isinstance(one, sympy.Expr) and isinstance(other, sympy.Expr)):
@@ -107,6 +129,22 @@ def _exactly(one: Any, other: Any) -> bool:
         if not _same_value(one.subs(at), other.subs(at)):
             return False
     return True
+
+
+def _same_equation(one: Any, other: Any) -> bool:
+    """Whether two equations have equal sides, or differ by a factor; without variables nothing else makes them one."""
+    import sympy
+
+    if one.lhs == other.lhs or one.rhs == other.rhs or one.lhs == other.rhs:
+        sides = (
+            (one.rhs, other.rhs)
+            if one.lhs == other.lhs
+            else (one.lhs, other.lhs if one.rhs == other.rhs else other.rhs)
+        )
+        pairs = [sides] if one.lhs == other.lhs or one.rhs == other.rhs else [(one.rhs, other.lhs)]
+        return all(_exactly(*pair) for pair in pairs)
+    functions = one.has(sympy.core.function.AppliedUndef) or other.has(sympy.core.function.AppliedUndef)
+    return bool(one.free_symbols) and not functions and one.free_symbols == other.free_symbols
 
 
 def _same_value(one: Any, other: Any) -> bool:

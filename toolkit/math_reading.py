@@ -81,7 +81,6 @@ def _plus_and_minus(item: str) -> list[str]:
 
 def _inside(text: str) -> str | None:
     """Return the formula of a text: all of it, or what stands in dollar signs between words."""
-    text = re.sub(r"^\\?\$(?=[0-9.,]+$)", "", text)  # "$5" is money
     if box := _BOX.search(text):
         end = _closing(text, box.end())
         around = "" if end is None else (text[: box.start()] + text[end + 1 :]).strip("$ .\\()[]")
@@ -220,34 +219,56 @@ _UNIT_WORDS = (
     r"|(?:kilo|centi|milli)?met(?:er|re)s?"
     r"|units?|degrees?|radians?|dollars?|cents?|percent|hours?|minutes?|seconds?|hrs?|mins?|secs?"
     r"|days?|weeks?|months?|years?"
-    r"|kg|g|grams?|lbs?|pounds?|oz|ounces?|l|ml|liters?|litres?|gallons?|mph|km/h|m/s|people|students|ways|points)"
+    r"|kg|grams?|lbs?|pounds?|oz|ounces?|ml|liters?|litres?|gallons?|mph|km/h|m/s|people|students|ways|points)"
 )
 _UNIT = re.compile(
-    r" *(?:\\(?:text|mathrm|textrm|mbox) ?\{ *([A-Za-z][A-Za-z ./]*?)\.? *\}"
-    rf"|(?<=[0-9}}) ])({_UNIT_WORDS})(?![A-Za-z]))"
-    r" *(?:\^ *\{ *([23]) *\})? *$"
+    rf" *(?:\\(?:text|mathrm|textrm|mbox) ?\{{ *({_UNIT_WORDS}|[mgsLlh])\.? *\}}|(?<=[0-9}}) ])({_UNIT_WORDS})(?![A-Za-z]))"
+    r" *(?:\^ *\{ *([23]) *\})? *$",
+    re.IGNORECASE,
 )
+_SAME_UNITS = {
+    "inches": "in",
+    "inch": "in",
+    "feet": "ft",
+    "foot": "ft",
+    "hours": "hr",
+    "hour": "hr",
+    "hrs": "hr",
+    "minutes": "min",
+}
+_SAME_UNITS |= {
+    "minute": "min",
+    "mins": "min",
+    "seconds": "sec",
+    "second": "sec",
+    "secs": "sec",
+    "degree": "°",
+    "degrees": "°",
+}
+_SAME_UNITS |= {"percent": "%", "dollars": "$", "dollar": "$", "meters": "m", "meter": "m", "metres": "m", "metre": "m"}
 _PERCENT = re.compile(r"(?<=[0-9}]) *\\?% *$")
-_DEGREES = re.compile(r"^(-? *[0-9.]+) *\^ *\{? *\\circ *\}?(?: *[CF])? *$")
-_MONEY = re.compile(r"^(-?) *\\?[$£€] *(?=[0-9.])")
-_NUMERIC = re.compile(r"[0-9]|\\pi")
+_DEGREES = re.compile(r"^(-? *[0-9.]+) *\^ *\{? *\\circ *\}?(?: *([CF]))? *$")
+_MONEY = re.compile(r"^(-?) *\\?([$£€¥]) *(?=[0-9.])")
+_NUMERIC = re.compile(r"(?:[-+0-9., {}()/^]|\\(?:frac|sqrt|pi|cdot|times)(?![A-Za-z]))*[0-9}) ](?:[{}() ]|\\pi)*")
 
 
 def _without_unit(written: str) -> tuple[str, str | None]:
     """Return the expression and its unit in one spelling; None for words that are no unit of anything."""
     if found := _DEGREES.match(written):
-        return found[1], "°"
+        return found[1], f"°{found[2] or ''}"
     if found := _MONEY.match(written):
-        return found[1] + written[found.end() :], "$"
+        rest, behind = _without_unit(written[found.end() :])
+        return found[1] + rest, found[2] if behind == "" else None
     if found := _PERCENT.search(written):
         return written[: found.start()], "%"
     found = _UNIT.search(written)
     if found is None:
         return written, ""
     before = written[: found.start()]
-    if not _NUMERIC.search(before):
-        return written, None
+    if not _NUMERIC.fullmatch(before):  # behind a variable `m` is one too, and `\\text{...}` no unit
+        return written, ""
     word = re.sub(r"\s+", " ", found[1] or found[2]).lower()
+    word = _SAME_UNITS.get(word, word)
     return before, f"{word}^{found[3]}" if found[3] else word
 
 
@@ -262,7 +283,9 @@ _NOT_UNDERSTOOD = re.compile(
     r"""[^\x20-\x7e] | \.\. | : | !! | [?;'"`\#@&$%~] | -> | =>
     | [0-9)}\]][ ]*_                     # a base; x_1 and \log_2 are none
     | [0-9][ ]+[0-9] | (?<![A-Za-z])[ ]*_   # two numbers side by side, \log_28
-    | /[ ]*[0-9.]+[ ]*[A-Za-z\\]         # 3/4x: which of two things?
+    | /[ ]*(?:[0-9.]+[ ]*[A-Za-z\\]|[A-Za-z][ ]*[A-Za-z\\])   # 3/4x, 1/xy: which of two things?
+    | \^\{[^{}]*\}[ ]*\^ | \^\{?[ ]*T\b | [A-Z][ ]*(?:\\times|\\cdot)?[ ]*[A-Z] # 2^3^2; matrices, which do not commute
+    | (?<![A-Za-z0-9.])0[xXbBoO][0-9A-Fa-f]
     | \\circ | -- | [A-Za-z]{4} | [A-Za-z]{2}[ ]+[A-Za-z]{2}
     | (?!(?:[xyz]+|[abc]+)(?![A-Za-z]))(?<![A-Za-z])[A-Za-z]{3}
     | (?<![A-Za-z\\])[A-Za-z]{2,3}(?=[0-9]) # sqr2, log2""",
@@ -280,15 +303,28 @@ def _is_understood(written: str) -> bool:
         return False
     if not all(set(found) == {"R"} or found in "RZNQC" for found in re.findall(r"\\mathbb ?\{([^{}]*)\}", bare)):
         return False
+    if re.search(r"\^\{?[ ]*T(?![A-Za-z])|[A-Z][ ]*\\(?:times|cdot)[ ]*[A-Z]", bare):
+        return False  # a transpose, and a product of matrices
     words = re.sub(r"\\log *_ *\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z] *_ *(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9])", " x ", bare)
     letters = set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", bare)))
     two_cases = any(letter.swapcase() in letters for letter in letters if letter.lower() != "e")
     return bool(bare.strip()) and not two_cases and not _NOT_UNDERSTOOD.search(words)
 
 
+_SAME_SPELLING = re.compile(r"\\(?:left|right|,|!|;|:)(?![a-z])|\\(?:text|mathrm|mathbf)(?=\{)|[{}\s$]")
+
+
+def spelling(text: str) -> str:
+    r"""Return a text without what LaTeX does not show: `101_2` is `101_{2}`, whatever that means."""
+    return _SAME_SPELLING.sub("", plain(text))
+
+
 def letters(reading: Reading) -> frozenset[str]:
     """Return the variables of a reading; latex2sympy knows no capitals, so that these have to be compared apart."""
-    return frozenset(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", reading.whole)))
+    greek = re.findall(
+        r"\\((?:var)?(?:alpha|beta|gamma|delta|epsilon|theta|lambda|sigma|phi|psi|omega|pi|xi))", reading.whole, re.I
+    )
+    return frozenset([*re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", reading.whole)), *greek])
 
 
 # --- lists ---------------------------------------------------------------------------------------------------------

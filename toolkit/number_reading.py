@@ -100,12 +100,13 @@ def number(answer: str, *, alone: bool = False, decimal_comma: bool = False) -> 
         alone: The sentence announces no answer: no other number may follow unless an equation led to this one.
         decimal_comma: The clause is of a language that writes 3,5 for 3.5: "1.234" and "1,234" are refused then.
     """
-    plain = _in_plain_signs(answer)
-    if plain is None:
+    *before, last = re.split(r"=|≈|\\approx(?![a-z])", _CALCULATOR.sub("", answer))
+    plain = _in_plain_signs(last)
+    if plain is None or any(map(_UNSOLVED.search, before)) or any(map(_ANOTHER_EQUATION.search, before[1:])):
         return None
-    parts = re.split("[=≈]", plain)
-    if any(map(_UNSOLVED.search, parts[:-1])) or any(map(_ANOTHER_EQUATION.search, parts[1:-1])):
+    if "\\\\" in answer or _VARIABLE_IN_DOLLARS.search(answer) or (alone and _UNSETTLED.search(answer)):
         return None
+    parts = [*before, plain]
     stated = []
     if alone and len(parts) == 1:
         stated = [part for part in _STATED.split(plain) if re.search("[0-9]", part)]
@@ -119,10 +120,22 @@ def number(answer: str, *, alone: bool = False, decimal_comma: bool = False) -> 
     return _only_number(said, may_go_on=not (alone and len(parts) == 1))
 
 
+_VARIABLE_IN_DOLLARS = re.compile(r"\$[^$]*[0-9}] ?[A-Za-z]\$")  # "$5 m$": m is no metre in a formula
+# A sentence that announces nothing and weighs, supposes or points somewhere is no conclusion.
+_UNSETTLED = re.compile(
+    r"""\b(?:wrong|incorrect|impossible|cannot|not|too|suppose|let|assume|consider|if|check|step|case|theorem|lemma
+    |example|equation|figure|table|section|page|chapter|line|born|died|maybe|perhaps|think|guess|unless|might|could
+    |wait|actually|hmm)\b | n't\b | \?\s*\Z""",
+    re.IGNORECASE | re.VERBOSE,
+)
 _STATED = re.compile(r"\b(?:is|are|was|were|equals)\b")
 _THREE_BEHIND_A_MARK = re.compile(r"[0-9][.,][0-9]{3}(?![0-9])")
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]+)(?![0-9.,])")
-_UNSOLVED = re.compile(r"[0-9] ?[xyznk]\b")  # "2x = 10" is no answer
+# "2x = 10" and "\sqrt{x} = 5" are no answers, and in "5 when x = 2" the answer stands before.
+_UNSOLVED = re.compile(
+    r"[0-9] ?[xyznk]\b|\\[a-z]+.*(?<![A-Za-z\\])[a-z](?![A-Za-z])"
+    r"|[0-9].*\b(?:when|if|where|for|given|with|at) [A-Za-z]\w?\s*\Z"
+)
 # What stands between two signs is one expression: "x=2, y=3" and "a = 2 b = 3" are two equations.
 _ANOTHER_EQUATION = re.compile(r"[0-9)].{0,60}(?:,(?![0-9]{3})|;|\b(?:and|or)\b)|[0-9)] ?[A-Za-z][ ]?\Z", re.DOTALL)
 
@@ -135,9 +148,11 @@ def _only_number(said: str, may_go_on: bool) -> Fraction | None:
     match = NUMBER.search(said)
     if match is None or len(match.group()) > _LONGEST_NUMERAL or any(map(_is_foreign_digit, said)):
         return None
+    if _OTHER_BASE.search(said):
+        return None
     sign = _sign_before(said[: match.start()])
     below = Fraction(match["below"] or 1)
-    if sign is None or not below:
+    if sign is None or not below or (match["below"] and "." in match["value"]):
         return None
     digits = re.sub(f"[,'{GROUPING_SPACE}]", "", match["value"])
     value, rest = Fraction(digits) / below, said[match.end() :]
@@ -157,11 +172,10 @@ def _only_number(said: str, may_go_on: bool) -> Fraction | None:
         rest = rest[tens.end() :]
         value *= Fraction(10) ** int(tens["flat"] or tens["raised"].translate(_RAISED))
     value *= Fraction(10) ** int(match["power"] or 0)
+    if ("-" in ((match["sign"] or "").strip(), match["inner"])) != (sign < 0):
+        value = -value
     scale = _scale_behind(rest, value, may_go_on)
-    if scale is None:
-        return None
-    negative = ("-" in ((match["sign"] or "").strip(), match["inner"])) != (sign < 0)
-    return -value * scale if negative else value * scale
+    return None if scale is None else value * scale
 
 
 def _is_foreign_digit(character: str) -> bool:
@@ -178,18 +192,30 @@ _PART_OF_SOMETHING = re.compile(
     | [<>≤≥≠±√∛≮≯∈∞]""",
     re.VERBOSE,
 )
-_TAKES_A_NUMBER = re.compile(
-    r"""\b(?: (?:square|cube|cubic|fourth|nth)[ -]?roots? | (?:roots?|half|thirds?|quarters?)[ ]of | factorial | twice
-      | double | triple | thrice | times | plus | multiplied | divided | subtract(?:ed)? | mod(?:ulo)?
-      | raised | divisible | sqrt | cbrt | log | ln | lg | exp | (?:arc)?(?:sin|cos|tan) | cot | sec | csc | max | min
-      | gcd | lcm
-      | (?:sum|product|ratio|powers?|multiples?)[ ]of | difference[ ](?:of|between) | reciprocal | inverse | base
-      | not | neither | nor | either | cannot | (?:less|more|fewer|greater|larger|smaller)[ ]than
-      | at[ ](?:least|most) | up[ ]to | under | below | above | over | exceeds? | beyond | within | almost | nearly
-      | between | from | except
-      | until )\b | n't\b""",
-    re.IGNORECASE | re.VERBOSE,
+# Numbers in words: beside one in digits there are two.
+_NUMBER_WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
+    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand thousands million
+    millions billion billions trillion trillions dozen dozens half halves couple score"""
+_MONTHS = r"(?:Jan|Febr)uary|March|April|May|June|July|August|(?:Sept|Nov|Dec)ember|October"
+_OTHER_BASE = re.compile(r"\b(?:bases?|binary|octal|decimal|hexadecimal|hex|mod|modulo)\b", re.IGNORECASE)
+_WORD = re.compile(r"[^\W\d_]+(?:['’][a-z]+)?")
+# A numeral behind one of these is a part of something, a bound, or denied; so in the other languages that are searched.
+_TAKING_WORDS = frozenset(
+    f"""{_NUMBER_WORDS} {_NUMBER_WORDS.title()} root roots squared square cube factorial thirds quarters quarter fourth fifth
+    third twice double triple thrice times plus minus multiplied divided subtract subtracted raised divisible sqrt cbrt log
+    ln lg exp sin cos tan cot sec csc arcsin arccos arctan max min maximum minimum gcd lcm sum product ratio power powers
+    multiple multiples difference reciprocal inverse no not neither nor either cannot never without less more fewer greater
+    larger smaller than least most up under below above over exceed exceeds beyond within almost nearly between from except
+    until past neg negativ negative opposite wrong incorrect unless if whether suppose assume let unlikely impossible
+    nicht kein keine mindestens höchstens mehr weniger über unter fast wurzel halb hälfte más menos mayor menor mitad doble
+    raíz casi pas moins inférieure inférieur supérieure supérieur moitié racine presque non mai meno più metà radice nem
+    mais maior metade raiz не более менее меньше больше почти корень половина""".split()
 )
+_TAKING_SIGNS = re.compile(
+    r"n't\b|[不没沒無无非未半约約]|至少|至多|最多|少なくとも|以上|루트|(?:^|[ ])-(?=[A-Za-z])|—\Z|" + _MONTHS + r"[ ]\Z"
+)
+
+
 _NEGATIVE = re.compile(
     r"(?:\A|(?<=\s))(?:negative|minus)[ ]\Z|(?:\A)(?:moins|menos|minus|negativ|负|負|マイナス)[ ]?\Z", re.IGNORECASE
 )
@@ -200,9 +226,11 @@ def _sign_before(before: str) -> int | None:
     """Return 1 or -1, the sign that the words before a numeral give it; None where it is part of something."""
     bare = before.replace("**", "").rstrip("$£€¥₹*_\"'` ")
     bare = bare + " " if bare and before[-1:] == " " else bare
-    if re.search("[0-9]", before) or _TAKES_A_NUMBER.search(before):
-        return None
     negative = _NEGATIVE.search(bare)
+    words = _WORD.findall(before[: negative.start()] if negative else before)
+    taken = any(word in _TAKING_WORDS or word.lower() in _TAKING_WORDS for word in words)
+    if re.search("[0-9]", before) or taken or _TAKING_SIGNS.search(before):
+        return None
     if negative:
         words = bare[: negative.start()].split()
         return -1 if not words or (negative.group().lower().startswith("neg") and len(words[-1]) > 1) else None
@@ -225,18 +253,18 @@ _ATTACHED_SCALES = {
 }
 _MARK_OF_A_UNIT = re.compile(r" ?(?:%|°(?: ?[CF]\b)?|[¢$£€¥₹]|[\"″](?!\w))")
 _ATTACHED = re.compile(
-    r"""(?: st | nd | rd | th | [kcmµn]?m | [kmµ]?g | kgs | [mcdk]?[lL] | [hsNJWV] | lbs? | oz | ft | in | yds? | mi
+    r"""(?: st | nd | rd | th | [kcmµn]m | [kmµ]g | kgs | [mcdk][lL] | lbs? | oz | ft | in | yds? | mi
       | hrs? | mins? | secs? | ms | kWh? | km/h | mph | kph | [ap]m | cents? | [kMGT]B | [kMG]?Hz | k?cal | px | ha
       | mol )
     (?![A-Za-z0-9_])""",
     re.VERBOSE,
 )
 _UNIT_POWER = re.compile(
-    r"(?<=[ 0-9])([kcmd]?m|in|ft|yd|mi|s|inch(?:es)?|feet|meters?|metres?|units?) ?(?:\^ ?[23]|[²³])(?![0-9])"
+    r"(?<=[ 0-9/])([kcmd]?m|in|ft|yd|mi|s|inch(?:es)?|feet|meters?|metres?|units?) ?(?:\^ ?[23]|[²³])(?![0-9])"
 )
 _CLOSED = re.compile(
-    r"""(?P<marks>["'”’)\]*_`]{0,4}) (?: [.,;:?]? ["'”’)\]*_`]{0,4} \s* \Z                 # nothing more is said
-      | [.,;:?]? [ \n]+ (?: [^\W\d_] | ["'“‘*_`(—-] ) | [.,;:?] (?=[^\W\d_]) | —      # or words follow
+    r"""(?P<marks>["'”’)\]*_`]{0,4}) (?: [.,;:]? ["'”’)\]*_`]{0,4} \s* \Z                 # nothing more is said
+      | [.,;:]? [ \n]+ (?: [^\W\d_] | ["'“‘*_`(—-] ) | [.,;:] (?=[^\W\d_]) | —      # or words follow
       | /[ ]?[A-Za-z]{2} | /[hs]\b | -[A-Za-z]{2} )""",
     re.VERBOSE,
 )
@@ -245,35 +273,58 @@ _NEXT_WORD = re.compile(r"[ -]([^\W\d_]+|‰)(?!\w)")
 _GOES_ON = re.compile(r"\A[ ]?(?:[-/](?:[ ]|\Z)|[(\[])|\A[,;][ ]?(?:[b-zB-HJ-Z])(?![\w'’.])")  # "5 - the rest", "5, y"
 _A_LETTER_THAT_IS_A_WORD = re.compile(r" (?:[ayo]|I) [A-Za-z]")
 _OPERATOR = re.compile(r"[+×÷^√±∓≤≥≠<>∞π∫∑→⇒|…!]|\.\.|(?<![*\w])\*(?![*\s])|(?<=\s)\*(?=\s)")
-# Next words that make another number of it, or none; scale words of other languages too: 5 billones are not 5e9.
+# Words behind a numeral that make another number of it, or begin a second one: directly behind it,
+_RELATING_WORDS = frozenset("to by from with without over between but off up until if unless except than x".split())
+# behind its unit too,
+_TURNING_WORDS = frozenset("below above under or out short less fewer half score".split())
+# within the next words,
 _CHANGING_WORDS = frozenset(
-    """pi sqrt factorial squared cubed choose mod modulo base plus minus divided multiplied over out point or less half
-    sin cos tan cot csc log ln exp det gcd lcm xy yz xz xyz ab bc ac abc pq dozen dozens score scores gross grand
-    mil mio mrd mn bn tn mille tausend milliard milliards milliarde milliarden millionen billionen millón millones
-    billón billones miliardi milioni cien ciento cientos docena docenas dutzend douzaine douzaines lac lacs lakhs crores
-    hundredth hundredths recurring repeating permille ‰""".split()  # noqa: SIM905 (a table of words)
+    """pi sqrt root roots theta alpha beta gamma phi tau sin cos tan cot csc log ln exp det gcd lcm xy yz xz xyz ab bc ac abc
+    pq factorial squared cubed halved doubled tripled choose divided multiplied point least most minimum maximum max negative
+    increased reduced decreased third thirds quarter quarters fourth fourths fifth fifths sixths sevenths eighths ninths
+    tenth tenths twelfths hundredth hundredths thousandths millionths recurring repeating permille ‰ tens ones twos fives
+    kilo twenties gross grand mil mio mrd mln bln mn bn tn mille mila tausend milliard milliards milliarde milliarden not
+    millionen billionen millón millones billón billones miliardi milioni milhões milhão cien ciento cientos docena docenas
+    dutzend douzaine douzaines lac lacs lakhs crores einhalb und oder halb halbe hälfte drittel viertel fünftel zehntel mal
+    medio media tercios cuartos cuadrado mayo enero febrero marzo abril junio julio agosto y o et ou demi demie tiers quarts
+    carré mai тысяч тысячи тысяча млн млрд миллион миллиона миллионов и или""".split()
+)
+# and anywhere.
+_SPOILING_WORDS = frozenset(_NUMBER_WORDS.split()) - {"one", "half", "couple", "score"} | frozenset(
+    "plus minus wrong incorrect impossible remainder".split()
 )
 _CHANGES_THE_NUMBER = re.compile(
-    r"""\A(?:[ ]and[ ](?:a|one|two|three)[ ] | [ ]to[ ]the[ ] | [ ]per[ ]mille | [ ]?[成折割] | [ ]?分之
-    | [ -](?:\w+[ ]){0,2}(?:half|halves|thirds?|quarters?|fourths?|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?
-      |twelfths?|thousandths?|millionths?)(?!\w))""",
-    re.IGNORECASE | re.VERBOSE,
+    r"""[ ]to[ ]the[ ] | [ ]times(?![ ](?:as|more|larger|older|longer|higher|a[ ]\w)) | [ ]per[ ]mille | [成折割多余餘半] | 分之
+    | 以[上下内内] | 未[満满] | ダース | ではな | ではあり | じゃな | [가이][ ]?아[니닙] | [천백십] | \b(?:B\.?C|A\.?D)\b
+    | \band[ ](?:a[ ]|an[ ]|one[ ])?(?:half|third|quarter|change|up|above|over|under|below|more|less)\b
+    | \A(?:[ ]of)?[ ]"""
+    + _MONTHS,
+    re.VERBOSE,
+)
+_EXPLAINED = re.compile(
+    r"[,;:]?[ ]\(?(?:because|since[ ](?!\d)|rather[ ]than|instead[ ]of)\b|,[ ]not[ ]", re.IGNORECASE
 )
 _REMARK = re.compile(r"(?<= )\([^()]{0,200}\)")
+# A remark may explain; it may not scale, correct or give a second value.
 _CHANGING_REMARK = re.compile(
-    r"\b(?:base|mod|(?:hundred|thousand|million|billion|trillion|dozen|lakh|crore)s?)\b|∈|≠", re.IGNORECASE
+    r"\A\((?!(?:they|he|she|it|we|you|there)\b).*[0-9]|[∈≠×^]|\b(?:and|or|remainder|equals|in [a-z]+s|"
+    + "|".join(_NUMBER_WORDS.split())
+    + r")\b",
+    re.IGNORECASE | re.DOTALL,
 )
+# "for 7 days", "in 2 weeks": a second number that says for how long, with a unit of its own.
 _LEADS_TO_ANOTHER = re.compile(
-    r"\b(?:per|for|in|of|on|by|at|every|each|after|within|with|if|because|since|during|the|these|those|his|her|their|its"
-    r"|all|about|only|as|that|when|where|which|who|so|my|our|on day|day|week|year)[ ]?[$£€¥₹]?\Z",
-    re.IGNORECASE,
+    r"\b(?:for|in|after|during|within|on)[ ](?:the[ ](?:next|last|first)[ ])?\Z", re.IGNORECASE
 )
+_HAS_A_UNIT = re.compile(r"[0-9]+[ -][A-Za-z]{2}")
 _NUMERALS = re.compile(r"[0-9][0-9.,/']*")
 _JOINED = re.compile(r"\b(?:and|or|und|oder|y|o|et|ou)\b|[&/和或と]")
 
 
 def _scale_behind(rest: str, value: Fraction, may_go_on: bool) -> Fraction | None:
     """Return what the scale words behind a numeral multiply it by; None where what follows makes it another number."""
+    if may_go_on and (explained := _EXPLAINED.search(rest)):
+        rest = rest[: explained.start()]
     remarks = _REMARK.findall(rest)
     if any(map(_CHANGING_REMARK.search, remarks)):
         return None
@@ -298,7 +349,13 @@ def _scale_behind(rest: str, value: Fraction, may_go_on: bool) -> Fraction | Non
             break
         scale, rest = scale * size, rest[word.end() :]
     variable = _VARIABLE.match(rest) and not _A_LETTER_THAT_IS_A_WORD.match(rest)
-    changed = word is not None and word[1].lower() in _CHANGING_WORDS
+    words = [word.lower() for word in _WORD.findall(rest)]
+    changed = not (
+        _RELATING_WORDS.isdisjoint(words[:1])
+        and _TURNING_WORDS.isdisjoint(words[:2])
+        and _CHANGING_WORDS.isdisjoint(words[:4])
+        and _SPOILING_WORDS.isdisjoint(words)
+    )
     if variable or changed or any(pattern.search(rest) for pattern in (_OPERATOR, _GOES_ON, _CHANGES_THE_NUMBER)):
         return None
     return scale if _states_no_other(rest, value * scale, may_go_on) else None
@@ -316,7 +373,8 @@ def _states_no_other(rest: str, value: Fraction, may_go_on: bool) -> bool:
             return False
         return again is not None and number(rest[again.start() :]) == value
     words = re.findall(r"\w+", between)
-    return may_go_on and len(words) > 1 and bool(_LEADS_TO_ANOTHER.search(between))
+    leads = _LEADS_TO_ANOTHER.search(between) and _HAS_A_UNIT.match(rest, other.start())
+    return may_go_on and len(words) > 1 and bool(leads)
 
 
 def numeral(value: Fraction) -> str:
