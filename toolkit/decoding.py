@@ -234,7 +234,8 @@ def _finish(tokenizer: Any, ids: list[int], ends: list[int], ended: int | None, 
 
 def _decoded(tokenizer: Any, ids: list[int]) -> str:
     """Decode without special tokens, but for those that mark thinking: left out, it reads as part of the answer."""
-    marks = {tokenizer.convert_tokens_to_ids(token): token for token in marking(tokenizer.all_special_tokens)}
+    special = {token: added.content for token, added in tokenizer.added_tokens_decoder.items() if added.special}
+    marks = {token: special[token] for token in special if special[token] in marking(tuple(special.values()))}
     if marks.keys().isdisjoint(ids):
         return str(tokenizer.decode(ids, skip_special_tokens=True))
     parts, start = [], 0

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 Span = tuple[int, int]
@@ -112,6 +112,7 @@ class _Reader:
         self._is_behind_block = False
         self._passed = 0  # where the next token can begin, behind code
         self._has_fences = True  # from here on, as far as is known
+        self._solid = len(text) - len(text.lstrip())
         if is_whole:
             self._take_start()
         pattern = _TOKEN_OR_GLUED if "assistant" in text else _TOKEN
@@ -262,10 +263,10 @@ class _Reader:
         start, end = token.span()
         indent = self.text[max(self._begin, start - 4) : start].rpartition("\n")
         is_fence = end - start >= 3 and not indent[2].strip() and (bool(indent[1]) or start - 4 < self._begin)
-        if is_fence and self._has_fences:
+        if is_fence and self._has_fences and start > self._solid:  # at the very start it is put around all of the text
             closing = self.text.find("\n```", end)
             self._has_fences = closing >= 0
-            self._passed = closing + 4
+            self._passed = max(end, closing + 4)
         elif not is_fence:
             closing = self.text.find(token[0], end, end + _LONGEST_CODE)
             if closing >= 0 and "\n" not in self.text[end:closing]:
@@ -322,7 +323,8 @@ def closes_thinking(text: str) -> bool:
     return _Reader(text, is_whole=False).first > 0
 
 
-def marking(tokens: Iterable[str]) -> frozenset[str]:
+@lru_cache(maxsize=8)
+def marking(tokens: tuple[str, ...]) -> frozenset[str]:
     """Return those of a tokenizer's special tokens that mark thinking: without them it reads as part of the answer."""
     special = frozenset(tokens)
     marks = {token for token in special if not _read(f"a{token}b").is_plain}

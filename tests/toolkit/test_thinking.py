@@ -92,6 +92,7 @@ CUT_OFF = [
     "Okay <think>The answer is 5.",
     "The answer is 5.</th",
     "<|message|>The answer is 5.",
+    "```\n<think>The answer is 5.\n```",
 ]
 plain = st.text(st.sampled_from("abz 019.,:;!?()+-*=\né日本\N{DEVANAGARI SIGN VIRAMA}"), min_size=1, max_size=40).map(
     lambda text: f"x{text}y"
@@ -143,6 +144,7 @@ def test_what_ends_within_thinking_was_never_answered(text: str) -> None:
         ("<think/>2", "2", ""),
         ("<think>close with `</think>` soon</think>b", "b", "close with `</think>` soon"),
         ("<think>an odd ` mark</think>b `c` d", "b `c` d", "an odd ` mark"),
+        ("```\n<think>a</think>\nb\n```", "```\n\nb\n```", "a"),
         (f"{FINAL}b<|end|><|start|>user<|message|>c<|end|>", "b", "c"),
         (f"{FINAL}b<|end|>{ANALYSIS}c<|end|>", "b", "c"),
         (f"<think>a</think>{FINAL}b", "b", "a"),
@@ -161,7 +163,7 @@ def test_nested_repeated_empty_and_late_thinking_is_told_apart(text: str, answer
         "Write `<think>...</think>` first. The answer is 4.",
         "Write ``<think>a` b</think>`` first.",
         'The tag "<think>" opens. The answer is 4.',
-        "```\n<think>\n```\nThe answer is 4.",
+        "Write\n```\n<think>\n```\nThe answer is 4.",
         "Like so:\n```xml\n<think>x</think>\n```\nThe answer is 4.",
         "analysis of the data: the answer is 4.",
         "Analysis: the answer is 4.",
@@ -310,5 +312,5 @@ def test_a_marker_that_closes_thinking_is_told_from_others() -> None:
 
 
 def test_special_tokens_that_mark_thinking_are_known() -> None:
-    assert marking(["<s>", "[THINK]", "[/THINK]", "<|end|>"]) == {"[THINK]", "[/THINK]"}
-    assert marking(["<|end|>", "<|channel|>", "<|pad|>"]) == {"<|end|>", "<|channel|>"}
+    assert marking(("<s>", "[THINK]", "[/THINK]", "<|end|>")) == {"[THINK]", "[/THINK]"}
+    assert marking(("<|end|>", "<|channel|>", "<|pad|>")) == {"<|end|>", "<|channel|>"}
