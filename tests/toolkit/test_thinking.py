@@ -200,6 +200,18 @@ def test_the_extractor_looks_at_what_was_answered(text: str, kind: str, answer: 
     assert extract(text, kind) == answer
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We get 7. The answer is <think>is it?</think> 8.",  # what announces it stands apart from it
+        "The answer is <think>5",
+        "Sure.<|im_end|><think>a</think>The answer is 5.",  # behind a run-on
+    ],
+)
+def test_an_answer_that_thinking_tears_apart_is_none(text: str) -> None:
+    assert extract(text, "number") is None
+
+
 def test_spans_are_places_in_the_original() -> None:
     text = "Sure. <think>a</think>\n b\n"
     assert [text[start:end] for start, end in answer_spans(text)] == ["Sure.", "b\n"]
