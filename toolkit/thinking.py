@@ -42,9 +42,10 @@ _BLOCKS = {
     "gemma": (r"\|channel>(?:\s{0,2}(?:thought|thinking|analysis)\b)?", r"channel\|>", "<channel|>"),
     "medgemma": (r"unused94>(?:\s?thought\b)?", r"unused95>", "<unused95>"),
     "apertus": (r"\|inner_prefix\|>", r"\|inner_suffix\|>", "<|inner_suffix|>"),
+    "s1": (r"\|im_start\|>think\b", r"\|im_start\|>answer\b", "<|im_start|>answer"),
     "web": (r"details\s[^<>]{0,100}type=[\"']reasoning[^<>]{0,100}>", r"/details>", "</details>"),
 }
-_IN_PROMPTS = ("gemma", "medgemma", "apertus")  # those that templates open
+_IN_PROMPTS = ("gemma", "medgemma", "apertus", "s1")  # those that templates open
 # Phrases that part thinking from answer, where a text begins with the first of a pair.
 _PHRASES = (
     (r"\s*+Here(?:'s| is) my thought process:?", r"^ {0,3}Here(?:'s| is) my response:?"),  # Granite
@@ -53,7 +54,7 @@ _PHRASES = (
 _IN_ANGLES = "|".join(
     (
         rf"(?P<header>(?:\|end\|>\s{{0,2}}<)?\|(?:start\|>(?P<role>[^<]{{0,200}}+)<\|)?(?P<channel>channel\|>{_BEHIND_CHANNEL}|message\|>))",
-        r"(?P<answer>\|(?:begin_of_solution|start_response)\|>)",
+        r"(?P<answer>\|(?:begin_of_solution|start_response|begin\|>assistant<\|content)\|>)",
         r"(?P<end>\|(?:end|return|call|end_of_solution|end_response)\|>)",
         r"(?P<wrapper>(?P<unwrap>/?)(?:response|output)>)",
         *(f"(?P<open_{name}>{opens})|(?P<close_{name}>{closes})" for name, (opens, closes, _) in _BLOCKS.items()),
