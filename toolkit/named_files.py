@@ -194,9 +194,9 @@ def locate(section: BaseModel, folder_of: Callable[[Path], str | None], project:
         is_name = named.kind in _OR_ON_THE_HUB and not is_written_as_path(named.text)
         if folder is None or (named.kind == "rows of a dataset" and not _is_format(named.owner)):
             continue
+        if is_name and not os.path.isdir(os.path.join(folder, named.text)):
+            continue  # a name on the Hub, or one that can be refused: a folder of the working directory alone
         found = NamedFile(leads_to(named.text, named.kind, folder))
-        if is_name and not os.path.isdir(found):
-            continue
         found.portable = recorded(found, project)
         _put(section, named.path, found)
 
