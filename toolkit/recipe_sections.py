@@ -90,7 +90,7 @@ class TokenizerSection(Section):
         vocab_size: Most tokens; 256 bytes and two special ones are always there, and so are `student.special_tokens`.
     """
 
-    vocab_size: int = Field(default=1024, ge=258)
+    vocab_size: int = Field(default=1024, ge=258, le=2**20)
 
 
 class Student(Section):
@@ -114,7 +114,7 @@ class Student(Section):
     from_config: dict[str, Any] | None = None
     tokenizer: TokenizerSection | None = None
     model_name_or_path: ModelName | None = None
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**32)
     special_tokens: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     eos_token: str | None = None
     pad_token: str | None = None

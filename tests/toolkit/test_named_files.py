@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -339,7 +341,7 @@ OTHER_FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a folder of rows": (from_rows("model"), {}, "found 'model', which is a folder, allowed a file"),
     "a pipe of rows": (from_rows("pipe"), {}, "which is no file (a named pipe, a socket or a device)"),
     "a pattern of nothing": (from_rows("*.csv"), {}, "found '*.csv', but there is no such file"),
-    "rows with NUL": (from_rows("a\0b"), {}, "cannot be read: embedded null"),
+    "rows with NUL": (from_rows("a\0b"), {}, "but there is no such file"),
     "a dataset of none": ({"problems": {"source": "dataset", "path": "./none"}}, {}, "but there is no such folder"),
     "data files": (
         {"problems": {"source": "dataset", "path": "json", "data_files": {"train": ["x.json"]}}},
@@ -419,8 +421,6 @@ def test_validate_looks_at_files_without_torch(tmp_path: Path) -> None:
     recipe = recipe_of(tmp_path / "recipe.yaml", student={"model_name_or_path": "./model"})
     shutil.rmtree(tmp_path / "model")
     code = f"import sys; from toolkit.cli import main; print(main(['validate', {recipe!r}]), 'torch' in sys.modules)"
-    import subprocess
-    import sys
 
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "2 False"
