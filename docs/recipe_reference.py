@@ -33,6 +33,7 @@ from dataset_builders.settings import (
 )
 from toolkit import recipe_sections as sections
 from toolkit.collect_settings import CollectSettings
+from toolkit.named_files import Names
 from toolkit.prices import Price
 from toolkit.problem_rows import Columns, DescriptionFile
 from toolkit.problem_sources import (
@@ -143,11 +144,18 @@ def meanings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
+_NAMED = {
+    **dict.fromkeys(("rows", "text", "store", "recipe"), "file"),
+    **dict.fromkeys(("model", "tokenizer", "dataset"), "name or folder"),
+}
+
+
 def type_name(annotation: Any) -> str:
     """Return a type as a reader of YAML thinks of it."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return type_name(arguments[0])
+        named = next((part.kind for part in arguments[1:] if isinstance(part, Names)), None)
+        return _NAMED.get(str(named)) or type_name(arguments[0])
     if origin is Literal:
         return ", ".join(f"`{value}`" for value in arguments)
     if origin in (typing.Union, types.UnionType):
@@ -196,7 +204,12 @@ def reference() -> str:
         parts.append("| key | type | default | meaning |\n| --- | --- | --- | --- |\n")
         for name, field in model.model_fields.items():
             meaning = re.sub(r"\bNone\b", "null", told.get(name) or WITHOUT_WORDS[name])
-            cells = (f"`{name}`", type_name(field.annotation), default_of(field), meaning)
+            cells = (
+                f"`{name}`",
+                type_name(Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation),
+                default_of(field),
+                meaning,
+            )
             parts.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return "".join(parts)
 
