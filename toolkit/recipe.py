@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from pathlib import Path as FilePath
 from typing import Any
 
 from pydantic import BaseModel, Field, PrivateAttr, create_model
@@ -116,13 +117,25 @@ class Recipe(Section):
         """
         return self.model_dump(mode="json")
 
-    def to_yaml(self, *sections: str) -> str:
-        """Return `resolved()` as YAML, or some sections of it; without the folders, which belong to a machine."""
+    def to_yaml(self, *sections: str, folder: FilePath | None = None) -> str:
+        """Return `resolved()` as YAML, or some sections of it; without the folders, which belong to a machine.
+
+        Args:
+            sections: Keys of the sections; all of them by default.
+            folder: Where the text will lie, so that its paths lead from there; by default they are as recorded.
+        """
         import yaml
 
+        content = self.resolved()
+        for named in named_files(self) if folder is not None else ():
+            if isinstance(named.text, NamedFile) and not os.path.isabs(named.text):
+                here = content
+                for key in named.path[:-1]:
+                    here = here[key]  # type: ignore[index]
+                here[named.path[-1]] = os.path.relpath(named.text, folder)  # type: ignore[index]
         told = {
             key: value
-            for key, value in self.resolved().items()
+            for key, value in content.items()
             if key not in ("output_dir", "hub_dir") and (key in sections or not sections)
         }
         return str(yaml.safe_dump(told, sort_keys=False, allow_unicode=True))

@@ -18,6 +18,7 @@ from toolkit.recipe_tree import Node, leaves
 from toolkit.secret_scan import Secrets, names_a_secret
 
 _REFERENCE = re.compile(r"\s*\$\{\s*([\w-]+(?:\.[\w-]+|\[\d+\])*)\s*\}\s*")
+_VARIABLE = re.compile(r"\s*\$\{\s*oc\.env\s*:\s*['\"]?([^\s,}'\"]+)")
 # OmegaConf's grammar takes a millisecond for each, and much longer for what refers to what refers to something else.
 _MOST_TEXTS = 200
 _MOST_REFERENCES = 50  # in one text
@@ -111,9 +112,13 @@ def _without_secrets(names: Collection[str]) -> Iterator[None]:
 
 
 def _origin(tree: Node, node: Node) -> Node | None:
-    """Return what a reference to one other value, and nothing beside it, leads to; None for any other text."""
+    """Return the node in whose place a text's paths are: what it refers to, or itself; None where there is none."""
     for _ in range(_MOST_TEXTS):
-        match = _REFERENCE.fullmatch(node.value) if isinstance(node.value, str) else None
+        text = node.value if isinstance(node.value, str) else ""
+        if (variable := _VARIABLE.match(text)) and variable[1] in os.environ:
+            # What begins with a variable is typed where the command is, as an override is.
+            return replace(node, place=replace(node.place, folder=""))
+        match = _REFERENCE.fullmatch(text)
         if match is None:
             return node
         path = [int(part) if part.isdecimal() else part for part in re.findall(r"[\w-]+", match[1])]

@@ -216,7 +216,7 @@ def score(
 ) -> tuple[Scores, dict[str, dict[str, list[Row]]]]:
     """Score students into a run's folder, beside the recipe; arguments and result as of `scoring.score_students`."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    (run.folder / RECIPE).write_text(recipe.to_yaml(), encoding="utf-8")
+    (run.folder / RECIPE).write_text(recipe.to_yaml(folder=run.folder), encoding="utf-8")
     assert recipe.evaluation is not None
     asked = development_questions(recipe)
     return scoring.score_students(recipe, run, students, start, problems, asked, revision_of(recipe, start))

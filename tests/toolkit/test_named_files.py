@@ -18,6 +18,7 @@ from tests.tiny_recipe import EDIT
 from toolkit.cli import main, open_recipe
 from toolkit.named_files import leads_to, named_files, project_of
 from toolkit.recipe import Recipe, RecipeFaults
+from toolkit.reproducing import _opened
 
 ROWS = [{"question": f"What is {n} and {n}?", "answer": str(2 * n)} for n in range(1, 13)]
 PROMPT = "Think about {{ question }} and say {{ answer_phrase }}."
@@ -424,3 +425,45 @@ def test_validate_looks_at_files_without_torch(tmp_path: Path) -> None:
 
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stdout.strip() == "2 False"
+
+
+def test_a_path_that_begins_with_a_variable_is_relative_to_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = recipe_of(tmp_path / "methods" / "recipe.yaml", from_rows("${oc.env:ROWS,../data}/rows.jsonl"))
+    monkeypatch.delenv("ROWS", raising=False)
+    assert path_of(open_recipe(recipe)) == "data/rows.jsonl"
+    monkeypatch.setenv("ROWS", "here")
+    assert path_of(open_recipe(recipe)) == "here/rows.jsonl"
+    monkeypatch.setenv("ROWS", "/data")
+    assert path_of(open_recipe(recipe)) == "/data/rows.jsonl"
+
+
+def test_a_recipe_that_is_written_into_a_folder_is_the_same_one_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    recipe = open_recipe(copied(tmp_path / "one"))
+    run = tmp_path / "outputs" / "tiny" / "abc"
+    run.mkdir(parents=True)
+    (run / "recipe.yaml").write_text(recipe.to_yaml(folder=run))
+    again = open_recipe("outputs/tiny/abc/recipe.yaml")
+    again.check_files()
+    assert Path(path_of(again)).samefile(path_of(recipe))
+
+
+def test_a_published_recipe_has_its_paths_from_the_working_directory_when_it_is_reproduced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("")
+    recipe = open_recipe(copied(tmp_path))
+    published = tmp_path / "hub" / "models" / "student" / "v1.0.0" / "recipe.yaml"
+    published.parent.mkdir(parents=True)
+    published.write_text(recipe.to_yaml())
+    again = _opened(published, ["output_dir=elsewhere"], open_recipe)
+    assert path_of(again) == "data/rows.jsonl"
+    assert again.dataset.config.prompts.cot == "cot.jinja"
+    assert again.digest == recipe.digest
+    again.check_files()
