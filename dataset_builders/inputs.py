@@ -51,7 +51,11 @@ def _texts(value: Any) -> Iterator[str]:
 
 def _named(text: str) -> list[str]:
     """Return the files and folders that a text names; a slot alone, such as `{stem}`, names none, and is no pattern."""
-    return glob.glob(_SLOT.sub("*", text), recursive=True) if _SLOT.sub("", text).strip("*?./") else []
+    if not _SLOT.sub("", text).strip("*?./"):
+        return []
+    # What is no pattern may have brackets in its name, or in that of its folder.
+    patterns = (_SLOT.sub("*", text), _SLOT.sub("*", glob.escape(text)))
+    return next((found for pattern in patterns if (found := glob.glob(pattern, recursive=True))), [])
 
 
 def _content(path: Path) -> Iterator[tuple[str, str]]:

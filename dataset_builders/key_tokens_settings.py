@@ -9,6 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from dataset_builders.settings import BuilderSettings, Positive
 from toolkit.errors import UserError, nearest
 from toolkit.named_files import ModelName, RecipeFile
+from toolkit.recipe_names import RepoId, Revision
 from toolkit.schema import Strict
 from toolkit.views import columns
 
@@ -25,8 +26,8 @@ class PublishedChains(Strict):
         recipe: Recipe that builds it; named where the dataset is missing.
     """
 
-    repo_id: str
-    revision: str
+    repo_id: RepoId
+    revision: Revision
     recipe: RecipeFile | None = None
 
 

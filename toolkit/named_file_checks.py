@@ -62,7 +62,7 @@ def _rows(named: Named) -> None:
 
 
 def _text(named: Named) -> None:
-    for path in _matching(named.text)[:_MOST_FILES]:
+    for path in _matching(glob.escape(named.text))[:_MOST_FILES]:
         if os.path.getsize(path) > _MOST_BYTES:
             raise UserError(f"{path}: found {os.path.getsize(path):,} bytes, which is no prompt")
         check_prompt(str(named.path[-1]), FilePath(path))
@@ -156,7 +156,8 @@ def _matching(pattern: str) -> list[str]:
     if found:
         what = "a folder" if os.path.isdir(found[0]) else "no file (a named pipe, a socket or a device)"
         raise UserError(f"found {_shown(pattern)}, which is {what}, allowed a file")
-    raise UserError(f"found {_shown(pattern)}, but there is no such file{_near(pattern)}")
+    shown = re.sub(r"\[([*?[])\]", r"\1", pattern)  # without what `glob.escape` has put there
+    raise UserError(f"found {_shown(shown)}, but there is no such file{_near(shown)}")
 
 
 def _folder(named: Named) -> Any:

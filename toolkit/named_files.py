@@ -8,6 +8,7 @@ command typed anywhere.
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -196,8 +197,11 @@ def locate(section: BaseModel, folder_of: Callable[[Path], str | None], project:
             continue
         if is_name and not os.path.isdir(os.path.join(folder, named.text)):
             continue  # a name on the Hub, or one that can be refused: a folder of the working directory alone
-        found = NamedFile(leads_to(named.text, named.kind, folder))
-        found.portable = recorded(found, project)
+        plain = leads_to(named.text, named.kind, folder)
+        # A pattern is what the recipe says, and not what the folder happens to be called that it lies in.
+        is_pattern = named.kind in ("rows", "rows of a dataset")
+        found = NamedFile(leads_to(named.text, named.kind, glob.escape(folder)) if is_pattern else plain)
+        found.portable = recorded(plain, project)
         _put(section, named.path, found)
 
 

@@ -78,7 +78,10 @@ class Fault:
     text: str
 
     def __str__(self) -> str:
-        return f"{self.place} {self.key}: {self.text}" if self.key else f"{self.place}: {self.text}"
+        # Whoever wrote the file chose the key: it must neither fill a terminal nor command it.
+        key = self.key if len(self.key) <= 200 else f"{self.key[:100]}...{self.key[-90:]}"
+        key = key if key.isprintable() else repr(key)[1:-1]
+        return f"{self.place} {key}: {self.text}" if key else f"{self.place}: {self.text}"
 
 
 class RecipeFaults(UserError):

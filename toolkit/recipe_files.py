@@ -18,7 +18,7 @@ from toolkit.errors import nearest
 from toolkit.recipe_faults import Fault, Place, dotted, show
 from toolkit.recipe_interpolation import interpolated
 from toolkit.recipe_tree import Node, inheritable, leaves, merge, with_current_names
-from toolkit.recipe_yaml import compose
+from toolkit.recipe_yaml import compose, text_fault
 
 _MOST_BYTES = 1 << 18  # twenty times the longest recipe here; PyYAML needs a second for a megabyte
 _MOST_FILES = 50  # of one chain of `extends`
@@ -49,14 +49,16 @@ def read_recipe(path: str, overrides: Sequence[str] = ()) -> tuple[Node | None, 
             tree = merge(tree, with_current_names(layer, (), faults), (), faults)
     if tree is not None:
         tree = interpolated(tree, faults)
-        faults += _unfit_numbers(tree)
+        faults += _unfit_values(tree)
     return tree, faults
 
 
-def _unfit_numbers(tree: Node) -> Iterator[Fault]:
-    """Give a fault for every number that no setting can mean, wherever it stands; also where any value is taken."""
+def _unfit_values(tree: Node) -> Iterator[Fault]:
+    """Give a fault for every value that no setting can mean, wherever it stands; also where any value is taken."""
     for path, node in leaves(tree):
-        if isinstance(node.value, float) and not math.isfinite(node.value):
+        if isinstance(node.value, str) and (text := text_fault(node.value)):  # out of the environment
+            yield Fault(node.place, dotted(path), text)
+        elif isinstance(node.value, float) and not math.isfinite(node.value):
             yield Fault(node.place, dotted(path), f"found {node.value}, allowed a finite number")
         elif isinstance(node.value, int) and not -(2**63) <= node.value < 2**63:
             digits = len(str(abs(node.value)))
@@ -102,6 +104,8 @@ def _extended(path: str, place: Place, key: str, above: tuple[str, ...], faults:
     if extends is None:
         return tree
     if not isinstance(extends.value, str):
+        if any(fault.place == extends.place and fault.key == "extends" for fault in faults):
+            return None  # a text that is none, which was told
         faults.append(Fault(extends.place, "extends", f"found {show(extends.plain())}, allowed the path of a recipe"))
         return None
     target = os.path.normpath(os.path.join(os.path.dirname(path), extends.value))

@@ -18,6 +18,7 @@ from toolkit.recipe_tree import Node, leaves
 from toolkit.secret_scan import Secrets, names_a_secret
 
 _REFERENCE = re.compile(r"\s*\$\{\s*([\w-]+(?:\.[\w-]+|\[\d+\])*)\s*\}\s*")
+_CREDENTIALS = re.compile(r"://[^/\s@]*:[^/\s@]+@")  # http://user:password@host
 _VARIABLE = re.compile(r"\s*\$\{\s*oc\.env\s*:\s*['\"]?([^\s,}'\"]+)")
 # OmegaConf's grammar takes a millisecond for each, and much longer for what refers to what refers to something else.
 _MOST_TEXTS = 200
@@ -100,7 +101,12 @@ def _without_secrets(names: Collection[str]) -> Iterator[None]:
 
     def env(name: Any, *default: Any) -> Any:
         value = os.environ.get(str(name), "")
-        if names_a_secret(str(name)) or str(name) in names or any(patterns.find(os.fsencode(value))):
+        if (
+            names_a_secret(str(name))
+            or str(name) in names
+            or any(patterns.find(os.fsencode(value)))
+            or _CREDENTIALS.search(value)
+        ):
             raise ValueError(f"oc.env:{name} looks like a secret, and a recipe is recorded with its values")
         return oc.env(name, *default)
 

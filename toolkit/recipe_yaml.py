@@ -106,6 +106,15 @@ def compose(text: str, place: Place, faults: list[Fault], above: Path = (), *, o
     return None
 
 
+def text_fault(text: str) -> str:
+    """Return what keeps a text from being one that files, paths and the Hub can hold; empty where nothing does."""
+    if "\0" in text:
+        return "found a NUL character, allowed text"
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        return "found half of a surrogate pair, allowed text"
+    return ""
+
+
 def _tag_of(node: yaml.Node) -> str | None:
     """Return the tag that is written before a node; None where there is none."""
     tag: str | None = node.written_tag  # type: ignore[attr-defined]
@@ -208,7 +217,7 @@ class _Reader:
                 return self._text(text, place, path)
 
     def _text(self, text: str, place: Place, path: Path) -> str | None:
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            self.faults.append(Fault(place, dotted(path), "found half of a surrogate pair, allowed text"))
-            return None
-        return text
+        fault = text_fault(text)
+        if fault:
+            self.faults.append(Fault(place, dotted(path), fault))
+        return None if fault else text

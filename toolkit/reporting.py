@@ -127,6 +127,8 @@ def publish_student(recipe: Recipe, run: Run, source: Path, complete: Callable[[
         return hub.Published(target, tuple(sorted(path.name for path in target.iterdir())), is_new=False)
 
     hub.files(source)
+    if recipe.publish.form == "adapter":
+        hub.files(source.parent / "adapter")
 
     def write(staging: Path) -> None:
         shutil.copytree(source, staging, dirs_exist_ok=True)

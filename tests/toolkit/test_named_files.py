@@ -342,7 +342,6 @@ OTHER_FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "a folder of rows": (from_rows("model"), {}, "found 'model', which is a folder, allowed a file"),
     "a pipe of rows": (from_rows("pipe"), {}, "which is no file (a named pipe, a socket or a device)"),
     "a pattern of nothing": (from_rows("*.csv"), {}, "found '*.csv', but there is no such file"),
-    "rows with NUL": (from_rows("a\0b"), {}, "but there is no such file"),
     "a dataset of none": ({"problems": {"source": "dataset", "path": "./none"}}, {}, "but there is no such folder"),
     "data files": (
         {"problems": {"source": "dataset", "path": "json", "data_files": {"train": ["x.json"]}}},
@@ -467,3 +466,19 @@ def test_a_published_recipe_has_its_paths_from_the_working_directory_when_it_is_
     assert again.dataset.config.prompts.cot == "cot.jinja"
     assert again.digest == recipe.digest
     again.check_files()
+
+
+@pytest.mark.parametrize("name", ["[exp]", "what?", "a*b"])
+def test_a_folder_may_be_called_like_a_pattern(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    recipe = copied(tmp_path / name)
+    digests = set()
+    for folder in (tmp_path, tmp_path / name, Path("/")):
+        monkeypatch.chdir(folder)
+        open_recipe(recipe).check_files()
+        digests.add(identities(recipe))
+    assert len(digests) == 1
+    (tmp_path / name / "cot.jinja").write_text(PROMPT + " Slowly.")
+    assert identities(recipe)[1] not in {settings for _, settings, _ in digests}
+    (tmp_path / name / "data" / "rows.jsonl").unlink()
+    (found,) = faults(recipe)
+    assert f"{name}/data/rows.jsonl', but there is no such file" in found

@@ -95,6 +95,8 @@ def test_an_alias_repeats_a_section(tmp_path: Path) -> None:
         ("a: 1\nb: x\x00y\n", "recipe.yaml:2: found the character '\\x00', which no YAML file may hold"),
         ("a: 1\nb: !!python/object:os.system x\n", "recipe.yaml:2 b: found the tag 'python/object:os.system', "),
         ("a: !foo {b: 1}\n", "recipe.yaml:1 a: found the tag '!foo', allowed is !replace before a section"),
+        ('a: 1\nb: "\\0"\n', "recipe.yaml:2 b: found a NUL character, allowed text"),
+        ('"\\0": 1\n', "recipe.yaml:1: found a NUL character, allowed text"),
         ('a: 1\nb: "\\ud800"\n', "recipe.yaml:2 b: found half of a surrogate pair, allowed text"),
         ("? [a, b]\n: 1\n", "recipe.yaml:1: found a list or mapping as a key, allowed text"),
         ("a: &x\n  b: *x\n", "recipe.yaml:2 a.b: found an alias of the section it stands in"),
@@ -544,7 +546,7 @@ SPECIAL = {
     "a folder": "found a folder, allowed the file of a recipe",
     "empty": "found a folder, allowed the file of a recipe",
     "a link to itself": "the file cannot be read: Too many levels of symbolic links",
-    "NUL": "is no path that a file can have",
+    "NUL": "found a NUL character, allowed text",
     "a long name": "the file cannot be read: File name too long",
     "a file of 5 MB on one line": "found 5,000,005 bytes, allowed at most 262,144",
     "a comment of 5 MB": "found 5,000,008 bytes, allowed at most 262,144",
@@ -626,6 +628,7 @@ def test_files_that_extend_each_other_without_end_are_a_fault(tmp_path: Path) ->
         "${oc.env:DB_PASSWORD,none}",
         "${oc.env:INNOCENT}",
         "${oc.env:OWN}",
+        "${oc.env:SERVER}",
     ],
 )
 @pytest.mark.parametrize("how", ["file", "extends", "override"])
@@ -635,6 +638,7 @@ def test_a_secret_of_the_environment_is_refused_however_it_is_written(
     secret = "sk-" + "abcd" * 8
     for name in ("OPENAI_API_KEY", "MY_KEY_2", "hf_token", "DB_PASSWORD", "INNOCENT", "OWN"):
         monkeypatch.setenv(name, secret if name != "OWN" else "a-secret-by-its-use-alone")
+    monkeypatch.setenv("SERVER", f"https://me:{secret}@example.org/v1")
     others = "name: OPENAI_API_KEY\nlast: KEY\nresolver: oc.env\nteacher: {api_key_env: OWN}\n"
     quoted = "'" + text.replace("'", "''") + "'"
     if how == "override":
@@ -665,3 +669,9 @@ def test_reading_a_recipe_leaves_the_resolver_of_others_as_it_was(
     monkeypatch.setenv("OPENAI_API_KEY", "open sesame")
     told(tmp_path, "a: ${oc.env:OPENAI_API_KEY}")
     assert OmegaConf.create({"a": "${oc.env:OPENAI_API_KEY}"}).a == "open sesame"
+
+
+def test_a_key_neither_fills_nor_commands_a_terminal(tmp_path: Path) -> None:
+    long, commanding = told(tmp_path, f'? {"k" * 5000}\n: .inf\n"\\e[31m\\n": .inf\n')
+    assert long == f"recipe.yaml:1 {'k' * 100}...{'k' * 90}: found inf, allowed a finite number"
+    assert commanding == "recipe.yaml:3 \\x1b[31m\\n: found inf, allowed a finite number"
