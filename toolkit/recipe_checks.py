@@ -160,9 +160,12 @@ def _view(path: Path, view: Mapping[str, Any], columns: Mapping[str, str] | None
         for named in (column.get("where"), column.get("text")) if isinstance(column, Mapping) else (column,):
             if isinstance(named, str):
                 yield from _template((*path, key), "{" + named + "}", shown)
-    target = view.get("target")
-    if not isinstance(target, list):
-        return
+    if isinstance(view.get("target"), list):
+        yield from _target(path, view["target"], shown, columns)
+
+
+def _target(path: Path, target: list[Any], shown: Mapping[str, str] | None, columns: Mapping[str, str] | None) -> Found:
+    """Check a view's target; `shown` are the columns that its templates may take."""
     for index, piece in enumerate(target):
         if not isinstance(piece, Mapping):
             if piece == "":

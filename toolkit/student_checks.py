@@ -65,13 +65,16 @@ def _student(data: Mapping[str, Any]) -> Found:
             check_template(student["chat_template"], dict.fromkeys(_NAMED_TOKENS, "<|token|>"))
         except UserError as error:
             yield ("student", "chat_template"), str(error).partition(": ")[2]
-    given = student.get("special_tokens")
+    yield from _special_tokens(student.get("special_tokens"))
+    if isinstance(config, Mapping):
+        yield from _configuration(config)
+
+
+def _special_tokens(given: Any) -> Found:
     tokens: list[Any] = given if isinstance(given, list) else []
     for index, token in enumerate(tokens):
         if token in tokens[:index]:
             yield ("student", "special_tokens", index), f"found {token!r} a second time"
-    if isinstance(config, Mapping):
-        yield from _configuration(config)
 
 
 def _configuration(config: Mapping[str, Any]) -> Found:
