@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from toolkit.spending import Ledger
 from toolkit.store import Store
 from toolkit.tally import CollectReport
 from toolkit.teachers.openai_compatible import OpenAIConfig, OpenAITeacher
-from toolkit.teachers.protocol import Request, Sampling
+from toolkit.teachers.protocol import Completion, Request, Sampling
 from toolkit.testing.fault_server import FaultServer, Limits
 from toolkit.testing.replies import FAULTS, Ask, echo, scripted
 
@@ -130,10 +131,13 @@ def test_the_server_bills_no_more_than_the_cap(tmp_path: Path, total: float) -> 
     # Answers as long as they may be, and lost ones are billed too: nothing that the server does is below the bound.
     script = scripted(lambda ask: "word " * 200, dict.fromkeys(FAULTS, total / len(FAULTS)), seed=3)
     with FaultServer(script) as server, Store(tmp_path / "s.db") as store:
+        # One that came to its end: a run whose answers are all cut would be stopped for that.
+        earlier = asks(1)[0]
+        store.put(replace(earlier, messages=(("user", "earlier"),)), Completion("2"))
         ledger = Ledger(price, cap)
         with pytest.raises(CostCapReached, match="30"):
             run(server, store, asks(100), timeout=0.25, ledger=ledger, max_cost_usd=cap)
         bill = server.total()
         billed = (bill.prompt_tokens * price.input + bill.completion_tokens * price.output) / 1e6
         assert 0.5 * cap < billed <= ledger.spent <= cap
-        assert store.stats().completions == bill.answered > 0
+        assert store.stats().completions - 1 == bill.answered > 0
