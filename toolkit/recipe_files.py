@@ -19,6 +19,7 @@ from toolkit.recipe_faults import Fault, Place, dotted, show
 from toolkit.recipe_interpolation import interpolated
 from toolkit.recipe_tree import Node, inheritable, leaves, merge, with_current_names
 from toolkit.recipe_yaml import compose, text_fault
+from toolkit.secret_scan import Secrets
 
 _MOST_BYTES = 1 << 18  # twenty times the longest recipe here; PyYAML needs a second for a megabyte
 _MOST_FILES = 50  # of one chain of `extends`
@@ -29,6 +30,10 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+_SECRET = re.compile(
+    r"(?i)[@?\\]|%40|\b(bearer|basic) "
+    r"|(key|token|secret|passw|pwd|credential|auth|sig|code)[\w-]*['\"]?\s*[:=]\s*['\"]?\w"
+)
 
 
 def read_recipe(path: str, overrides: Sequence[str] = ()) -> tuple[Node | None, list[Fault]]:
@@ -67,8 +72,9 @@ def _unfit_values(tree: Node) -> Iterator[Fault]:
 
 def _override(text: str, faults: list[Fault]) -> Node | None:
     """Return an override as a layer: nested mappings down to its value."""
-    place = Place(f"override {text if len(text) <= 200 else text[:197] + '...'!r}")
     key, equals, value = text.partition("=")
+    shown = f"{key}=..." if key.startswith("dataset") and _may_hold_secret(value) else text
+    place = Place(f"override {shown if len(shown) <= 200 else shown[:197] + '...'!r}")
     if not equals or not re.fullmatch(r"[\w-]+(\.[\w-]+|\[\d+\])*", key):
         faults.append(Fault(place, "", "allowed is KEY=VALUE with a dotted key, e.g. stages.0.training.seed=1"))
         return None
@@ -77,6 +83,14 @@ def _override(text: str, faults: list[Fault]) -> Node | None:
     for part in reversed(parts):
         layer = layer and Node({part: layer}, place)
     return layer
+
+
+def _may_hold_secret(value: str) -> bool:
+    """Whether an override may hold what no message repeats: a password in an address, or a key where none may stand."""
+    return (
+        bool(_SECRET.search(value))
+        or next(Secrets(os.environ).find(value.encode("utf-8", "replace")), None) is not None
+    )
 
 
 def _extended(path: str, place: Place, key: str, above: tuple[str, ...], faults: list[Fault]) -> Node | None:

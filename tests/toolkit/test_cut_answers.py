@@ -112,3 +112,14 @@ def test_the_store_is_asked_once(store: Store, monkeypatch: pytest.MonkeyPatch) 
     with FaultServer(cut) as server:
         run(server, store, asks(100))
     assert next(looked) == 1
+
+
+def test_workers_of_ray_ask_the_store_too(store: Store) -> None:
+    from toolkit.ray_collection import _Writer, _WrittenThrough
+
+    store.put(asks(1)[0], Completion("2"))
+    writer = _Writer(store.path, 1, 1, None)
+    assert (writer.has_uncut("m", 1024), writer.has_uncut("m", 50), writer.has_uncut("n", 1024)) == (True, False, False)
+    through = object.__new__(_WrittenThrough)
+    through._call = lambda name, *arguments: getattr(writer, name)(*arguments)  # type: ignore[method-assign]
+    assert through.has_uncut("m", 1024)

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from dataset_builders.asking import Asker
 from dataset_builders.settings import TeacherCotsSettings
 from tests.waits import Waits
+from toolkit.cli import main
 from toolkit.collect import TeacherUnavailable, collect
 from toolkit.collect_settings import CollectSettings
 from toolkit.errors import UserError
@@ -188,6 +189,36 @@ def test_an_empty_address_of_the_environment_is_none(monkeypatch: pytest.MonkeyP
 def test_the_environment_s_address_is_not_looked_at_where_the_recipe_has_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_BASE_URL", SECRET_ADDRESSES[0])
     assert OpenAITeacher(OpenAIConfig(model="m", base_url="http://a/v1")).address == "http://a/v1"
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        'dataset.config.teacher={kind: openai, model: m, base_url: "https://user:hunter22@host/v1"}',
+        "dataset.config.teacher={kind: openai, model: m, base_url: 'user:hunter22@host/v1'}",
+        "dataset.config.teacher={kind: openai, model: m, request: {api_key: hunter22hunter22}}",
+        "dataset.config.teacher={kind: openai, model: m, request: {x: sk-hunter22hunter22hunter22}}",
+        "dataset.config.teacher={kind: openai, model: m, query: {key: hunter22}}",
+        "dataset.config.teacher=[{kind: procedural}, {kind: openai, model: m, request: {a: Bearer hunter2222}}]",
+        "dataset.config.teacher={kind: openai, model: m, api_key: hunter22}",
+        "dataset.config.teacher={kind: openai, model: m, api_key_env: sk-hunter22hunter22hunter22}",
+    ],
+)
+def test_an_override_with_a_secret_is_refused_and_never_shown(
+    override: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Path(__file__).parents[2] / "recipes" / "std_cot.yaml"
+    assert main(["validate", str(recipe), override]) == 2
+    printed = capsys.readouterr()
+    assert "override 'dataset.config.teacher=...' dataset.config.teacher" in printed.err + printed.out
+    assert "hunter" not in printed.err + printed.out
+
+
+@pytest.mark.parametrize("value", [0.3, "none", "", 0, False, [], "Sampling"])
+@pytest.mark.parametrize("name", ["temperature", "top_p", "seed", "stop"])
+def test_a_parameter_has_no_value_of_its_own_in_a_teacher(name: str, value: Any) -> None:
+    with pytest.raises(ValidationError, match=rf"{name}\n.*null leaves the parameter out"):
+        OpenAIConfig(model="m", **{name: value})
 
 
 # What a recipe adds

@@ -49,6 +49,9 @@ REFUSED = [
     (400, openai("Unrecognized request argument supplied: chat_template_kwargs"), "chat_template_kwargs"),
     (400, openai("Unknown parameter: 'chat_template_kwargs.enable_thinking'.", "chat_template_kwargs.enable_thinking",
                  "unknown_parameter"), "chat_template_kwargs"),
+    # Google's compatible endpoint, of which the list is its own
+    (400, [{"error": {"code": 400, "message": "Invalid JSON payload received. Unknown name \"seed\": Cannot find "
+                      "field.", "status": "INVALID_ARGUMENT"}}], "seed"),
     # Groq
     (400, openai("property 'seed' is unsupported"), "seed"),
     # Anthropic's compatible endpoint

@@ -259,7 +259,7 @@ class OpenAITeacher:
         try:
             said = json.loads(raw)
         except (ValueError, RecursionError):
-            beginning = words(self.said(raw[: 4 * LONGEST_REASON]))
+            beginning = words(self.said(raw[: 4 * LONGEST_REASON])) or "it is empty"
             raise TeacherError("retry", f"the response is not JSON: {beginning}", billed=True) from None
         # What is nested too deeply for that cannot be read back from the store everywhere either.
         is_simple = raw.count(b"[") + raw.count(b"{") < _SHALLOW and not self._redactor.may_find(raw)

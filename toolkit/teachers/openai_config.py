@@ -131,6 +131,13 @@ class OpenAIConfig(Strict):
             raise PydanticCustomError("owned", "must be the name of an environment variable, and never the key itself")
         return value
 
+    @field_validator(*_SAMPLED, mode="before")
+    @classmethod
+    def _is_null_or_as_sampled(cls, value: object) -> object:
+        if value is not None and value != "sampling":
+            raise ValueError("null leaves the parameter out; a value of it stands in `sampling`")
+        return value
+
     @field_validator("request")
     @classmethod
     def _may_be_added(cls, value: dict[str, Any]) -> dict[str, Any]:

@@ -105,6 +105,7 @@ def status_failure(
         headers: Its headers.
         sent: Names of the parameters that were sent.
     """
+    body = _alone(body)
     error = body.get("error", body) if isinstance(body, dict) else body
     codes, said, flagged = _codes(error), _said(error), False
     if isinstance(error, dict):
@@ -145,6 +146,7 @@ def _unknown_model(status: int, codes: set[str], reason: str, headers: Mapping[s
 
 def no_answer(body: object, sent: Collection[str] = ()) -> TeacherError:
     """Sort a response with status 200 that holds no answer: its error may be what the status should have been."""
+    body = _alone(body)
     error = body.get("error") if isinstance(body, dict) else None
     if not error:
         said = words(body) if body else ""
@@ -158,6 +160,11 @@ def no_answer(body: object, sent: Collection[str] = ()) -> TeacherError:
         return failure
     kind = failure.kind if status >= 400 or failure.kind == "fatal" or code in _REFUSAL_CODES else "retry"
     return TeacherError(kind, reason, billed=True, overloaded=failure.overloaded)
+
+
+def _alone(body: object) -> object:
+    """Return a body, out of the list in which Google sends the one error."""
+    return body[0] if isinstance(body, list) and len(body) == 1 and isinstance(body[0], dict) else body
 
 
 def words(said: object) -> str:
