@@ -14,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from dataset_builders.asking import Asker
+from dataset_builders.figures import writers
 from dataset_builders.settings import TeacherCotsSettings
 from tests.waits import Waits
 from toolkit.cli import main
@@ -458,6 +459,24 @@ def test_rows_say_what_was_left_out(tmp_path: Path) -> None:
     assert (chain.provenance["temperature"], chain.provenance["top_p"]) == (None, 1.0)
 
 
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "max_tokens", "said"),
+    [
+        (0.2, 1.0, 64, "temperature 0.2, top-p 1, at most 64 tokens"),
+        (None, 1.0, 64, "temperature of the server, top-p 1, at most 64 tokens"),
+        (None, None, 64, "temperature of the server, top-p of the server, at most 64 tokens"),
+        (None, None, None, "not known"),
+    ],
+)
+def test_the_card_says_what_was_left_out(
+    temperature: float | None, top_p: float | None, max_tokens: int | None, said: str
+) -> None:
+    origin = {"teacher": "openai", "model": "m", "template": "cot@1", "completion": "2"}
+    origin |= {"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens}  # type: ignore[dict-item]
+    (writer,) = writers([{"chain": {"provenance": origin}}], ["chain"])
+    assert writer.sampling == said
+
+
 # Azure
 
 
@@ -616,14 +635,26 @@ def test_a_server_that_is_not_there_is_unreachable_for_the_client_too(tmp_path: 
         asyncio.run(BatchEndpoint(teacher).state("batch-1"))
 
 
-def test_the_key_of_a_batch_is_in_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"message": "@@"},
+        {"message": "no", "metadata": {"raw": "y" * 150 + "@@"}},
+        {"message": "y" * 150 + "@@", "metadata": {"raw": "z"}},
+        {"message": "no", "metadata": {"@@": "@@"}},
+    ],
+)
+def test_the_key_of_a_batch_is_in_no_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: dict[str, Any]
+) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    repeats = Reply(json.dumps({"error": {"message": "@@"}}).replace("@@", "\\u0073" + KEY[1:]).encode(), 400)
+    repeats = Reply(json.dumps({"error": error}).replace("@@", "\\u0073" + KEY[1:]).encode(), 400)
 
     def control(action: str, number: int) -> Reply:
         return repeats
 
     with FaultServer(control=control) as server, Store(tmp_path / "s.sqlite") as store:
         teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url))
-        with pytest.raises(TeacherUnavailable, match=r"HTTP 400: \[key\]"):
+        with pytest.raises(TeacherUnavailable, match=r"HTTP 400: .*\[key\]") as told:
             asyncio.run(collect([ask()], teacher, store, CollectSettings(mode="batch"), sleep=Waits()))
+    assert KEY[:8] not in str(told.value)

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from toolkit.teachers.openai_config import OPENAI_KEY, OpenAIConfig, address_of
 from toolkit.teachers.openai_failures import Unreachable, failure_of, status_failure, words
 from toolkit.teachers.protocol import TeacherError
+from toolkit.teachers.redaction import Redactor
 from toolkit.teachers.response_bodies import too_large
 
 if TYPE_CHECKING:
@@ -106,15 +107,18 @@ def secrets_of(client: openai.AsyncOpenAI, config: OpenAIConfig) -> list[str]:
     return [key_of(config), *(value.rpartition(" ")[2] for value in held)]  # of `Bearer ...` the secret part
 
 
-def client_failure(error: Exception) -> TeacherError:
-    """Say how an error of the client, or of anything below it, is to be taken; any other one is raised again."""
+def client_failure(error: Exception, redactor: Redactor) -> TeacherError:
+    """Say how an error of the client, or of anything below it, is to be taken; any other one is raised again.
+
+    Secrets are taken out of what the server said before any of it is cut.
+    """
     import httpx2
     import openai
 
     if isinstance(error, openai.APIStatusError):
         body = error.body if error.body is not None else error.response.text
         # The client takes what is in `error` out of the body.
-        return status_failure(error.status_code, body, error.response.headers)
+        return status_failure(error.status_code, redactor.clean(body), error.response.headers)
     cause = error.__cause__ if isinstance(error, openai.APIConnectionError) and error.__cause__ else error
     if isinstance(cause, httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.UnsupportedProtocol):
         return Unreachable("retry", f"connection failed: {words(str(cause)) or type(cause).__name__}")

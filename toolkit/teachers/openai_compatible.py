@@ -12,6 +12,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlencode
 
 from toolkit.errors import nearest
 from toolkit.teachers import finish_reasons
@@ -65,6 +66,7 @@ __all__ = [
 ]
 
 _CHECK_S = 30.0
+_BEGINNING = 2**16  # bytes of what is no JSON; far more than is told of it, so that no key is cut
 _SHALLOW = 300  # brackets, in a body that has no more of them it is nested no deeper than that
 _CONNECT_S = 30.0
 # Where servers write how many tokens of a prompt came out of their cache: OpenAI and vLLM (below), DeepSeek, Moonshot.
@@ -98,7 +100,7 @@ class OpenAITeacher:
         self._is_plain = not config.left_out and not config.extra
         self._client: openai.AsyncOpenAI | None = None
         self._session: aiohttp.ClientSession | None = None
-        self._url: Any = None
+        self._url = ""
         self._query: dict[str, str] = {}
         self._redactor = Redactor([key_of(config)])
         self._listed: list[str] = []
@@ -181,7 +183,7 @@ class OpenAITeacher:
             async with call(self._client) as response:
                 yield response
         except Exception as error:
-            raise self.failure(client_failure(error)) from None
+            raise self.failure(client_failure(error, self._redactor)) from None
 
     async def close(self) -> None:
         """Release connections; the next request opens new ones."""
@@ -227,12 +229,12 @@ class OpenAITeacher:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             import aiohttp
-            from yarl import URL
 
             client = client_of(self._config, sends=False)
             self._query = {name: str(value) for name, value in client.default_query.items()}
             self._redactor = Redactor(secrets_of(client, self._config))
-            self._url = URL(f"{client.base_url}chat/completions", encoded=True).update_query(self._query)
+            query = f"?{urlencode(self._query, quote_via=quote)}" if self._query else ""
+            self._url = f"{client.base_url}chat/completions{query}"
             self._session = aiohttp.ClientSession(
                 headers=headers_of(client),
                 timeout=aiohttp.ClientTimeout(self._config.timeout, sock_connect=_CONNECT_S),
@@ -259,7 +261,7 @@ class OpenAITeacher:
         try:
             said = json.loads(raw)
         except (ValueError, RecursionError):
-            beginning = words(self.said(raw[: 4 * LONGEST_REASON])) or "it is empty"
+            beginning = words(self.said(raw[:_BEGINNING])) or "it is empty"
             raise TeacherError("retry", f"the response is not JSON: {beginning}", billed=True) from None
         # What is nested too deeply for that cannot be read back from the store everywhere either.
         is_simple = raw.count(b"[") + raw.count(b"{") < _SHALLOW and not self._redactor.may_find(raw)
