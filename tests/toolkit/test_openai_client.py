@@ -104,6 +104,28 @@ def test_another_provider_s_key_goes_nowhere(
         assert "api-key" not in server.asks[0].headers
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_ORG_ID", "org\n1"),
+        ("OPENAI_PROJECT_ID", "pr\u00f6j"),
+        ("OPENAI_CUSTOM_HEADERS", "X-A: \x01"),
+        ("OPENAI_CUSTOM_HEADERS", "Bad Name: x"),
+        ("OPENAI_CUSTOM_HEADERS", ": x"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["online", "batch"])
+def test_a_header_that_cannot_be_sent_is_told_before_anything_is_asked(
+    monkeypatch: pytest.MonkeyPatch, store: Store, name: str, value: str, mode: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with FaultServer(lambda _: completion("2")) as server:
+        teacher = OpenAITeacher(OpenAIConfig(model="m", base_url=server.url))
+        with pytest.raises(TeacherUnavailable, match=r"set a header .* that cannot be sent"):
+            asyncio.run(collect([ask()], teacher, store, CollectSettings(mode=mode), sleep=Waits()))
+        assert (server.requests_seen, server.models_seen) == (0, 0)
+
+
 def test_batches_have_the_environment_s_headers_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("OPENAI_ORG_ID", "org-1")
     monkeypatch.setenv("OPENAI_API_KEY", KEY)

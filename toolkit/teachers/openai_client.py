@@ -8,6 +8,7 @@ The client is imported when it is first needed: it takes a second.
 from __future__ import annotations
 
 import os
+import re
 import urllib.request
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -89,10 +90,18 @@ def client_of(config: OpenAIConfig, sends: bool = True) -> openai.AsyncOpenAI:
 
 
 def headers_of(client: openai.AsyncOpenAI) -> dict[str, str]:
-    """Return the headers of every request, without those by which the client tells what machine it runs on."""
+    """Return the headers of every request, without those by which the client tells what machine it runs on.
+
+    Raises:
+        TeacherError: `fatal`, where the environment sets one that cannot be sent.
+    """
     # Of two with one name the later one wins, however it is written: that of the environment.
     found = [*client.auth_headers.items(), *client.default_headers.items()]
     by_name = {name.lower(): (name, value) for name, value in found if isinstance(value, str)}
+    for name, value in by_name.values():
+        if not re.fullmatch(r"[\w!#$%&'*+.^`|~-]+", name, re.ASCII) or not (value.isascii() and value.isprintable()):
+            variables = "OPENAI_ORG_ID, OPENAI_PROJECT_ID or OPENAI_CUSTOM_HEADERS"
+            raise TeacherError("fatal", f"{variables} set a header {name[:40]!r} that cannot be sent")
     return {
         name: value
         for name, value in by_name.values()

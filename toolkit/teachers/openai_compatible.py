@@ -143,8 +143,8 @@ class OpenAITeacher:
         import aiohttp
 
         limit = aiohttp.ClientTimeout(min(_CHECK_S, self._config.timeout))
+        session = self._opened()
         try:
-            session = self._opened()
             path = "/models" if self._config.azure_deployment is None else "/openai/models"
             url = self.address + path
             async with session.get(url, params=self._query, timeout=limit, allow_redirects=False) as response:
