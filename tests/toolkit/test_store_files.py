@@ -635,3 +635,80 @@ def test_a_missing_store_is_a_mistake(tmp_path: Path, words: list[str], monkeypa
 
 
 # --- damaged JSON text
+
+DAMAGED_TEXTS: list[str | int | bytes | float] = [
+    "gpt", '"gpt', "", "{", "null", "5", "[]", '{"a": 1}', "NaN", '"\x1b[2J"', "\ufffd\ufffd", '"gpt" "gpt"', 7, 1.5,
+    b"\xff\xfe", b'"gpt"', "[" * 5000,
+]  # fmt: skip
+PLACES = [str(place) for place in range(len(DAMAGED_TEXTS))]
+
+
+def damaged(path: Path, table: str, column: str, value: object) -> str:
+    """Put a value into a column of one row of a store, and return the row's digest."""
+    filled(path, 10, failures=4)
+    with sqlite3.connect(path) as connection:
+        (digest,) = connection.execute(f"SELECT min(digest) FROM {table}").fetchone()
+        connection.execute(f"UPDATE {table} SET {column} = ? WHERE digest = ?", (value, digest))
+    return str(digest)
+
+
+@pytest.mark.parametrize("value", DAMAGED_TEXTS, ids=PLACES)
+@pytest.mark.parametrize(("table", "column"), [("completions", "model"), ("failures", "reason")])
+def test_inspect_counts_what_is_healthy_and_names_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, column: str, value: object
+) -> None:
+    digest = damaged(tmp_path / "s", table, column, value)
+    assert cli.main(["store", "inspect", str(tmp_path / "s")]) == 0
+    said = capsys.readouterr().out
+    assert f"damaged: row {digest} of {table}: its {column} is damaged" in said
+    assert "distill store verify" in said
+    healthy = "9 completions and 4 failures" if table == "completions" else "10 completions and 3 failures"
+    assert healthy in said
+    assert said.replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("value", DAMAGED_TEXTS, ids=PLACES)
+@pytest.mark.parametrize(
+    ("table", "column", "words"), [("completions", "model", []), ("failures", "request", ["--failures"])]
+)
+def test_prune_drops_what_is_meant_and_leaves_and_names_what_cannot_tell(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, column: str, words: list[str], value: object
+) -> None:
+    digest = damaged(tmp_path / "s", table, column, value)
+    command = ["store", "prune", str(tmp_path / "s"), "--model", "gpt", *words]
+    dropped = 9 if table == "completions" else 3
+    is_named = not (column == "request" and value == '{"a": 1}')  # which is JSON, and of no model
+    for more, verb in (([], "would drop"), (["--yes"], "dropped")):
+        assert cli.main([*command, *more]) == 0
+        said = capsys.readouterr().out
+        assert f"{verb} {dropped} {table}" in said
+        assert (f"damaged: row {digest} of {table}: its {column} is damaged" in said) is is_named
+    with Store(tmp_path / "s", read_only=True) as store:
+        assert [row[0] for row in store.select(f"SELECT digest FROM {table}")] == [digest]
+
+
+def test_only_twenty_damaged_rows_are_named(tmp_path: Path) -> None:
+    filled(tmp_path / "s", 50)
+    with sqlite3.connect(tmp_path / "s") as connection:
+        connection.execute("UPDATE completions SET model = 'x'")
+    assert len(contents(tmp_path / "s").damage) == 20
+
+
+def test_a_damaged_date_is_no_first_and_no_last(tmp_path: Path) -> None:
+    damaged(tmp_path / "s", "completions", "created_at", "\x1b[2Jzzz")
+    assert contents(tmp_path / "s").last.startswith("2")
+
+
+def test_a_damaged_model_is_none_of_the_store_s(tmp_path: Path) -> None:
+    damaged(tmp_path / "s", "completions", "model", '"gp')
+    with Store(tmp_path / "s", read_only=True) as store:
+        assert (store.models(), store.stats().models) == (["gpt"], {"gpt": 9})
+        assert store.has_uncut("gpt", 1024)
+
+
+def test_inspect_shows_no_control_sequence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store(tmp_path / "s") as store:
+        store.put(ask("a", model="m\x1b[2J"), Completion("2"))
+        store.put_failure(ask("b"), "bad\x1b]0;title\x07")
+    assert cli.main(["store", "inspect", str(tmp_path / "s")]) == 0
+    assert capsys.readouterr().out.replace("\n", "").isprintable()
