@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
-from toolkit.cards import merge, shown_files
+from toolkit.cards import LARGEST, merge, read_card, shown_files
 from toolkit.disk_faults import REMEDY, disk_fault
 from toolkit.errors import UserError, nearest
 from toolkit.parquet_files import write_split
@@ -241,13 +241,17 @@ def write_dataset_card(
 
 
 def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: str, revision: str) -> None:
-    """Bring a new card, and the pictures shown in it, into the one of this revision, or else of the newest there is."""
+    """Bring a new card, and the pictures shown in it, into the one of this revision, or else of the newest there is.
+
+    Raises:
+        UserError: That card cannot be read, or not be merged with.
+    """
     known = revisions(root, kind, repo_id)
     if not known or not card.exists():
         return
     previous = folder(root, kind, repo_id, revision if revision in known else known[-1]) / CARD
     if previous.exists():
-        merged = merge(previous.read_text(encoding="utf-8"), card.read_text(encoding="utf-8"))
+        merged = merge(card_text(previous), card.read_text(encoding="utf-8"))
         card.write_text(merged, encoding="utf-8")
         shown = [name for name in shown_files(merged) if not (card.parent / name).exists()]
         there = files(previous.parent) if shown else {}
@@ -257,11 +261,23 @@ def keep_what_people_wrote(card: Path, root: str | Path, kind: Kind, repo_id: st
                 shutil.copyfile(there[name], card.parent / name)
 
 
+def card_text(path: Path) -> str:
+    """Return the text of a card that lies here.
+
+    Raises:
+        UserError: It is a folder, or as of `read_card`.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: is no file; a card is one")
+    with path.open("rb") as file:
+        return read_card(file.read(LARGEST + 1), str(path))
+
+
 def content(path: Path) -> Content:
     """Return what a revision's folder holds.
 
     Raises:
-        UserError: A Parquet file of it is damaged.
+        UserError: A Parquet file of it is damaged, or its card cannot be read.
     """
     from pyarrow import ArrowInvalid
 
@@ -279,9 +295,9 @@ def content(path: Path) -> Content:
             f"{files[opened[-1]]}: published, but no Parquet file any more ({error}); remove the folder of its "
             "revision, and the same command publishes it again"
         ) from None
-    card = files.pop(CARD, None)
-    found = {name: digests(file) for name, file in files.items()}
-    return Content(found, relied_on, card.read_text(encoding="utf-8") if card else "")
+    card = card_text(path / CARD) if (path / CARD).exists() else ""
+    found = {name: digests(file) for name, file in files.items() if name != CARD}
+    return Content(found, relied_on, card)
 
 
 def files(path: Path) -> dict[str, Path]:

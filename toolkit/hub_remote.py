@@ -6,14 +6,14 @@ leaves nothing under a tag, and the same again goes on from there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Literal
 
 from toolkit import hub
-from toolkit.cards import merge, shown_files
+from toolkit.cards import LARGEST, merge, read_card, shown_files
 from toolkit.errors import UserError
 from toolkit.version_rules import CARD, Content, interface
 
@@ -82,11 +82,17 @@ def tags(kind: hub.Kind, repo_id: str) -> dict[str, str]:
     return {tag.name: tag.target_commit for tag in refs.tags}
 
 
-def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
+def content(kind: hub.Kind, repo_id: str, commit: str, *, merged: bool = False) -> Content:
     """Return what a commit holds; of Parquet files only the ends are fetched.
 
+    Args:
+        kind: What it is.
+        repo_id: `owner/name`.
+        commit: Its full hash.
+        merged: Whether its card will be merged with, so that it must be one that can be read.
+
     Raises:
-        UserError: The Hub does not answer, or a Parquet file is damaged.
+        UserError: The Hub does not answer, or a Parquet file, or a card that is to be merged, is damaged.
     """
     from pyarrow import ArrowInvalid
 
@@ -102,11 +108,52 @@ def content(kind: hub.Kind, repo_id: str, commit: str) -> Content:
             relied_on = interface(digests, read)
         except ArrowInvalid as error:
             raise UserError(f"{kind} {repo_id} has a Parquet file at {commit} that is none: {error}") from None
-        card = ""
-        if digests.pop(CARD, None):
-            with read(CARD) as file:
-                card = file.read().decode()
-    return Content(digests, relied_on, card)
+        try:
+            card = _card_there(kind, repo_id, commit, digests)
+        except UserError:  # of a version that stays as it is
+            if merged:
+                raise
+            card = ""
+    return Content({name: digest for name, digest in digests.items() if name != CARD}, relied_on, card)
+
+
+def check_card(place: Place, card: str) -> None:
+    """Check that a card can be merged with the one on the Hub, before anything is sent.
+
+    Raises:
+        UserError: It cannot, and why; or the Hub does not answer.
+    """
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    api = _api()
+    with told(str(place)):
+        try:
+            head = _head(api, place.kind, place.repo_id)
+        except RepositoryNotFoundError:
+            return
+        if head is not None:
+            there = _digests(api, place.kind, place.repo_id, head)
+            merge(_card_there(place.kind, place.repo_id, head, there), card)
+
+
+def _head(api: HfApi, kind: hub.Kind, repo_id: str) -> str | None:
+    # Only the hash: of a card whose keys are Python's own words the client cannot make anything.
+    return api.repo_info(repo_id, repo_type=kind, revision="main", expand="sha").sha
+
+
+def _card_there(kind: hub.Kind, repo_id: str, commit: str, names: Collection[str]) -> str:
+    """Return the text of the card of a commit, empty where it has none.
+
+    Raises:
+        UserError: There is a folder of its name, or as of `read_card`.
+    """
+    where = f"the card of {kind} {repo_id} on the Hub"
+    if any(name.startswith(f"{CARD}/") for name in names):
+        raise UserError(f"{where}: {CARD} is a folder there, and must be a file; move it away")
+    if CARD not in names:
+        return ""
+    with _files().open(f"{_prefix(kind)}{repo_id}@{commit}/{CARD}", "rb") as file:
+        return read_card(file.read(LARGEST + 1), f"{where} (at {commit[:8]})")
 
 
 def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], private: bool) -> str:
@@ -133,7 +180,7 @@ def upload(place: Place, folder: Path, digests: Mapping[str, frozenset[str]], pr
     hub.files(folder)  # before a repository is made for what may not be sent
     with told(str(place), _NO_TAG, to="write"):
         api.create_repo(repo_id, repo_type=kind, private=True if private else None, exist_ok=True)
-        if private and not api.repo_info(repo_id, repo_type=kind).private:
+        if private and not api.repo_info(repo_id, repo_type=kind, expand="private").private:
             raise UserError(
                 f"{kind} {repo_id} is public already; make it private in its settings ({constants.ENDPOINT}/"
                 f"{_prefix(kind)}{repo_id}/settings), or leave --private away"
@@ -174,13 +221,12 @@ def _commit(api: HfApi, place: Place, folder: Path) -> str:
     from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
     kind, repo_id = place.kind, place.repo_id
-    head = api.repo_info(repo_id, repo_type=kind, revision="main").sha
+    head = _head(api, kind, repo_id)
     assert head is not None
     there = _digests(api, kind, repo_id, head)
-    if CARD in there:
+    if card := _card_there(kind, repo_id, head, there):
         files, root = _files(), f"{_prefix(kind)}{repo_id}@{head}"
-        card: bytes = files.cat_file(f"{root}/{CARD}")
-        merged = merge(card.decode(), (folder / CARD).read_text(encoding="utf-8"))
+        merged = merge(card, (folder / CARD).read_text(encoding="utf-8"))
         replace_card(folder, merged)
         for name in shown_files(merged):
             if name in there and not (folder / name).exists():

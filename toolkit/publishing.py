@@ -86,6 +86,7 @@ def publish(
         _check_its_dataset(recipe)
     waiting = [part for part in parts if not _is_published(part)]
     for part in waiting:
+        hub_remote.check_card(part.place, part.content.card)
         check_secrets(recipe, part.folder)
         if part.place.kind == "model":
             check_generation(recipe, part.folder)
@@ -244,7 +245,7 @@ def _is_published(part: Part) -> bool:
     commits = hub_remote.tags(place.kind, place.repo_id)
     key, what = hub.KEYS[place.kind], f"{place.kind} {place.repo_id} on the Hub"
     if commit := commits.get(place.revision):
-        theirs = hub_remote.content(place.kind, place.repo_id, commit)
+        theirs = hub_remote.content(place.kind, place.repo_id, commit, merged=True)
         mine = replace(part.content, card=merge(theirs.card, part.content.card))
         if found := change(theirs, mine):
             refuse(what, key, place.revision, filter(is_version, commits), found)

@@ -236,8 +236,9 @@ def _dataset(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[st
         **{**building_arguments(recipe), "command": f"distill build {RECIPE}"},
         ask=not _is_written_by_others(recipe),
     ).published.folder
-    then, now = (_configuration(folder) for folder in (original.folder, built))
-    other = change(hub.content(original.folder), hub.content(built))
+    before, after = hub.content(original.folder), hub.content(built)
+    then, now = _configuration(before.card), _configuration(after.card)
+    other = change(before, after)
     if other is None:
         return [], ["rows      the same"]
     why = "questions, a teacher's answers or libraries: rows are others under the same settings, prompts and code"
@@ -245,9 +246,9 @@ def _dataset(original: Original, recipe: Recipe, hub_dir: Path) -> tuple[list[st
     return changed, [f"DIFFERS   {other.what}", *_rows_apart(original.folder, built)]
 
 
-def _configuration(folder: Path) -> str:
+def _configuration(card: str) -> str:
     """Return the digest of settings, prompts and code that a dataset's card states."""
-    found = re.search(r"Configuration (\w+), rows", (folder / hub.CARD).read_text(encoding="utf-8"))
+    found = re.search(r"Configuration (\w+), rows", card)
     return found[1] if found else "unknown"
 
 
@@ -377,12 +378,13 @@ def _scores_apart(before: Path, after: Path) -> Iterator[str]:
     """Say whether two students' cards tell the same scores, and else each that is another one."""
     from huggingface_hub import ModelCard
 
+    cards = (ModelCard(hub.card_text(root / hub.CARD), ignore_metadata_errors=True) for root in (before, after))
     old, new = (
         {
             (result.dataset_name, result.metric_name): result.metric_value
-            for result in ModelCard.load(root / hub.CARD).data.eval_results or []
+            for result in card.data.get("eval_results") or []
         }
-        for root in (before, after)
+        for card in cards
     )
     others = [key for key in old | new if old.get(key) != new.get(key)]
     for on, metric in others:

@@ -95,7 +95,10 @@ def change(before: Content, after: Content) -> Change | None:
 
 def _told(card: str) -> tuple[dict[str, Any], str]:
     """Return a card's front matter, whose order says nothing, and its body without what makes no other revision."""
-    data, body = split(card)
+    try:
+        data, body = split(card)
+    except UserError:  # of a revision that is there, and stays as it is
+        data, body = {}, card
     return data, _UNTOLD.sub("", body)
 
 

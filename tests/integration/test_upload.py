@@ -12,12 +12,13 @@ import datasets
 import pytest
 from huggingface_hub import constants
 
+from tests.hostile_cards import DAMAGED, READABLE
 from tests.loopback_hub import LoopbackHub
 from tests.prepared import prepared
 from toolkit import hub, hub_remote
 from toolkit.cards import document
 from toolkit.errors import UserError
-from toolkit.hub_remote import Place
+from toolkit.hub_remote import Place, replace_card
 
 pytestmark = pytest.mark.slow
 
@@ -131,6 +132,94 @@ def test_a_picture_that_people_show_in_the_card_stays_and_comes_back(remote: Loo
     assert uploaded(remote, "v1.0.1")["pictures/ours.jpg"] == b"a picture"
     assert "other.jpg" not in uploaded(remote, "v1.0.1")
     assert uploaded(remote, "v1.0.1") == files(folder)
+
+
+def written(remote: LoopbackHub) -> list[str]:
+    """Return the names of the requests so far that change anything."""
+    return [one.name for one in remote.requests if one.name in ("create_repo", "preupload", "commit", "tag")]
+
+
+def test_a_card_that_cannot_be_merged_with_is_named_before_anything_is_sent(
+    remote: LoopbackHub, tmp_path: Path
+) -> None:
+    upload(folder_of(tmp_path, "v1.0.0", 1))
+    folder, place = folder_of(tmp_path, "v1.1.0", 1, 2), Place("dataset", "org/numbers", "v1.1.0")
+    digests = hub.content(folder).files
+    for card, reason in DAMAGED.values():
+        remote.edit(REPO, {"README.md": card})
+        before = len(written(remote))
+
+        with pytest.raises(UserError, match="the card of dataset org/numbers on the Hub") as raised:
+            hub_remote.check_card(place, CARD.format("text"))
+        assert reason in str(raised.value)
+        assert len(written(remote)) == before
+        with pytest.raises(UserError, match="the card of dataset org/numbers on the Hub"):
+            hub_remote.upload(place, folder, digests, private=False)
+
+        assert written(remote)[before:] == ["create_repo"]  # which is there already
+        assert remote.files(REPO)["README.md"] == card
+        assert remote.tags(REPO).keys() == {"v1.0.0"}
+
+
+def test_a_folder_in_the_place_of_the_card_is_named(remote: LoopbackHub, tmp_path: Path) -> None:
+    upload(folder_of(tmp_path, "v1.0.0", 1))
+    remote.edit(REPO, {"README.md": None, "README.md/notes.txt": b"notes"})
+
+    with pytest.raises(UserError, match=r"README\.md is a folder there"):
+        hub_remote.check_card(Place("dataset", "org/numbers", "v1.1.0"), CARD.format("text"))
+
+
+def test_a_card_of_another_program_is_merged_with(remote: LoopbackHub, tmp_path: Path) -> None:
+    upload(folder_of(tmp_path, "v1.0.0", 1))
+    for number, card in enumerate(READABLE.values()):
+        remote.edit(REPO, {"README.md": card})
+        folder = tmp_path / "hub/datasets/org/numbers" / f"v1.1.{number}"
+        folder.mkdir()
+        (folder / "README.md").write_text(CARD.format("text"))
+
+        upload(folder)
+
+        merged = uploaded(remote, folder.name)["README.md"].decode()
+        assert merged.startswith("---\nlicense: mit\n")
+        assert "\nmine: kept\n" in merged
+        assert "\n# Words\n" in merged
+
+
+def test_the_damaged_card_of_an_older_version_stands_in_no_ones_way(remote: LoopbackHub, tmp_path: Path) -> None:
+    commit = remote.create(REPO) and remote.edit(REPO, {"README.md": b"\xff\0", "data.txt": b"x"})
+    found = hub_remote.content("dataset", "org/numbers", commit.oid)
+    assert (found.card, found.files.keys()) == ("", {"data.txt"})
+    with pytest.raises(UserError, match="is not UTF-8"):
+        hub_remote.content("dataset", "org/numbers", commit.oid, merged=True)
+
+
+def test_a_damaged_card_in_the_local_hub_is_named_and_left_as_it_is(tmp_path: Path) -> None:
+    card = folder_of(tmp_path, "v1.0.0", 1) / "README.md"
+    for content, reason in DAMAGED.values():
+        card.write_bytes(content)
+
+        with pytest.raises(UserError) as raised:
+            hub.publish(
+                tmp_path / "hub",
+                "dataset",
+                "org/numbers",
+                "v1.1.0",
+                lambda folder: replace_card(folder, CARD.format("text")),
+            )
+
+        assert str(raised.value).startswith(f"{card}: ")
+        assert reason in str(raised.value)
+        assert card.read_bytes() == content
+        assert [path.name for path in card.parent.parent.iterdir() if not path.name.startswith(".")] == ["v1.0.0"]
+
+
+def test_a_folder_in_the_place_of_the_local_card_is_named(tmp_path: Path) -> None:
+    card = folder_of(tmp_path, "v1.0.0", 1) / "README.md"
+    card.unlink()
+    card.mkdir()
+
+    with pytest.raises(UserError, match=r"v1\.0\.0/README\.md: is no file"):
+        folder_of(tmp_path, "v1.1.0", 1, 2)
 
 
 def test_a_repository_that_never_rests_is_given_up(remote: LoopbackHub, tmp_path: Path) -> None:
