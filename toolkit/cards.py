@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toolkit.errors import UserError
+from toolkit.terminal_text import visible
 
 if TYPE_CHECKING:
     import jinja2
@@ -258,9 +259,9 @@ def _environment() -> jinja2.Environment:
 
 def _cell(text: object) -> str:
     """Return text that cannot break out of a cell of a Markdown table."""
-    return " ".join(str(text).split()).replace("|", "\\|").replace("<", "&lt;")
+    return visible(" ".join(str(text).split())).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _fenced(text: object) -> str:
     """Return text that cannot end the code block it stands in, and that no block of the card is mistaken in."""
-    return str(text).replace("```", "'''").replace("<!--", "<! --")
+    return visible(str(text)).replace("```", "'''").replace("<!--", "<! --")

@@ -16,6 +16,7 @@ from toolkit import store_commands
 from toolkit.disk_faults import REMEDY, disk_fault
 from toolkit.errors import UserError
 from toolkit.library_output import quiet_libraries
+from toolkit.terminal_text import plain_streams
 
 if TYPE_CHECKING:
     from toolkit.recipe import Builders, Recipe
@@ -278,6 +279,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show a character is no error
+    with plain_streams():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    """Run a command; as of `main`."""
     args = _parsed(argv)
     try:
         # `store` has no such option: no library that speaks is at work in it.

@@ -6,7 +6,7 @@ be what a teacher thought likely there. What is shown is what `encoding` gives t
 
 from __future__ import annotations
 
-import html
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from toolkit.encoding import Softened, encode_record
 from toolkit.stage_views import StageViews
+from toolkit.terminal_text import escaped, raw_stream, visible
 from toolkit.tokenized_views import TokenizedView
 
 if TYPE_CHECKING:
@@ -125,9 +126,9 @@ def as_terminal_text(view: ShownView) -> Any:
     """Return a view as `rich` text."""
     from rich.text import Text
 
-    text = Text(f"{view.title}\n", style="bold").append(f"{view.about}\n", style="dim not bold")
+    text = Text(visible(f"{view.title}\n"), style="bold").append(visible(f"{view.about}\n"), style="dim not bold")
     for position, (token, weight, in_prompt) in enumerate(view.tokens):
-        shown = token.replace("\n", "↵\n")
+        shown = visible(token).replace("\n", "↵\n")
         line = " underline" if position in view.soft else ""
         if weight:
             strength = 60 + int(140 * abs(weight) / view.scale)
@@ -142,14 +143,14 @@ def as_html(views: Sequence[ShownView]) -> str:
     """Return the views as an HTML fragment with its own style sheet."""
     parts = [_STYLE, _LEGEND]
     for view in views:
-        parts.append(f'<section class="view"><h3>{html.escape(view.title)}</h3><p>{html.escape(view.about)}</p><pre>')
+        parts.append(f'<section class="view"><h3>{escaped(view.title)}</h3><p>{escaped(view.about)}</p><pre>')
         for position, (token, weight, in_prompt) in enumerate(view.tokens):
-            shown = html.escape(token).replace("\n", "<i>↵</i>\n")
+            shown = escaped(token).replace("\n", "<i>↵</i>\n")
             if weight:
                 share = 0.25 + 0.75 * abs(weight) / view.scale
                 hue = 130 if weight > 0 else 5
                 likely = view.soft.get(position, [])
-                told = "".join(f", {html.escape(repr(text))} {prob:.3f}" for text, prob in likely)
+                told = "".join(f", {escaped(repr(text))} {prob:.3f}" for text, prob in likely)
                 mark = ' class="soft"' if likely else ""
                 parts.append(
                     f'<b title="weight {weight:.6g}{told}" style="background:hsla({hue},65%,45%,{share:.2f})"{mark}>'
@@ -178,11 +179,11 @@ what the teacher thought likely in its place</p>"""
 def page(title: str, body: str) -> str:
     """Return a self-contained HTML page."""
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escaped(title)}</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1"><style>'
         "body{font:16px/1.5 system-ui,sans-serif;"
         "max-width:60rem;margin:2rem auto;padding:0 1rem;color:#222;background:#fafafa}</style></head><body>"
-        f"<h1>{html.escape(title)}</h1>{body}</body></html>\n"
+        f"<h1>{escaped(title)}</h1>{body}</body></html>\n"
     )
 
 
@@ -202,10 +203,10 @@ def explain(recipe: Recipe, n: int = 3, html_path: Path | None = None) -> None:
     tokenizer = student_tokenizer(recipe, rows)
     prompt_format = recipe.student.prompt_format if recipe.student else "plain"
     views = list(shown_views(tokenizer, rows, recipe.stages, prompt_format, n))
-    console = Console(highlight=False)
+    console = Console(file=raw_stream(sys.stdout), highlight=False)
     for view in views:
         console.print(as_terminal_text(view))
     if html_path:
         html_path.parent.mkdir(parents=True, exist_ok=True)
         html_path.write_text(page(f"{recipe.recipe.name}: what the loss sees", as_html(views)), encoding="utf-8")
-        console.print(f"page: {html_path}")
+        print(f"page: {html_path}")

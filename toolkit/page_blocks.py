@@ -6,11 +6,12 @@ Knows nothing of what stands in them.
 from __future__ import annotations
 
 import base64
-import html
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from toolkit.terminal_text import escaped, visible
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def as_markdown(block: Block) -> str:
     """Return a block as Markdown."""
     match block:
         case Heading():
-            return f"## {block.text}"
+            return f"## {_cell(block.text)}"
         case Table():
             cells = [[_cell(cell) for cell in row] for row in [block.header, *block.rows]]
             for place in block.marked:
@@ -74,7 +75,7 @@ def as_markdown(block: Block) -> str:
         case Picture():
             return f"![{block.about}]({block.file.name})"
         case Code():
-            return f"```text\n{block.text}\n```"
+            return f"```text\n{visible(block.text).replace('```', chr(39) * 3)}\n```"
         case list():
             return "\n".join(_wrapped(f"- {line}", "  ") for line in block)
         case str():
@@ -83,12 +84,12 @@ def as_markdown(block: Block) -> str:
 
 def _wrapped(text: str, indent: str = "") -> str:
     """Return text of any source as lines of a paragraph or a list's item, in which nothing is taken for markup."""
-    text = " ".join(text.split()).replace("<", "&lt;")
+    text = visible(" ".join(text.split())).replace("<", "&lt;")
     return textwrap.fill(text, 120, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+    return visible(" ".join(text.split())).replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;")
 
 
 _STYLE = """<style>body{max-width:78rem}.wide{overflow-x:auto}
@@ -110,7 +111,7 @@ def as_html(title: str, shown: Sequence[Block]) -> str:
 def _html_block(block: Block) -> str:
     match block:
         case Heading():
-            return f"<h2>{html.escape(block.text)}</h2>"
+            return f"<h2>{escaped(block.text)}</h2>"
         case Table():
             head = _html_row("th", block, block.header)
             body = "".join(
@@ -120,9 +121,9 @@ def _html_block(block: Block) -> str:
             return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
         case Picture():
             data = base64.b64encode(block.file.read_bytes()).decode()
-            return f'<img alt="{html.escape(block.about)}" src="data:image/png;base64,{data}">'
+            return f'<img alt="{escaped(block.about)}" src="data:image/png;base64,{data}">'
         case Code():
-            return f"<pre>{html.escape(block.text)}</pre>"
+            return f"<pre>{escaped(block.text)}</pre>"
         case list():
             return "<ul>" + "".join(f"<li>{_sentence(line)}</li>" for line in block) + "</ul>"
         case str():
@@ -131,12 +132,12 @@ def _html_block(block: Block) -> str:
 
 def _html_row(tag: str, table: Table, cells: Sequence[str]) -> str:
     return "".join(
-        f"<{tag}{' class=text' if table.is_text(column) else ''}>{html.escape(cell)}</{tag}>"
+        f"<{tag}{' class=text' if table.is_text(column) else ''}>{escaped(cell)}</{tag}>"
         for column, cell in enumerate(cells)
     )
 
 
 def _sentence(text: str) -> str:
     """Return text with what stands between backticks as code."""
-    pieces = html.escape(text).split("`")
+    pieces = escaped(text).split("`")
     return "".join(f"<code>{piece}</code>" if place % 2 else piece for place, piece in enumerate(pieces))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from toolkit.plain_lines import Pace
 from toolkit.spending import Ledger, dollars
 from toolkit.tally import Progress, Tally
+from toolkit.terminal_text import raw_stream, visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,7 +56,7 @@ class Meter:
             f"{tokens:,.0f} tokens/s",
             f"{tally.in_flight}/{tally.window} in flight",
         ]
-        return f"{self._description}  " + "  ".join(parts)
+        return visible(f"{self._description}  " + "  ".join(parts))
 
     def _rates(self, tally: Tally) -> tuple[float, float]:
         """Return requests and completion tokens per second; those that the store answered took no time and are none."""
@@ -94,7 +96,7 @@ def live_line(description: str, ledger: Ledger, console: Console | None = None) 
     """
     from rich.console import Console
 
-    console = console or Console(stderr=True)
+    console = console or Console(file=raw_stream(sys.stderr))
     meter = Meter(description, ledger)
     with (_live if console.is_terminal else _plain)(meter, console) as progress:
         yield progress

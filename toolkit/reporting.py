@@ -6,7 +6,6 @@ Needs trained students and changes none of them; how they are scored is `scoring
 from __future__ import annotations
 
 import base64
-import html
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from toolkit import hub
 from toolkit.errors import UserError
 from toolkit.hub_revisions import revision_of
 from toolkit.runs import RUN, file_digest, origins_apart
+from toolkit.terminal_text import escaped
 
 if TYPE_CHECKING:
     from toolkit.recipe import Recipe
@@ -152,11 +152,11 @@ def report_page(title: str, table: str, pictures: Sequence[Path], shown: str, ex
     from toolkit.explain import page
 
     images = "".join(
-        f'<p><img alt="{html.escape(path.stem)}" style="max-width:100%" '
+        f'<p><img alt="{escaped(path.stem)}" style="max-width:100%" '
         f'src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"></p>'
         for path in pictures
     )
-    scores = f'<pre style="overflow-x:auto">{html.escape(table)}</pre>'
+    scores = f'<pre style="overflow-x:auto">{escaped(table)}</pre>'
     return page(
         title,
         f"<h2>Scores</h2>{scores}{images}<h2>What the student answers</h2>{examples}<h2>What the loss sees</h2>{shown}",
@@ -172,12 +172,12 @@ def examples_html(rows: Mapping[str, Mapping[str, Sequence[Row]]], per_set: int 
             question = judged[index]
             heading = f"{set_name}: {question['task']}, gold {question['gold']}"
             parts.append(
-                f"<h3>{html.escape(heading)}</h3><pre style='{_WRAPPED}'>{html.escape(question['question'])}</pre><dl>"
+                f"<h3>{escaped(heading)}</h3><pre style='{_WRAPPED}'>{escaped(question['question'])}</pre><dl>"
             )
             for student, sets in rows.items():
                 answer = next(row for row in sets[set_name] if row["id"] == question["id"])
                 mark = "right" if answer["correct"] else "wrong"
-                text = html.escape(answer["completion"].strip()[:600])
-                parts.append(f"<dt><b>{html.escape(student)}</b>: {mark}</dt><dd style='{_WRAPPED}'>{text}</dd>")
+                text = escaped(answer["completion"].strip()[:600])
+                parts.append(f"<dt><b>{escaped(student)}</b>: {mark}</dt><dd style='{_WRAPPED}'>{text}</dd>")
             parts.append("</dl>")
     return "".join(parts)

@@ -10,12 +10,13 @@ if __name__ == "__main__":
     from toolkit.errors import UserError
     from toolkit.launcher import heed_launcher
     from toolkit.library_output import set_environment
+    from toolkit.terminal_text import visible
 
     if "--verbose" not in sys.argv[1:]:
         set_environment()  # here, for the processes that the next line may start
     try:
         heed_launcher(__file__, sys.argv[1:], lambda: check_words(["train", *sys.argv[1:]]))
     except UserError as error:
-        print(error, file=sys.stderr)
+        print(visible(str(error)), file=sys.stderr)
         sys.exit(2)
     sys.exit(main(["train", *sys.argv[1:]]))
