@@ -18,6 +18,7 @@ from toolkit.problem import Problem
 from toolkit.recipe_dataset import dataset_commit, dataset_folder, load_split
 from toolkit.runs import RUN, digest_of
 from toolkit.student_card import (
+    AdapterFacts,
     DatasetFacts,
     SetFacts,
     StageFacts,
@@ -140,7 +141,11 @@ def tell(recipe: Recipe, run: Run, students: Mapping[str, Sequence[TrainedStage]
     problems, origins = evaluation_sets(recipe)
     scores, samples = score(recipe, run, students, start, problems)
     model, tokenizer = _load(student)
-    facts = student_facts(recipe, run, students[own], scores, own, origins, samples, model)
+    # Kept by the name of its last stage, by which it is found again; told of by the recipe's, as in a comparison.
+    called = own if recipe.recipe.name in students else recipe.recipe.name
+    scores = {called if name == own else name: summaries for name, summaries in scores.items()}
+    samples = {called if name == own else name: judged for name, judged in samples.items()}
+    facts = student_facts(recipe, run, students[own], scores, called, origins, samples, model)
     return Told(student, facts, scores, samples, model, tokenizer)
 
 
@@ -255,6 +260,7 @@ def student_facts(
         parameters=model.num_parameters(),
         base_model=base and (Path(base).name if Path(base).exists() else base),
         base_commit=base_commit(recipe.student),
+        adapter=adapter_facts(recipe.student.model_arguments()),
         license=publish.license if publish else None,
         recipe=recipe.recipe.model_dump(),
         command=f"accelerate launch toolkit/train.py {recipe.public_words}",
@@ -288,6 +294,24 @@ def student_facts(
         add_special_tokens=recipe.student.prompt_format == "plain",
         hardware=describe_hardware(outcomes[-1]["device"]),
         versions=library_versions((chain[-1].student / ENVIRONMENT).read_text()),
+    )
+
+
+def adapter_facts(fields: Mapping[str, Any]) -> AdapterFacts | None:
+    """Return the adapter that fields of TRL's `ModelConfig` ask for, its defaults filled in; None for all weights."""
+    if not fields.get("use_peft"):
+        return None
+    from trl import ModelConfig
+
+    config = ModelConfig(**{name: value for name, value in fields.items() if name.startswith("lora_")})
+    targets = config.lora_target_modules or "the architecture's default of peft"
+    saved = config.lora_modules_to_save or ()
+    return AdapterFacts(
+        config.lora_r,
+        config.lora_alpha,
+        config.lora_dropout,
+        (targets,) if isinstance(targets, str) else tuple(targets),
+        tuple(saved),
     )
 
 

@@ -41,7 +41,15 @@ _TOO_LONG = "too long"
 
 
 class MarkComplete(TrainerCallback):
-    """Mark a checkpoint once every process has written its part; one without the mark is never resumed from."""
+    """Mark a checkpoint once every process has written its part; one without the mark is never resumed from.
+
+    Logs the last step, too: a run of fewer steps than `logging_steps` would leave no loss behind.
+    """
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Have the last step logged, unless nothing is to be."""
+        if state.global_step >= state.max_steps and args.logging_strategy != "no":
+            control.should_log = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Write the mark."""

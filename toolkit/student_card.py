@@ -84,6 +84,25 @@ class StageFacts:
 
 
 @dataclass(frozen=True)
+class AdapterFacts:
+    """A LoRA adapter that was trained in the place of all weights.
+
+    Attributes:
+        rank: Of its matrices.
+        alpha: What their product is scaled by is `alpha / rank`.
+        dropout: Share of its inputs that is left out in training.
+        targets: Modules that have one, by the ends of their names.
+        saved: Modules that are trained whole beside it.
+    """
+
+    rank: int
+    alpha: int
+    dropout: float
+    targets: Sequence[str]
+    saved: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class StudentFacts:
     """All that a card tells.
 
@@ -107,6 +126,7 @@ class StudentFacts:
         add_special_tokens: Whether the tokenizer adds special tokens to such a prompt.
         hardware: One line (`describe_hardware`).
         versions: Libraries (`library_versions`).
+        adapter: The adapter that was trained; None where all weights were.
         gap: Names of the set in domain and of those out of domain; None where no gap is told.
         language: ISO 639-1 codes.
         limitations: One sentence each, beside those that every student has.
@@ -131,6 +151,7 @@ class StudentFacts:
     add_special_tokens: bool
     hardware: str
     versions: Mapping[str, str]
+    adapter: AdapterFacts | None = None
     gap: tuple[str, Sequence[str]] | None = None
     language: Sequence[str] = ("en",)
     limitations: Sequence[str] = field(default_factory=tuple)

@@ -11,7 +11,9 @@ import pytest
 from huggingface_hub import constants
 
 from toolkit.plots import loss_terms, plot_losses
+from toolkit.results import adapter_facts
 from toolkit.student_card import (
+    AdapterFacts,
     DatasetFacts,
     SetFacts,
     StageFacts,
@@ -401,3 +403,31 @@ def test_a_loss_of_one_view_is_one_curve() -> None:
 @pytest.mark.parametrize("device", ["cpu", "cpu:0"])
 def test_a_cpu_is_told_by_its_cores_also_where_several_processes_shared_it(device: str) -> None:
     assert "CPU cores" in describe_hardware(device)
+
+
+def test_a_card_says_that_lora_was_trained_and_how() -> None:
+    adapter = AdapterFacts(8, 16, 0.05, ("q_proj", "v_proj"), ("lm_head",))
+    text = build_student_card(facts(adapter=adapter))
+    assert (
+        "LoRA was trained, not all weights: rank 8, alpha 16, dropout 0.05, on `q_proj`, `v_proj`; trained whole "
+        "beside it: `lm_head`."
+    ) in text
+    assert "LoRA" not in build_student_card(facts())
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({}, None),
+        ({"use_peft": False, "lora_r": 8}, None),
+        ({"use_peft": True, "lora_r": 8, "lora_target_modules": ["q_proj"]}, AdapterFacts(8, 32, 0.05, ("q_proj",))),
+        (
+            {"use_peft": True, "lora_alpha": 4, "lora_dropout": 0.0, "lora_target_modules": "all-linear"},
+            AdapterFacts(16, 4, 0.0, ("all-linear",)),
+        ),
+    ],
+)
+def test_the_adapter_is_that_of_the_recipe_with_the_defaults_of_trl(
+    fields: dict[str, Any], told: AdapterFacts | None
+) -> None:
+    assert adapter_facts(fields) == told

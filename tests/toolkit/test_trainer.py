@@ -138,6 +138,21 @@ def test_columns_survive_to_the_collator_by_default(student: str, tmp_path: Path
     assert torch.equal(batch["labels"] != -100, batch["weights"] != 0)
 
 
+@pytest.mark.parametrize(("steps", "every", "logged"), [(2, 10, [2]), (4, 2, [2, 4]), (5, 2, [2, 4, 5])])
+def test_the_last_step_is_logged_however_short_the_run(
+    student: str, tmp_path: Path, steps: int, every: int, logged: list[int]
+) -> None:
+    trainer, _ = make_trainer(edit(max_steps=steps, logging_steps=every), ROWS, student, tmp_path, {}, "plain")
+    trainer.train()
+    assert [entry["step"] for entry in trainer.state.log_history if "loss" in entry] == logged
+
+
+def test_nothing_is_logged_where_nothing_is_to_be(student: str, tmp_path: Path) -> None:
+    trainer, _ = make_trainer(edit(max_steps=2, logging_strategy="no"), ROWS, student, tmp_path, {}, "plain")
+    trainer.train()
+    assert [entry for entry in trainer.state.log_history if "loss" in entry] == []
+
+
 def test_lora_trains_the_adapter_alone(student: str, tmp_path: Path) -> None:
     model = {"use_peft": True, "lora_r": 4, "lora_target_modules": ["q_proj", "v_proj"]}
     trainer, _ = make_trainer(edit(max_steps=2), ROWS, student, tmp_path, model, "plain")
