@@ -21,6 +21,7 @@ from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.program_answers import program_in
 from toolkit.prompts import PromptBook
+from toolkit.spending import written_tokens
 from toolkit.teachers.kinds import asked_of
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
@@ -239,8 +240,8 @@ class Asker:
             "top_p": request.sampling.top_p if known else None,
             "max_tokens": request.sampling.max_tokens if known else None,
             "sample_index": request.sample_index,
-            "prompt_tokens": completion.prompt_tokens if completion else 0,
-            "completion_tokens": completion.completion_tokens if completion else 0,
+            "prompt_tokens": (completion.prompt_tokens or None) if completion else None,
+            "completion_tokens": written_tokens(completion) if completion else None,
             "finish_reason": completion.finish_reason if completion else None,
             "completion": well_formed(completion.text) if completion else None,
         }

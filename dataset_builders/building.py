@@ -191,7 +191,7 @@ def draft_dataset(
     tokens = Counter[str]()
     for usage in usages:
         tokens.update(usage.tokens)
-    origin = Origin(repo_id, revision, command, config[:12], rows[:12], labels, tokens, cost, recipe)
+    origin = Origin(repo_id, revision, command, config[:12], rows[:12], labels, tokens, cost, recipe, hub_dir)
     card = dataset_card(builder, settings, outcome, test, sets, shares, origin)
     with _without_bars():
         tables = _tables(builder, outcome, test, inputs, cache_dir)

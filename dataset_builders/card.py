@@ -19,6 +19,7 @@ from dataset_builders.chains import whole
 from dataset_builders.columns import PROVENANCE, leaves
 from dataset_builders.key_tokens_settings import KeyTokensSettings
 from dataset_builders.settings import BuilderSettings
+from dataset_builders.versions_apart import changelog
 from toolkit.cards import document, render
 from toolkit.installed import ENVIRONMENT, lock
 from toolkit.plots import plot_key_shares, plot_lengths, plot_yields
@@ -73,6 +74,7 @@ class Origin:
         usage: `completions` that were read, their `prompt_tokens` and `completion_tokens`.
         cost: What these cost; empty where nobody is paid.
         recipe: The recipe that asks for the dataset, as YAML; empty where none does.
+        hub_dir: The local hub, where its earlier versions lie.
     """
 
     repo_id: str
@@ -84,6 +86,7 @@ class Origin:
     usage: Mapping[str, int]
     cost: str
     recipe: str = ""
+    hub_dir: str | Path = "hub"
 
 
 @dataclass(frozen=True)
@@ -189,7 +192,16 @@ def dataset_card(
         source_terms=settings.source_terms.strip(),
         builder=builder.__name__,
         builder_version=str(builder.VERSION),
-        changes=builder.CHANGES,
+        changelog=changelog(
+            origin.hub_dir,
+            origin.repo_id,
+            origin.revision,
+            splits=splits,
+            recipe=origin.recipe,
+            builder_version=str(builder.VERSION),
+            changes=builder.CHANGES,
+            digests=(origin.config_digest, origin.rows_digest),
+        ),
         recipe=yaml.safe_load(origin.recipe)["recipe"] if origin.recipe else None,
         versions={name: version(name) for name in (*_LIBRARIES, *(_SCORING if attribution else ()))},
         origin=origin,

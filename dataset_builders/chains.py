@@ -159,8 +159,8 @@ def ready_made(origin: str, model: str, text: str) -> dict[str, Any]:
         "top_p": None,
         "max_tokens": None,
         "sample_index": 0,
-        "prompt_tokens": 0,
-        "completion_tokens": 0,
+        "prompt_tokens": None,
+        "completion_tokens": None,
         "finish_reason": None,
         "completion": text,
     }

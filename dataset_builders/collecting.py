@@ -22,7 +22,7 @@ from toolkit.errors import UserError
 from toolkit.prices import FREE, Price
 from toolkit.progress import live_line, together
 from toolkit.ray_collection import collect_over_ray
-from toolkit.spending import Ledger, dollars, is_counted
+from toolkit.spending import Ledger, dollars, is_counted, written_tokens
 from toolkit.store import Standing, Store
 from toolkit.tally import CollectReport
 from toolkit.teachers.kinds import make_teacher
@@ -262,7 +262,8 @@ class Usage:
     """Tokens of the completions that rows are made from, and what they cost.
 
     Attributes:
-        tokens: `completions`, their `prompt_tokens` and `completion_tokens`.
+        tokens: `completions`, how many of them are `uncounted`, and `prompt_tokens` and `completion_tokens` of the
+            others.
 
     Args:
         price: What their tokens cost; None where it is not known.
@@ -271,15 +272,16 @@ class Usage:
     def __init__(self, price: Price | None) -> None:
         self.tokens = Counter(completions=0)
         self._ledger = Ledger(price, None)
-        self._uncounted = 0
 
     def __call__(self, completion: Completion) -> None:
         """Add a completion."""
         self._ledger.remember(completion)
-        self._uncounted += not is_counted(completion)
-        self.tokens.update(
-            completions=1, prompt_tokens=completion.prompt_tokens, completion_tokens=completion.completion_tokens
-        )
+        self.tokens["completions"] += 1
+        written = written_tokens(completion)
+        if not is_counted(completion) or written is None:
+            self.tokens["uncounted"] += 1
+        else:
+            self.tokens.update(prompt_tokens=completion.prompt_tokens, completion_tokens=written)
 
     @property
     def spent(self) -> float:
@@ -293,8 +295,12 @@ class Usage:
             return "not known, as no price is stated for this teacher"
         if price.is_free:
             return ""
-        uncounted = f", without {self._uncounted} completions whose tokens were not counted" if self._uncounted else ""
-        return f"{dollars(self.spent)} at {price}{uncounted}"
+        uncounted = self.tokens["uncounted"]
+        if not uncounted:
+            return f"{dollars(self.spent)} at {price}"
+        if uncounted == self.tokens["completions"]:
+            return "unknown, as the teacher did not count tokens"
+        return f"{dollars(self.spent)} at {price}, without {uncounted} completions whose tokens were not counted"
 
 
 def cost_of(parts: Sequence[Part], usages: Sequence[Usage]) -> str:

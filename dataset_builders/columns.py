@@ -40,8 +40,8 @@ PROVENANCE: Columns = {
     "top_p": Column("float64", "Nucleus mass; null where a recording does not say"),
     "max_tokens": Column("int64", "Limit on the completion's length; null where a recording does not say"),
     "sample_index": Column("int64", "Which sample of this prompt; rises when a prompt is tried again"),
-    "prompt_tokens": Column("int64", "Tokens of the prompt as billed, 0 if unknown"),
-    "completion_tokens": Column("int64", "Tokens of the completion as billed, 0 if unknown"),
+    "prompt_tokens": Column("int64", "Tokens of the prompt as billed, null if unknown"),
+    "completion_tokens": Column("int64", "Tokens of the completion as billed, null if unknown"),
     "finish_reason": Column("string", "Why the teacher stopped, as reported"),
     "completion": Column("string", "The completion as received, before anything was parsed out of it"),
 }

@@ -28,7 +28,7 @@ _LEVELS: tuple[Level, ...] = ("major", "minor", "patch")
 _REVISION = re.compile(r"v?(\d+)\.(\d+)\.(\d+)")
 # How a revision came to be, and where else it lies: the same data rebuilt from another folder, under newer libraries or
 # after its dataset was published is no other revision.
-_UNTOLD = re.compile(r"<!-- generated:(rebuild|links) -->.*?<!-- /generated:\1 -->", re.DOTALL)
+_UNTOLD = re.compile(r"<!-- generated:(rebuild|links|changelog) -->.*?<!-- /generated:\1 -->", re.DOTALL)
 # Likewise: a recipe that shares its dataset with others, and pictures, in which other versions of libraries differ, of
 # figures that the card states.
 _UNTOLD_FILES = ("*.png", "*.jpg", "*.jpeg", "*.gif", "*.svg", "*.webp", "recipe.yaml", "environment.txt")

@@ -15,11 +15,12 @@ from dataset_builders import building, inputs, load_builder
 from dataset_builders.asking import Outcome
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
 from dataset_builders.columns import leaves
-from toolkit import bank
+from toolkit import bank, hub
 from toolkit.cards import shown_files
 from toolkit.errors import UserError
 from toolkit.store import Store
 from toolkit.teachers.protocol import Completion, Request
+from toolkit.version_rules import change
 
 pytestmark = pytest.mark.slow  # whole pipelines
 
@@ -375,14 +376,50 @@ def test_another_recipe_for_the_same_dataset_finds_it_published(tmp_path: Path) 
     assert digests(second) == digests(first)
 
 
-def test_the_card_tells_what_the_builder_s_versions_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def changelog(report: BuildReport) -> list[str]:
+    """Return the entries of a card's changelog."""
+    block = read_card(report).partition("## Changelog\n\n")[2].partition("\n\n")[0]
+    return block.splitlines()
+
+
+RECIPE = """recipe: {{name: sums, version: 3, paper: null}}
+dataset: {{repo_id: a, config: {{problems: {{n: {n}}}, keep: {keep}}}}}
+"""
+
+
+def test_the_changelog_says_what_changed_since_the_version_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the dataset, not of its builder: rows and settings, by what lies in the hub."""
     builder = load_builder("dual_cots")
+    monkeypatch.setattr(builder, "VERSION", datasets.Version("1.0.0"))
+    monkeypatch.setattr(builder, "CHANGES", {"1.0.0": "The first version."})
+    first = build(tmp_path, recipe=RECIPE.format(n=20, keep="right"))
+    (entry,) = changelog(first)
+    assert re.fullmatch(r"- v1\.0\.0: the first version here, \d+ rows of `default / train`, .*\.", entry)
+
     monkeypatch.setattr(builder, "VERSION", datasets.Version("1.1.0"))
-    monkeypatch.setattr(builder, "CHANGES", {"1.1.0": "Fewer rows.", "1.0.0": "The first version."})
+    monkeypatch.setattr(builder, "CHANGES", {"1.1.0": "Fewer slips.", "1.0.0": "The first version."})
+    more = {**PROCEDURAL["problems"], "n": PROCEDURAL["problems"]["n"] + 20}
+    second = build(tmp_path, "v1.1.0", problems=more, recipe=RECIPE.format(n=40, keep="all"))
+    entry, *earlier = changelog(second)
+    assert earlier == changelog(first)
+    assert entry.startswith("- v1.1.0, after v1.0.0: `default / train` has ")
+    assert "`dataset.config.problems.n` is 40, before 20" in entry
+    assert "`dataset.config.keep` is all, before right" in entry
+    assert "its builder is 1.1.0, before 1.0.0 (Fewer slips)" in entry
+    assert "repo_id" not in entry
 
-    card = read_card(build(tmp_path))
+    again = build(tmp_path, "v1.1.1", problems=more, recipe=RECIPE.format(n=40, keep="all"))
+    assert changelog(again) == ["- v1.1.1, after v1.1.0: rows and settings are the same.", entry, *earlier]
 
-    assert "this dataset was built by 1.1.0.\n\n- 1.1.0: Fewer rows.\n- 1.0.0: The first version.\n" in card
+
+def test_the_same_version_is_the_same_whatever_lies_before_it_in_another_hub(tmp_path: Path) -> None:
+    build(tmp_path / "a")
+    with_it = build(tmp_path / "a", "v1.1.0", problems={**PROCEDURAL["problems"], "n": 30})
+    without = build(tmp_path / "b", "v1.1.0", problems={**PROCEDURAL["problems"], "n": 30})
+    assert changelog(with_it) != changelog(without)
+    assert change(hub.content(with_it.published.folder), hub.content(without.published.folder)) is None
 
 
 def test_the_card_names_no_path_of_this_machine(built: BuildReport, card: str) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pyarrow import parquet
 
 from dataset_builders import load_builder
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
@@ -13,10 +14,10 @@ from toolkit.cli import open_recipe
 from toolkit.collect import CostCapReached
 from toolkit.errors import UserError
 from toolkit.prices import Price
-from toolkit.spending import bound
+from toolkit.spending import bound, written_tokens
 from toolkit.store import Store
 from toolkit.store_rows import request_of
-from toolkit.teachers.protocol import Request
+from toolkit.teachers.protocol import Completion, Request
 from toolkit.testing.fault_server import FaultServer
 from toolkit.testing.replies import TRUNCATED, Ask, Reply, completion, fault
 
@@ -120,6 +121,42 @@ def test_completions_without_token_counts_are_named(tmp_path: Path) -> None:
         report = build(tmp_path, server, PRICE)
     assert report.cost.startswith("0.22 USD at")
     assert report.cost.endswith(", without 4 completions whose tokens were not counted")
+
+
+def rows(report: BuildReport) -> list[dict[str, Any]]:
+    """Return the provenance of every chain."""
+    files = report.published.folder.glob("default/*.parquet")
+    return [row["chain"]["provenance"] for file in files for row in parquet.read_table(file).to_pylist()]
+
+
+def test_token_counts_that_nobody_told_are_null_and_unknown(tmp_path: Path) -> None:
+    def script(ask: Ask) -> Reply:
+        return completion(f"Step {ask.number}. Therefore, the answer is 5.", usage=None)
+
+    with FaultServer(script) as server:
+        report = build(tmp_path, server, PRICE)
+    assert report.cost == "unknown, as the teacher did not count tokens"
+    assert "completions were read; how many tokens they have is unknown" in card(report)
+    assert {(one["prompt_tokens"], one["completion_tokens"]) for one in rows(report)} == {(None, None)}
+
+
+def test_token_counts_that_some_answers_lack_are_told_apart(tmp_path: Path) -> None:
+    def script(ask: Ask) -> Reply:
+        return completion(f"Step {ask.number}. Therefore, the answer is 5.", usage=(7, 3) if ask.number > 4 else None)
+
+    with FaultServer(script) as server:
+        report = build(tmp_path, server, PRICE)
+    assert "of completions as the teacher counted them, and 4 completions whose tokens are unknown." in card(report)
+    assert {(one["prompt_tokens"], one["completion_tokens"]) for one in rows(report)} == {(None, None), (7, 3)}
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt", "written", "told"),
+    [("a", 7, 3, 3), ("a", 0, 0, None), ("a", 7, 0, None), ("", 7, 0, 0), ("", 0, 0, None), ("a", 0, 3, 3)],
+)
+def test_a_completion_of_no_tokens_is_one_without_text(text: str, prompt: int, written: int, told: int | None) -> None:
+    answer = Completion(text=text, finish_reason="stop", model="m", prompt_tokens=prompt, completion_tokens=written)
+    assert written_tokens(answer) == told
 
 
 def test_a_cap_ends_the_build_before_it_is_exceeded_and_a_higher_one_goes_on(tmp_path: Path) -> None:
