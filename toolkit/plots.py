@@ -77,7 +77,7 @@ def plot_accuracy(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], own: st
                     _bar(panel, place, summary, _OWN if student == own else _OTHER)
             panel.set_title(f"{name}, n = {scores[own][name]['n']}", fontsize=11, color=_INK)
             panel.set_yticks(range(len(students)), students)
-            panel.set_xlim(0, 125)  # room for the figures beside the bars
+            panel.set_xlim(0, 100)
             panel.set_xticks(range(0, 101, 25))
             panel.set_xlabel("accuracy in %, ± standard error")
             _without_frame(panel)
@@ -86,7 +86,7 @@ def plot_accuracy(scores: Mapping[str, Mapping[str, Mapping[str, Any]]], own: st
 def plot_comparison(found: Mapping[str, Any], path: Path) -> None:
     """Draw the accuracy of several recipes with standard errors, a panel per set and a line per recipe.
 
-    Each panel has an axis of its own, from 0, and a dashed line through the baseline.
+    Each panel goes from 0 to 100 % and has a dashed line through the baseline.
 
     Args:
         found: A comparison (`toolkit.compare`).
@@ -95,7 +95,6 @@ def plot_comparison(found: Mapping[str, Any], path: Path) -> None:
     sets, recipes = list(found["sets"]), list(found["recipes"])[::-1]  # the first on top
     with _drawn(path, 1.6 + 3.6 * len(sets), 1.1 + 0.27 * len(recipes)) as figure:
         for panel, name in zip(figure.subplots(1, len(sets), sharey=True, squeeze=False)[0], sets, strict=True):
-            highest = 0.0
             for place, recipe in enumerate(recipes):
                 accuracy = found["recipes"][recipe]["sets"][name]["accuracy"]
                 mean, error = 100 * accuracy["mean"], 100 * accuracy["standard_error"]
@@ -109,13 +108,11 @@ def plot_comparison(found: Mapping[str, Any], path: Path) -> None:
                 panel.annotate(
                     f"{mean:.1f}", (mean + error, place), (6, 0), textcoords="offset points", va="center", fontsize=8
                 )
-                highest = max(highest, mean + error)
             panel.set_title(f"{name}, n = {found['sets'][name]['n']}", fontsize=11, color=_INK)
             panel.set_yticks(range(len(recipes)), recipes)
             panel.set_ylim(-0.7, len(recipes) - 0.3)
-            room = max(1.0, 1.18 * highest)  # for the figures beside the points
-            panel.set_xlim(0, room)
-            panel.set_xticks([tick for tick in panel.get_xticks() if 0 <= tick <= min(room, 100)])
+            panel.set_xlim(0, 100)
+            panel.set_xticks(range(0, 101, 25))
             panel.set_xlabel("accuracy in %, ± standard error")
             panel.grid(axis="y", alpha=0.25)
             _without_frame(panel)
@@ -152,7 +149,6 @@ def plot_key_shares(shares: Mapping[str, Mapping[str, Mapping[float, int]]], pat
         shares: By unit (`words`, `tokens`) and side (`right`, `wrong`), the number of pairs by key share.
         path: PNG file to write.
     """
-    last = max(share for sides in shares.values() for pairs in sides.values() for share in pairs)
     with _drawn(path, 0.6 + 4.2 * len(shares), 2.9) as figure:
         panels = figure.subplots(1, len(shares), sharey=True, squeeze=False)[0]
         for panel, (unit, sides) in zip(panels, shares.items(), strict=True):
@@ -163,7 +159,7 @@ def plot_key_shares(shares: Mapping[str, Mapping[str, Mapping[float, int]]], pat
                 starts = [5 * bar + 0.4 + 2.1 * place for bar in range(20)]
                 panel.bar(starts, bars, 2.1, align="edge", color=(_OWN, _WRONG)[place], label=f"{side} chains")
             panel.set_xlabel(f"key {unit}, % of a chain")
-            panel.set_xlim(0, min(100, 10 * math.ceil(10 * last + 0.5)))
+            panel.set_xlim(0, 100)
             panel.grid(axis="y", alpha=0.3)
             panel.set_axisbelow(True)
             _without_frame(panel)

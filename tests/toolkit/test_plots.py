@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
-from toolkit.plots import plot_key_shares, plot_lengths, plot_losses, plot_yields
+from toolkit.plots import plot_accuracy, plot_comparison, plot_key_shares, plot_lengths, plot_losses, plot_yields
 
 LENGTHS = {"question": {12: 3, 13: 5, 90: 1}, "chain.rationale": {40: 9}}
 SHARES = {unit: {"right": {0.1: 4, 1.0: 1}, "wrong": {0.05: 2, 0.2: 3}} for unit in ("words", "tokens")}
@@ -69,7 +69,7 @@ def test_every_pair_is_in_a_bar(pairs: dict[float, int]) -> None:
     (panel,) = drawn(lambda path: plot_key_shares(shares, path)).axes
     right, wrong = ([bar.get_height() for bar in container] for container in panel.containers)
     assert (sum(right), sum(wrong)) == (sum(pairs.values()), 7)
-    assert panel.get_xlim()[1] >= min(100, 100 * max(pairs))
+    assert panel.get_xlim() == (0, 100)
 
 
 def test_each_step_has_what_came_in_and_what_passed() -> None:
@@ -78,3 +78,22 @@ def test_each_step_has_what_came_in_and_what_passed() -> None:
     assert widths == [90, 90, 0, 0, 60, 0, 100, 90]  # from below, what came in first
     assert [label.get_text() for label in panel.get_yticklabels()] == ["in train", "nothing", "contrastive", "cot"]
     assert [text.get_text() for text in panel.texts][1:] == ["0 of 0, 0.0 %", "0 of 60, 0.0 %", "90 of 100, 90.0 %"]
+
+
+@pytest.mark.parametrize(("accuracy", "error"), [(0.0, 0.0), (0.004, 0.003), (0.5, 0.05), (0.99, 0.03), (1.0, 0.0)])
+def test_shares_are_drawn_from_0_to_100_percent(accuracy: float, error: float) -> None:
+    """Whatever the figures: two pictures can be laid side by side."""
+    summary = {"accuracy": accuracy, "standard_error": error, "n": 50}
+    scores = {"own": {"a": summary, "b": summary}, "other": {"a": summary}}
+    found = {
+        "sets": {"a": {"n": 50}},
+        "baseline": "one",
+        "recipes": {
+            name: {"sets": {"a": {"accuracy": {"mean": accuracy, "standard_error": error}}}} for name in ("one", "two")
+        },
+    }
+    for draw in (lambda path: plot_accuracy(scores, "own", path), lambda path: plot_comparison(found, path)):
+        for panel in drawn(draw).axes:
+            assert panel.get_xlim() == (0, 100)
+            assert list(panel.get_xticks()) == [0, 25, 50, 75, 100]
+            assert any(text.get_text() == f"{100 * accuracy:.1f}" for text in panel.texts)
