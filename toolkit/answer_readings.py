@@ -32,7 +32,7 @@ _JOINED = re.compile(
 )
 _ADVERB = re.compile(r"\A(?:therefore|thus|definitely|clearly|indeed|certainly),?[ ]", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
-    r"""\A[).:\]]*[ ,]*(?:(?:is|was|are|:|-)[ ])?(?:wrong|incorrect|false|not[ ](?:correct|right|true))\b
+    r"""\A[).:\]]*[ ,]*(?:is|was|are|:|-)[ ](?:wrong|incorrect|false|not[ ](?:correct|right|true))\b
     | \b(?:wait|actually|also[ ](?:correct|right|true)|or[ ]maybe|maybe)\b | ではな | ではあり | 아[니닙]""",
     re.IGNORECASE | re.VERBOSE,
 )
@@ -44,8 +44,8 @@ _SETTLED = re.compile(
     re.VERBOSE,
 )
 _DENIAL = re.compile(
-    r"\b(?:not|neither|none|nor|cannot|except|incorrect|wrong|both|all|unlikely|other than|opposite|different|less|but|no"
-    r"|nicht|kein\w*|außer|sauf|pas|menos|не)\b|n't\b|[不非]|ではな|ではあり|아니",
+    r"\b(?:not|neither|none|nor|cannot|except|incorrect|wrong|both|all|unlikely|other than|opposite|different|less|but"
+    r"|no|nicht|kein\w*|außer|sauf|pas|menos|не)\b|n't\b|[不非]|ではな|ではあり|아니",
     re.IGNORECASE,
 )
 
@@ -128,8 +128,8 @@ _NO_BY_ITSELF = re.compile(
 )
 _UNSETTLED = re.compile(r"\b(?:wait|actually|if|only if|unless)\b", re.IGNORECASE)
 _HEDGE = re.compile(
-    r"\b(?:not|neither|cannot|never|hardly|far from|sometimes|partly|partially|half|mistaken|doubt\w*|unlikely|fails?|nobody"
-    r"|hard to)\b|n't\b",
+    r"\b(?:not|neither|cannot|never|hardly|far from|sometimes|partly|partially|half|mistaken|doubt\w*|unlikely|fails?"
+    r"|nobody|hard to)\b|n't\b",
     re.IGNORECASE,
 )
 

@@ -105,8 +105,9 @@ def _boxed(text: str, start: int) -> tuple[str, int]:
 
 # Around a box that holds all of the answer stand words, marks and an equals sign.
 _BEFORE_PART = re.compile(
-    r"""(?:\\(?:sqrt|[dtc]?frac|times|cdot|pm|mp|div|sin|cos|tan|log|ln)(?:\[[^\]]*\])?(?:{[^{}]*})?\s*{? | [\^_+/×÷±]\s* | \s[<>≤≥≠]\s* | (?<!\*)\*\s*
-    | (?<=\S)[-]\s* | (?<=[$\n(\[=])\s*-\s* | \A-\s* | \w | \w\( | \b(?:not|never|cannot[ ]be)\b[^.,;:!?\n]{0,12} | n't\b[^.,;:!?\n]{0,12})\Z""",
+    r"""(?: \\(?:sqrt|[dtc]?frac|times|cdot|pm|mp|div|sin|cos|tan|log|ln)(?:\[[^\]]*\])?(?:{[^{}]*})?\s*{?
+    | [\^_+/×÷±]\s* | \s[<>≤≥≠]\s* | (?<!\*)\*\s* | (?<=\S)[-]\s* | (?<=[$\n(\[=])\s*-\s* | \A-\s* | \w | \w\(
+    | (?:\b(?:not|never|cannot[ ]be)|n't)\b[^.,;:!?\n]{0,12} )\Z""",
     re.VERBOSE | re.IGNORECASE,
 )
 _BEHIND_PART = re.compile(
@@ -184,7 +185,8 @@ _NOT_SAID = re.compile(
 )
 _RETRACTED = re.compile(
     r"""\b(?:wait|actually|hold[ ]on|on[ ]second[ ]thought|scratch[ ]that|let[ ]me[ ](?:re|double)|no,)\b
-    | \bthat(?:'s|[ ](?:is|was))[ ](?:wrong|incorrect|not[ ]right) | \bI[ ]made[ ]an?[ ](?:mistake|error)\b | [.?!][ ]+No\b[.,!]""",
+    | \bthat(?:'s|[ ](?:is|was))[ ](?:wrong|incorrect|not[ ]right)
+    | \bI[ ]made[ ]an?[ ](?:mistake|error)\b | [.?!][ ]+No\b[.,!]""",
     re.IGNORECASE | re.VERBOSE,
 )
 
@@ -205,7 +207,8 @@ def _by_phrase(body: str, start: int, searched: int) -> _Clause | None:
                 continue
             if _NOT_SAID.search(body, max(start, begin - 60), begin):
                 answer = ""
-        if _RETRACTED.search(body, end):
+        said = body.find(answer[-20:], end)  # the answer itself may be "wait for it"
+        if answer and _RETRACTED.search(body, end if said < 0 else said + len(answer[-20:])):
             answer = ""
         if boxed and position and _BETWEEN.fullmatch(body, marks[position - 1].end(), begin):
             begin = marks[position - 1].start()

@@ -10,8 +10,8 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import re
+import signal
 import sys
 from fractions import Fraction
 from functools import lru_cache
@@ -46,7 +46,14 @@ def equal(predicted: str, gold: str) -> bool:
     if said.is_relation != expected.is_relation:
         is_set = any(each.brackets not in ("", "{}") or "\\cup" in each.whole for each in (said, expected))
         return is_set and _same(said.whole, expected.whole, real)
+    relations = [item for item in (*said.items, *expected.items) if _RELATION.search(item)]
+    if (relations and len(said.items) > 1) or any(
+        not re.search("[A-Za-z]", _COMMAND.sub("", item)) for item in relations
+    ):
+        return False  # "and" and "or" are not told apart, and "1 < 2" says as much as "3 < 4"
     if len(said.items) != len(expected.items) or _loses_names(said, expected) or _loses_names(expected, said):
+        return False
+    if {said.brackets, expected.brackets} == {"", "{}"} and not re.search("[0-9]", said.whole):
         return False
     if {said.brackets, expected.brackets} <= {"", "{}"}:
         return _as_sets(said, expected, real)
@@ -55,11 +62,13 @@ def equal(predicted: str, gold: str) -> bool:
     )
 
 
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|ne)(?![a-z])")
+_COMMAND = re.compile(r"\\[A-Za-z]+")
 _ASSIGNED = re.compile(r" *([A-Za-z](?: *_ *(?:\{\w+\}|\w))?(?: *\( *[a-z] *\))?) *= *(?! *[A-Za-z] *$)[^=<>]+")
 
 
 def _loses_names(one: Reading, other: Reading) -> bool:
-    """Whether `one` is equations and `other` is not, and they are more than one variable's values: "x=2, y=3", "2x=10"."""
+    """Whether `one` is equations, `other` is none, and they are no values of one variable: "x=2, y=3", "2x=10"."""
     if not any("=" in item for item in one.items) or any("=" in item for item in other.items):
         return False
     assigned = [_ASSIGNED.fullmatch(item) for item in one.items]

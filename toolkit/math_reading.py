@@ -215,14 +215,15 @@ def _arguments_in_braces(text: str) -> str:
 # --- units ---------------------------------------------------------------------------------------------------------
 
 _UNIT_WORDS = (
-    r"(?:sq(?:uare|\.)? |cubic )?(?:[kcmd]?m|mi|ft|in|yd|inch(?:es)?|feet|foot|miles?|yards?"
+    r"(?:sq(?:uare|\.)? |cubic )?(?:[kcmd]m|mi|ft|in|yd|inch(?:es)?|feet|foot|miles?|yards?"
     r"|(?:kilo|centi|milli)?met(?:er|re)s?"
     r"|units?|degrees?|radians?|dollars?|cents?|percent|hours?|minutes?|seconds?|hrs?|mins?|secs?"
     r"|days?|weeks?|months?|years?"
     r"|kg|grams?|lbs?|pounds?|oz|ounces?|ml|liters?|litres?|gallons?|mph|km/h|m/s|people|students|ways|points)"
 )
 _UNIT = re.compile(
-    rf" *(?:\\(?:text|mathrm|textrm|mbox) ?\{{ *({_UNIT_WORDS}|[mgsLlh])\.? *\}}|(?<=[0-9}}) ])({_UNIT_WORDS})(?![A-Za-z]))"
+    rf" *(?:\\(?:text|mathrm|textrm|mbox) ?\{{ *({_UNIT_WORDS}|[mgsLlh])\.? *\}}"
+    rf"|(?<=[0-9}}) ])({_UNIT_WORDS})(?![A-Za-z]))"
     r" *(?:\^ *\{ *([23]) *\})? *$",
     re.IGNORECASE,
 )
@@ -303,7 +304,7 @@ def _is_understood(written: str) -> bool:
         return False
     if not all(set(found) == {"R"} or found in "RZNQC" for found in re.findall(r"\\mathbb ?\{([^{}]*)\}", bare)):
         return False
-    if re.search(r"\^\{?[ ]*T(?![A-Za-z])|[A-Z][ ]*\\(?:times|cdot)[ ]*[A-Z]", bare):
+    if re.search(r"\^\{?[ ]*T|[A-Z][ ]*\\(?:times|cdot)[ ]*[A-Z]", bare):
         return False  # a transpose, and a product of matrices
     words = re.sub(r"\\log *_ *\{[^{}]*\}|\\[A-Za-z]+|[A-Za-z] *_ *(?:\{[A-Za-z0-9]+\}|[A-Za-z0-9])", " x ", bare)
     letters = set(re.findall("[A-Za-z]", re.sub(r"\\[A-Za-z]+", " ", bare)))
@@ -311,12 +312,13 @@ def _is_understood(written: str) -> bool:
     return bool(bare.strip()) and not two_cases and not _NOT_UNDERSTOOD.search(words)
 
 
-_SAME_SPELLING = re.compile(r"\\(?:left|right|,|!|;|:)(?![a-z])|\\(?:text|mathrm|mathbf)(?=\{)|[{}\s$]")
+_UNSEEN = re.compile(r"\\(?:left|right)(?![a-z])|\\[,!;:]|\$|(?<![A-Za-z0-9]) +| +(?![A-Za-z0-9])")
+_ONE_SIGN = re.compile(r"(?<=[_^])\{([A-Za-z0-9]|\\[a-z]+)\}")
 
 
 def spelling(text: str) -> str:
     r"""Return a text without what LaTeX does not show: `101_2` is `101_{2}`, whatever that means."""
-    return _SAME_SPELLING.sub("", plain(text))
+    return _ONE_SIGN.sub(r"\1", _UNSEEN.sub("", plain(text).strip()))
 
 
 def letters(reading: Reading) -> frozenset[str]:

@@ -15,6 +15,7 @@ import unicodedata
 from fractions import Fraction
 
 from toolkit.answer_marks import GROUPING_SPACE, tidy
+from toolkit.number_words import CHANGING, MONTHS, NUMBER_WORDS, RELATING, SPOILING, TAKING, TURNING
 
 _LONGEST_NUMERAL = 400  # digits; Python refuses to convert strings beyond 4,300
 
@@ -192,27 +193,10 @@ _PART_OF_SOMETHING = re.compile(
     | [<>≤≥≠±√∛≮≯∈∞]""",
     re.VERBOSE,
 )
-# Numbers in words: beside one in digits there are two.
-_NUMBER_WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen
-    eighteen nineteen twenty thirty forty fifty sixty seventy eighty ninety hundred hundreds thousand thousands million
-    millions billion billions trillion trillions dozen dozens half halves couple score"""
-_MONTHS = r"(?:Jan|Febr)uary|March|April|May|June|July|August|(?:Sept|Nov|Dec)ember|October"
 _OTHER_BASE = re.compile(r"\b(?:bases?|binary|octal|decimal|hexadecimal|hex|mod|modulo)\b", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:['’][a-z]+)?")
-# A numeral behind one of these is a part of something, a bound, or denied; so in the other languages that are searched.
-_TAKING_WORDS = frozenset(
-    f"""{_NUMBER_WORDS} {_NUMBER_WORDS.title()} root roots squared square cube factorial thirds quarters quarter fourth fifth
-    third twice double triple thrice times plus minus multiplied divided subtract subtracted raised divisible sqrt cbrt log
-    ln lg exp sin cos tan cot sec csc arcsin arccos arctan max min maximum minimum gcd lcm sum product ratio power powers
-    multiple multiples difference reciprocal inverse no not neither nor either cannot never without less more fewer greater
-    larger smaller than least most up under below above over exceed exceeds beyond within almost nearly between from except
-    until past neg negativ negative opposite wrong incorrect unless if whether suppose assume let unlikely impossible
-    nicht kein keine mindestens höchstens mehr weniger über unter fast wurzel halb hälfte más menos mayor menor mitad doble
-    raíz casi pas moins inférieure inférieur supérieure supérieur moitié racine presque non mai meno più metà radice nem
-    mais maior metade raiz не более менее меньше больше почти корень половина""".split()
-)
 _TAKING_SIGNS = re.compile(
-    r"n't\b|[不没沒無无非未半约約]|至少|至多|最多|少なくとも|以上|루트|(?:^|[ ])-(?=[A-Za-z])|—\Z|" + _MONTHS + r"[ ]\Z"
+    r"n't\b|[不没沒無无非未半约約]|至少|至多|最多|少なくとも|以上|루트|(?:^|[ ])-(?=[A-Za-z])|—\Z|" + MONTHS + r"[ ]\Z"
 )
 
 
@@ -228,7 +212,7 @@ def _sign_before(before: str) -> int | None:
     bare = bare + " " if bare and before[-1:] == " " else bare
     negative = _NEGATIVE.search(bare)
     words = _WORD.findall(before[: negative.start()] if negative else before)
-    taken = any(word in _TAKING_WORDS or word.lower() in _TAKING_WORDS for word in words)
+    taken = any(word.lower() in TAKING for word in words)
     if re.search("[0-9]", before) or taken or _TAKING_SIGNS.search(before):
         return None
     if negative:
@@ -273,32 +257,13 @@ _NEXT_WORD = re.compile(r"[ -]([^\W\d_]+|‰)(?!\w)")
 _GOES_ON = re.compile(r"\A[ ]?(?:[-/](?:[ ]|\Z)|[(\[])|\A[,;][ ]?(?:[b-zB-HJ-Z])(?![\w'’.])")  # "5 - the rest", "5, y"
 _A_LETTER_THAT_IS_A_WORD = re.compile(r" (?:[ayo]|I) [A-Za-z]")
 _OPERATOR = re.compile(r"[+×÷^√±∓≤≥≠<>∞π∫∑→⇒|…!]|\.\.|(?<![*\w])\*(?![*\s])|(?<=\s)\*(?=\s)")
-# Words behind a numeral that make another number of it, or begin a second one: directly behind it,
-_RELATING_WORDS = frozenset("to by from with without over between but off up until if unless except than x".split())
-# behind its unit too,
-_TURNING_WORDS = frozenset("below above under or out short less fewer half score".split())
-# within the next words,
-_CHANGING_WORDS = frozenset(
-    """pi sqrt root roots theta alpha beta gamma phi tau sin cos tan cot csc log ln exp det gcd lcm xy yz xz xyz ab bc ac abc
-    pq factorial squared cubed halved doubled tripled choose divided multiplied point least most minimum maximum max negative
-    increased reduced decreased third thirds quarter quarters fourth fourths fifth fifths sixths sevenths eighths ninths
-    tenth tenths twelfths hundredth hundredths thousandths millionths recurring repeating permille ‰ tens ones twos fives
-    kilo twenties gross grand mil mio mrd mln bln mn bn tn mille mila tausend milliard milliards milliarde milliarden not
-    millionen billionen millón millones billón billones miliardi milioni milhões milhão cien ciento cientos docena docenas
-    dutzend douzaine douzaines lac lacs lakhs crores einhalb und oder halb halbe hälfte drittel viertel fünftel zehntel mal
-    medio media tercios cuartos cuadrado mayo enero febrero marzo abril junio julio agosto y o et ou demi demie tiers quarts
-    carré mai тысяч тысячи тысяча млн млрд миллион миллиона миллионов и или""".split()
-)
-# and anywhere.
-_SPOILING_WORDS = frozenset(_NUMBER_WORDS.split()) - {"one", "half", "couple", "score"} | frozenset(
-    "plus minus wrong incorrect impossible remainder".split()
-)
 _CHANGES_THE_NUMBER = re.compile(
-    r"""[ ]to[ ]the[ ] | [ ]times(?![ ](?:as|more|larger|older|longer|higher|a[ ]\w)) | [ ]per[ ]mille | [成折割多余餘半] | 分之
-    | 以[上下内内] | 未[満满] | ダース | ではな | ではあり | じゃな | [가이][ ]?아[니닙] | [천백십] | \b(?:B\.?C|A\.?D)\b
+    r"""[ ]to[ ]the[ ] | [ ]times(?![ ](?:as|more|larger|older|longer|higher|a[ ]\w)) | [ ]per[ ]mille
+    | [成折割多余餘半] | 分之 | 以[上下内内] | 未[満满] | ダース | ではな | ではあり | じゃな | [가이][ ]?아[니닙]
+    | [천백십] | \b(?:B\.?C|A\.?D)\b
     | \band[ ](?:a[ ]|an[ ]|one[ ])?(?:half|third|quarter|change|up|above|over|under|below|more|less)\b
     | \A(?:[ ]of)?[ ]"""
-    + _MONTHS,
+    + MONTHS,
     re.VERBOSE,
 )
 _EXPLAINED = re.compile(
@@ -308,7 +273,7 @@ _REMARK = re.compile(r"(?<= )\([^()]{0,200}\)")
 # A remark may explain; it may not scale, correct or give a second value.
 _CHANGING_REMARK = re.compile(
     r"\A\((?!(?:they|he|she|it|we|you|there)\b).*[0-9]|[∈≠×^]|\b(?:and|or|remainder|equals|in [a-z]+s|"
-    + "|".join(_NUMBER_WORDS.split())
+    + "|".join(sorted(NUMBER_WORDS))
     + r")\b",
     re.IGNORECASE | re.DOTALL,
 )
@@ -351,10 +316,10 @@ def _scale_behind(rest: str, value: Fraction, may_go_on: bool) -> Fraction | Non
     variable = _VARIABLE.match(rest) and not _A_LETTER_THAT_IS_A_WORD.match(rest)
     words = [word.lower() for word in _WORD.findall(rest)]
     changed = not (
-        _RELATING_WORDS.isdisjoint(words[:1])
-        and _TURNING_WORDS.isdisjoint(words[:2])
-        and _CHANGING_WORDS.isdisjoint(words[:4])
-        and _SPOILING_WORDS.isdisjoint(words)
+        RELATING.isdisjoint(words[:1])
+        and TURNING.isdisjoint(words[:2])
+        and CHANGING.isdisjoint(words[:4])
+        and SPOILING.isdisjoint(words)
     )
     if variable or changed or any(pattern.search(rest) for pattern in (_OPERATOR, _GOES_ON, _CHANGES_THE_NUMBER)):
         return None

@@ -122,8 +122,8 @@ def test_faithful_cot_answers_are_read_as_their_authors_read_them() -> None:
             if is_right(row["completion"], gold, "text" if dataset == "date" else "number") != literal:
                 differing[answer] += 1
     # The literal reading takes the first digits it meets: it loses the sign of "-$6", reads "10/24" as 10, and picks
-    # the first of two quantities. Nothing is accepted here that the literal reading rejects. Ours, 1: dozens are
-    # refused, since "2 dozen" is 24 as often as 2.
+    # the first of two quantities. Nothing is accepted here that the literal reading rejects. Ours, 2: dozens are
+    # refused, since "2 dozen" is 24 as often as 2; and a letter glued to a number, a variable as often as g.
     assert differing == Counter(
         [
             "-$6",
@@ -135,6 +135,7 @@ def test_faithful_cot_answers_are_read_as_their_authors_read_them() -> None:
             "145 bananas per group and 0.935 oranges per group",
             "2 eggs and 1 marble per group",
             "2 dozen eggs",
+            "2600g",
         ]
     )
     assert judged > 12_000
@@ -145,7 +146,7 @@ def _first_number(answer: str) -> float | None:
     return float(found.group().replace(",", "").rstrip(".")) if found else None
 
 
-def test_dual_chains_are_right_and_wrong_as_labelled_but_for_22_of_them() -> None:
+def test_dual_chains_are_right_and_wrong_as_labelled_but_for_few() -> None:
     unlike: Counter[tuple[str, str]] = Counter()
     total = 0
     for row in lines(files("dual_cots/pairs.jsonl.gz")[0]):
@@ -157,14 +158,12 @@ def test_dual_chains_are_right_and_wrong_as_labelled_but_for_22_of_them() -> Non
         if is_right(row["wrong"]["cot"], row["gold"], kind):
             unlike[task, "wrong accepted"] += 1
     assert total == 3854
-    # Most of the 22 lie in the data: ten of svamp are off by up to 0.1 % ("1201587" for 1201565), the eleventh says
-    # "21 - some"; gsm8k has "-$6" for 6, a fraction of a dollar for cents, and a wrong chain that is right ("3000
-    # quarts in 48 hours", labelled by its last number); aqua's says "(rounded ...) (b)" and was read as R; bbh has two
-    # questions twice, once with each gold. Ours, 4: "2040 minutes or 34 hours", "So, 2 years of the service cost Bill
-    # $284", which announces nothing and holds two numbers, "at least 68 degrees" and "simplifies to 90 = x".
+    # In the data lie 19: ten of svamp are off by up to 0.1 % ("1201587" for 1201565), the eleventh says "21 - some";
+    # gsm8k has "-$6" for 6 and a fraction of a dollar for cents; aqua's says "(rounded ...) (b)" and was read as R; bbh
+    # has two questions twice, once with each gold. Ours are the other right chains of gsm8k: last sentences that
+    # announce nothing and hold a second number, a bound or a word that relates ("at least 68", "$90 more than a shirt").
     assert unlike == {
-        ("gsm8k", "right rejected"): 6,
-        ("gsm8k", "wrong accepted"): 1,
+        ("gsm8k", "right rejected"): 26,
         ("svamp", "right rejected"): 11,
         ("aqua", "wrong accepted"): 1,
         ("bbh", "right rejected"): 1,

@@ -365,7 +365,7 @@ def test_numbers_that_are_one_character_or_one_word_are_read() -> None:
             ("5 or 6", None),
             ("5 & 6", None),
             ("5 apples, 6", None),
-            ("5 (6)", "5"),
+            ("5 (6)", None),
             ("5(6)", None),
         ),
         *(
