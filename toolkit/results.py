@@ -141,11 +141,11 @@ def tell(recipe: Recipe, run: Run, students: Mapping[str, Sequence[TrainedStage]
     problems, origins = evaluation_sets(recipe)
     scores, samples = score(recipe, run, students, start, problems)
     model, tokenizer = _load(student)
-    # Kept by the name of its last stage, by which it is found again; told of by the recipe's, as in a comparison.
+    # Found again, and told apart from its earlier stages in a report, by its last stage; on its card, which others
+    # read, by the recipe's name, as in a comparison.
     called = own if recipe.recipe.name in students else recipe.recipe.name
-    scores = {called if name == own else name: summaries for name, summaries in scores.items()}
-    samples = {called if name == own else name: judged for name, judged in samples.items()}
-    facts = student_facts(recipe, run, students[own], scores, called, origins, samples, model)
+    shown = {called if name == own else name: summaries for name, summaries in scores.items()}
+    facts = student_facts(recipe, run, students[own], shown, called, origins, samples[own], model)
     return Told(student, facts, scores, samples, model, tokenizer)
 
 
@@ -242,13 +242,13 @@ def student_facts(
     scores: Scores,
     own: str,
     origins: Mapping[str, SetFacts],
-    samples: Mapping[str, Mapping[str, Sequence[Row]]],
+    samples: Mapping[str, Sequence[Row]],
     model: Any,
 ) -> StudentFacts:
     """Put together what a student's card tells, from what its run has written."""
     assert recipe.student is not None
     outcomes = [json.loads((link.student / "stage.json").read_text()) for link in chain]
-    shown = next(iter(samples[own].values()))[0]
+    shown = next(iter(samples.values()))[0]
     first = shown["turns"][0] if shown["turns"] else shown
     settings, base = recipe.dataset.config, recipe.student.model_name_or_path
     teachers = settings.teachers if settings else ()

@@ -158,6 +158,13 @@ def test_the_published_weights_are_those_of_the_last_stage(ran: Ran) -> None:
     assert (ran.student / "model.safetensors").read_bytes() == stage.read_bytes()
 
 
+def test_the_card_calls_the_student_by_the_recipes_name(ran: Ran) -> None:
+    text = (ran.run / "pictures" / "README.md").read_text()
+    assert "This student is `tiny`;" in text
+    assert "| tiny |" in text
+    assert "| key_steps |" not in text.partition("## Training")[0]
+
+
 def test_the_report_shows_scores_and_coloured_tokens(ran: Ran) -> None:
     page = (ran.run / "report.html").read_text()
     for student in STUDENTS:
