@@ -21,7 +21,6 @@ from toolkit.on_disk import DiskCounter, DiskList
 from toolkit.problem import Problem
 from toolkit.program_answers import program_in
 from toolkit.prompts import PromptBook
-from toolkit.spending import written_tokens
 from toolkit.teachers.kinds import asked_of
 from toolkit.teachers.logprobs import logprobs_of
 from toolkit.teachers.protocol import Completion, Request, Sampling
@@ -245,6 +244,14 @@ class Asker:
             "finish_reason": completion.finish_reason if completion else None,
             "completion": well_formed(completion.text) if completion else None,
         }
+
+
+def written_tokens(completion: Completion) -> int | None:
+    """Return the tokens of a completion as billed; None where an endpoint did not tell, as of a text of none."""
+    has_text = bool(completion.text or completion.reasoning)
+    if completion.completion_tokens or (completion.prompt_tokens and not has_text):
+        return completion.completion_tokens
+    return None
 
 
 def marked(records: Iterable[Record], steps: Sequence[Step], teacher: str) -> Iterator[Record]:

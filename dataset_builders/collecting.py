@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
-from dataset_builders.asking import Answers
+from dataset_builders.asking import Answers, written_tokens
 from dataset_builders.parts import NoAnswers, Part, parts_of
 from dataset_builders.recordings import import_recordings
 from toolkit.collect import Collection, TeacherUnavailable, collection_of, one_by_one
@@ -22,7 +22,7 @@ from toolkit.errors import UserError
 from toolkit.prices import FREE, Price
 from toolkit.progress import live_line, together
 from toolkit.ray_collection import collect_over_ray
-from toolkit.spending import Ledger, dollars, is_counted, written_tokens
+from toolkit.spending import Ledger, dollars, is_counted
 from toolkit.store import Standing, Store
 from toolkit.tally import CollectReport
 from toolkit.teachers.kinds import make_teacher

@@ -33,7 +33,7 @@ _JOINED = re.compile(
 _ADVERB = re.compile(r"\A(?:therefore|thus|definitely|clearly|indeed|certainly),?[ ]", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
     r"""\A[).:\]]*[ ,]*(?:is|was|are|:|-)[ ](?:wrong|incorrect|false|not[ ](?:correct|right|true))\b
-    | \b(?:wait|actually|also[ ](?:correct|right|true)|or[ ]maybe|maybe)\b | ではな | ではあり | 아[니닙]""",
+    | \b(?:wait[,.!]|actually\b|also[ ](?:correct|right|true)|or[ ]maybe\b|maybe\b) | ではな | ではあり | 아[니닙]""",
     re.IGNORECASE | re.VERBOSE,
 )
 _ANYWHERE = re.compile(r"(?<!\w)[(\[] ?([A-Za-z]) ?[)\]]|\b[Oo]ption ([A-Z])\b|(?<!\S)([A-Z])\)")

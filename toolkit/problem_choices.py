@@ -36,7 +36,8 @@ def read_options(value: Any, column: str) -> Options:
     """Return the answer options that a column holds.
 
     Raises:
-        UserError: It is none of the forms that are known, or an option or a label is missing, empty or there twice.
+        UserError: It is none of the forms that are known, an option or a label is missing or empty, or a label is there
+            twice.
     """
     labels, value = _parts(_parsed(value, column) if isinstance(value, str) else value, column)
     if not isinstance(value, list | tuple) or not 2 <= len(value) <= len(LETTERS):
@@ -50,9 +51,12 @@ def read_options(value: Any, column: str) -> Options:
     texts = as_written
     if all(own):
         texts = tuple(text[match.end() :] for text, match in zip(as_written, own, strict=True) if match)
-    _are_distinct(texts, column, "option")
+    _have_text(texts, column, "option")
     names = _texts(labels, column, "label")
-    _are_distinct(names, column, "label")
+    _have_text(names, column, "label")
+    for place, name in enumerate(names):
+        if name in names[:place]:
+            raise UserError(f"column {column!r}: label {name!r} is there twice")
     return Options(texts, names, as_written)
 
 
@@ -78,7 +82,8 @@ def chosen(gold: Any, options: Options, column: str, names: AnswerNames | None) 
         names: Which of the three it is, where that is known.
 
     Raises:
-        UserError: It names none, or one by one way and another by another.
+        UserError: It names none, or one by one way and another by another; or an option is there twice, unless the
+            answer is a text.
     """
     if is_missing(gold) or gold == "":
         raise UserError(f"no gold answer: column {column!r} has no value")
@@ -91,7 +96,12 @@ def chosen(gold: Any, options: Options, column: str, names: AnswerNames | None) 
         raise UserError(
             f"gold answer {gold!r} names {told}; say which it is: `columns.answer_names: {next(iter(found))}`"
         )
-    return next(iter(found.values()))
+    place = next(iter(found.values()))
+    # By its text an answer is the first of those that read the same, as the files of CommonsenseQA have them; what a
+    # letter or an index means where two options are one nobody can tell.
+    if set(found) != {"text"}:
+        _are_distinct(options.texts, column)
+    return place
 
 
 def _readings(gold: Any, options: Options, column: str) -> dict[str, int]:
@@ -150,9 +160,13 @@ def _texts(values: Sequence[Any], column: str, what: str) -> tuple[str, ...]:
     return tuple(texts)
 
 
-def _are_distinct(texts: Sequence[str], column: str, what: str) -> None:
+def _have_text(texts: Sequence[str], column: str, what: str) -> None:
     for place, text in enumerate(texts):
         if not clean(text, column).strip():
             raise UserError(f"column {column!r}: {what} {place + 1} of {len(texts)} is empty")
+
+
+def _are_distinct(texts: Sequence[str], column: str) -> None:
+    for place, text in enumerate(texts):
         if text in texts[:place]:
-            raise UserError(f"column {column!r}: {what} {text!r} is there twice")
+            raise UserError(f"option {text!r} is there twice, and the gold answer in column {column!r} is not its text")

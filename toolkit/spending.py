@@ -214,13 +214,6 @@ def is_counted(completion: Completion) -> bool:
     return completion.prompt_tokens > 0
 
 
-def written_tokens(completion: Completion) -> int | None:
-    """Return the tokens of a completion as billed; None where an endpoint did not tell, as of a text of none."""
-    if completion.completion_tokens or (is_counted(completion) and not (completion.text or completion.reasoning)):
-        return completion.completion_tokens
-    return None
-
-
 def _cost(completion: Completion, price: Price) -> int:
     tokens = completion.prompt_tokens, completion.cached_tokens, completion.completion_tokens
     return _tokens(price, *tokens, completion.batched)

@@ -9,12 +9,13 @@ import pytest
 from pyarrow import parquet
 
 from dataset_builders import load_builder
+from dataset_builders.asking import written_tokens
 from dataset_builders.building import BuildReport, build_dataset, settings_digest
 from toolkit.cli import open_recipe
 from toolkit.collect import CostCapReached
 from toolkit.errors import UserError
 from toolkit.prices import Price
-from toolkit.spending import bound, written_tokens
+from toolkit.spending import bound
 from toolkit.store import Store
 from toolkit.store_rows import request_of
 from toolkit.teachers.protocol import Completion, Request

@@ -161,7 +161,7 @@ def test_dual_chains_are_right_and_wrong_as_labelled_but_for_few() -> None:
     # In the data lie 19: ten of svamp are off by up to 0.1 % ("1201587" for 1201565), the eleventh says "21 - some";
     # gsm8k has "-$6" for 6 and a fraction of a dollar for cents; aqua's says "(rounded ...) (b)" and was read as R; bbh
     # has two questions twice, once with each gold. Ours are the other right chains of gsm8k: last sentences that
-    # announce nothing and hold a second number, a bound or a word that relates ("at least 68", "$90 more than a shirt").
+    # announce nothing and hold a second number, a bound or a word that relates ("at least 68", "$90 more than it").
     assert unlike == {
         ("gsm8k", "right rejected"): 26,
         ("svamp", "right rejected"): 11,

@@ -93,7 +93,9 @@ def test_shares_are_drawn_from_0_to_100_percent(accuracy: float, error: float) -
         },
     }
     for draw in (lambda path: plot_accuracy(scores, "own", path), lambda path: plot_comparison(found, path)):
-        for panel in drawn(draw).axes:
+        panels = drawn(draw).axes
+        assert panels
+        for panel in panels:
             assert panel.get_xlim() == (0, 100)
             assert list(panel.get_xticks()) == [0, 25, 50, 75, 100]
             assert any(text.get_text() == f"{100 * accuracy:.1f}" for text in panel.texts)

@@ -122,6 +122,11 @@ def test_an_object_is_not_taken_for_the_text_of_a_question() -> None:
         (list(TWO), 0, "A"),
         (list(TWO), "1", "B"),
         (["10", "20", "30"], 2, "C"),
+        (
+            ["red", "red", "blue"],
+            "blue",
+            "C",
+        ),  # two wrong options that are the same, as CommonsenseQA and AQuA have them
         (["0", "4", "2", "6"], 0, "A"),  # by its text and by its index
         ({"label": ["A", "B"], "text": ["red", "blue"]}, 1, "B"),
     ],
@@ -161,7 +166,11 @@ def test_what_is_ambiguous_is_refused_until_it_is_said_what_counts(
         (["red", ""], "A", "option 2 of 2 is empty"),
         (["red", " \t"], "A", "option 2 of 2 is empty"),
         (["A)", "B)blue"], "A", "option 1 of 2 is empty"),
-        (["red", "red", "blue"], "blue", "option 'red' is there twice"),
+        (["red", "red", "blue"], "C", "option 'red' is there twice"),
+        (["red", "red", "blue"], "B", "option 'red' is there twice"),
+        (["red", "red", "blue"], 2, "option 'red' is there twice"),
+        ({"label": ["A", "B"], "text": ["red", "red"]}, "A", "option 'red' is there twice"),
+        ({"A": "red", "B": "red"}, "A", "option 'red' is there twice"),
         (["A)21", "B)21"], "A", "option '21' is there twice"),
         ([1.0, 1], "A", "option '1' is there twice"),
         ({"A": "red", "B": None}, "A", "option 2 of 2 has no value"),
@@ -278,4 +287,4 @@ def test_any_options_and_any_gold_answer_give_a_problem_or_a_fault(options: Any,
     except UserError:
         return
     assert problem.answer[1] in string.ascii_uppercase[: len(problem.choices)]
-    assert len(set(problem.choices)) == len(problem.choices)
+    assert all(choice.strip() for choice in problem.choices)
