@@ -314,9 +314,9 @@ def extract(text: str, kind: str = "auto", choices: Sequence[str] = ()) -> str |
     return (clause.answer or None) if clause.announced or clause.bare else None
 
 
-def _variables(expression: str) -> str:
-    """The letters of an expression that are no words and no commands: `2a` and `2A` are two things."""
-    return re.sub(r"\\[A-Za-z]+|[A-Za-z]{3,}|[^A-Za-z]", "", expression)
+def _variables(expression: str) -> list[str]:
+    r"""The letters and commands of an expression that are no words: `2a` and `2A`, `\\Pi` and `\\pi` are two things."""
+    return re.findall(r"\\[A-Za-z]+|(?<![A-Za-z])[A-Za-z]{1,2}(?![A-Za-z])", expression)
 
 
 _LABEL = re.compile(r"^\(?[A-Z][):] ?(?=\S)|^\([A-Z]\)[,:] ?(?=\S)| \([A-Z]\)$")

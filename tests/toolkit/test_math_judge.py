@@ -239,6 +239,7 @@ def test_what_is_not_wholly_understood_is_no_mathematics(text: str) -> None:
 
 def test_capitals_are_other_variables_and_words_are_the_same_in_every_case() -> None:
     assert not matches("2a", "2A", "math")
+    assert not matches(r"\Pi", r"\pi", "math")
     assert matches("2A", "2A", "math")
     assert matches(r"\text{monday}", r"\text{Monday}", "math")
 
