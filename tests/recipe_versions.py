@@ -18,6 +18,9 @@ FILE = Path(__file__).with_suffix(".json")
 _OUTSIDE = ("recipe", "publish", "output_dir", "hub_dir")
 _OF_THE_DATASET = ("title", "summary", "license", "source_terms", "language", "check_against", "tokenizer", "collect")
 
+# Keys of a teacher that the schema has gained, as they are where nobody sets them: those change no older recipe.
+_GAINED = {key: "sampling" for key in ("temperature", "top_p", "seed", "stop")} | {"request": {}, "query": {}}
+
 
 def recipes() -> list[Path]:
     """Return every recipe that is scored."""
@@ -34,6 +37,11 @@ def identity(path: Path) -> dict[str, Any]:
     content = {key: value for key, value in recipe.resolved().items() if key not in _OUTSIDE}
     settings = content["dataset"]["config"] or {}
     content["dataset"]["config"] = {key: value for key, value in settings.items() if key not in _OF_THE_DATASET}
+    teachers = settings.get("teacher") or []
+    for teacher in teachers if isinstance(teachers, list) else [teachers]:
+        teacher.pop("max_response_mb", None)  # a bound, and no setting of the answers
+        for key in [key for key, value in _GAINED.items() if teacher.get(key) == value]:
+            del teacher[key]
     digest = hashlib.sha256(json.dumps(_said(content), sort_keys=True).encode()).hexdigest()
     return {"version": recipe.recipe.version, "digest": digest[:16]}
 

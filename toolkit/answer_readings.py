@@ -28,7 +28,8 @@ _SECOND_LETTER = re.compile(
     r"(?:[(\[] ?[A-Za-z] ?[)\]]|[A-Z](?=\Z| ?[.,;)]| (?:and|or)\b))"
 )
 _JOINED = re.compile(
-    r"[ ,;]*\(?(?:and|or|nor|as well as)\b|[ ,;:)(\]]*[(\[]?(?!I\b|A [a-z])[A-Z][)\]]?(?=\Z|[ .,;:)\]])", re.IGNORECASE
+    r"[ ,;]*\(?(?:and|or|nor|as well as)\b|[ ,;:)(\]]*[(\[]?(?-i:(?!I\b|A [a-z])[A-Z])[)\]]?(?=\Z|[ .,;:)\]])",
+    re.IGNORECASE,
 )
 _ADVERB = re.compile(r"\A(?:therefore|thus|definitely|clearly|indeed|certainly),?[ ]", re.IGNORECASE)
 _TAKEN_BACK = re.compile(
@@ -76,12 +77,13 @@ def letter(answer: str, choices: Sequence[str] = (), *, announced: bool = True) 
 
 def _stands(letter: str, behind: str, choices: Sequence[str]) -> bool:
     """Whether a letter at the start of an answer is all that it settles on: not denied, corrected or one of several."""
+    place, said = ord(letter) - ord("A"), words(re.sub(r"^[\s).:\]-]+", "", behind))
+    options = [words(text) for text in choices]
+    if place < len(options) and said == options[place]:
+        return True  # whatever words that option has: "and shout", "wait for"
     if _SECOND_LETTER.match(behind) or _JOINED.match(behind) or _TAKEN_BACK.search(behind):
         return False
-    if not choices:
-        return True
-    place, said = ord(letter) - ord("A"), words(re.sub(r"^[\s).:\]-]+", "", behind))
-    return place < len(choices) and said not in {words(text) for at, text in enumerate(choices) if at != place}
+    return not choices or (place < len(options) and said not in options)
 
 
 TRUTH = re.compile(r"\b(yes|no|true|false|valid|invalid)\b", re.IGNORECASE)

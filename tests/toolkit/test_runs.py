@@ -47,7 +47,6 @@ def test_the_same_recipe_and_records_always_lie_in_the_same_place(folders: Any) 
         ("student.seed=1", [True, True, True, True]),
         ("student.from_config.hidden_size=48", [True, True, True, True]),
         ("student.tokenizer.vocab_size=600", [True, True, True, True]),
-        ("student.prompt_format=chat", [False, True, True, True]),
         ("student.use_peft=true", [False, True, True, True]),
         ("decode.max_new_tokens=8", [False, False, False, True]),
         ("publish=null", [False, False, False, False]),

@@ -206,7 +206,6 @@ def test_the_extractor_looks_at_what_was_answered(text: str, kind: str, answer: 
 @pytest.mark.parametrize(
     "text",
     [
-        "We get 7. The answer is <think>is it?</think> 8.",  # what announces it stands apart from it
         "The answer is <think>5",
         "Sure.<|im_end|><think>a</think>The answer is 5.",  # behind a run-on
     ],
