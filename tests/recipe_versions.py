@@ -19,7 +19,7 @@ _OUTSIDE = ("recipe", "publish", "output_dir", "hub_dir")
 _OF_THE_DATASET = ("title", "summary", "license", "source_terms", "language", "check_against", "tokenizer", "collect")
 
 # Keys of a teacher that the schema has gained, as they are where nobody sets them: those change no older recipe.
-_GAINED = {key: "sampling" for key in ("temperature", "top_p", "seed", "stop")} | {"request": {}, "query": {}}
+_GAINED = dict.fromkeys(("temperature", "top_p", "seed", "stop"), "sampling") | {"request": {}, "query": {}}
 
 
 def recipes() -> list[Path]:
