@@ -265,7 +265,7 @@ WHOLE = re.compile(
 )
 
 
-@settings(max_examples=1_500)
+@settings(max_examples=600)
 @given(st.lists(st.sampled_from(PIECES), max_size=9))
 def test_what_is_read_out_of_any_signs_is_one_whole_numeral_by_another_grammar(pieces: list[str]) -> None:
     text = "".join(pieces)
