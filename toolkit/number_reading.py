@@ -153,6 +153,8 @@ def _only_number(said: str, may_go_on: bool) -> Fraction | None:
         return None
     sign = _sign_before(said[: match.start()])
     below = Fraction(match["below"] or 1)
+    if match["inner"] and "-" in (match["sign"] or ""):
+        return None
     if sign is None or not below or (match["below"] and "." in match["value"]):
         return None
     digits = re.sub(f"[,'{GROUPING_SPACE}]", "", match["value"])
@@ -189,7 +191,8 @@ def _is_foreign_digit(character: str) -> bool:
 _PART_OF_SOMETHING = re.compile(
     r"""[+*/^×÷·⋅∙√∛∜±∓<>≤≥≠≮≯!&|_\\∈∑∏∫π∞¬→⇒-][ ]?\Z   # the right side of an operator
     | [\w)\]}+*/^×÷·-][ ]?[(\[][ ]?\Z                    # f(5), (2)(5), -(5)
-    | [)\]%,]\Z | (?<![\w'])[b-zB-HJ-Z](?:[ ]|,[ ]|\([ ]?)?\Z         # x 5, "(x, 5)"
+    | [)\]%,]\Z | (?<![\w'])[b-zB-HJ-Z],?[ ]?[(\[]?[ ]?\Z    # x 5, "(x, 5)"
+    | \A[ ]*[,;%)\]] | [+×÷^|∑∏%!] | (?<!\*)\*(?!\*) | (?<![A-Za-z])/ | /(?![A-Za-z])   # what is left of a formula
     | [<>≤≥≠±√∛≮≯∈∞]""",
     re.VERBOSE,
 )
@@ -213,7 +216,7 @@ def _sign_before(before: str) -> int | None:
     negative = _NEGATIVE.search(bare)
     words = _WORD.findall(before[: negative.start()] if negative else before)
     taken = any(word.lower() in TAKING for word in words)
-    if re.search("[0-9]", before) or taken or _TAKING_SIGNS.search(before):
+    if before.count(")") > before.count("(") or re.search("[0-9]", before) or taken or _TAKING_SIGNS.search(before):
         return None
     if negative:
         words = bare[: negative.start()].split()
@@ -254,7 +257,9 @@ _CLOSED = re.compile(
 )
 _VARIABLE = re.compile(r"[ ]?(?:[b-fi-kn-rt-zB-EG-IKMO-RTX-Z]|[πθλα]|pi)(?![\w'’.])")
 _NEXT_WORD = re.compile(r"[ -]([^\W\d_]+|‰)(?!\w)")
-_GOES_ON = re.compile(r"\A[ ]?(?:[-/](?:[ ]|\Z)|[(\[])|\A[,;][ ]?(?:[b-zB-HJ-Z])(?![\w'’.])")  # "5 - the rest", "5, y"
+_GOES_ON = re.compile(
+    r"\A[,;:]?[ ]?(?:[-/](?:[ /]|\Z)|[(\[])|\A[,;][ ]?(?:[b-zB-HJ-Z])(?![\w'’.])"
+)  # "5 - the rest", "5, y"
 _A_LETTER_THAT_IS_A_WORD = re.compile(r" (?:[ayo]|I) [A-Za-z]")
 _OPERATOR = re.compile(r"[+×÷^√±∓≤≥≠<>∞π∫∑→⇒|…!]|\.\.|(?<![*\w])\*(?![*\s])|(?<=\s)\*(?=\s)")
 _CHANGES_THE_NUMBER = re.compile(
