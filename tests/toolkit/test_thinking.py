@@ -246,6 +246,7 @@ def test_any_text_is_split_once_and_for_all(text: str) -> None:
     left_open(text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("before", ["", "<think>", "<think></think>"])
 def test_a_long_text_takes_a_fraction_of_a_second(before: str) -> None:
     units = [
