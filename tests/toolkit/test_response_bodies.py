@@ -211,7 +211,6 @@ print(peak() - before, store.failure(Request("m", (("user", "bomb"),))))
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["online", "batch"])
 def test_memory_stays_flat_under_a_bomb(tmp_path: Path, mode: str) -> None:
     # 1 GB in 1 MB: an answer that goes on and on.
