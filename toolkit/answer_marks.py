@@ -50,11 +50,15 @@ def tidy(answer: str) -> str:
     answer = re.sub(r"\*\*([^*\n]{1,300})\*\*", r"\1", answer.strip())
     full_stop = True
     for _ in range(6):  # marks nest, as in **"Paris."**; bounded, so that 1 MB of them costs no more
+        before = answer
         if full_stop and len(answer) > 1 and answer.endswith(".") and answer[-2] != ".":
             answer, full_stop = answer[:-1].rstrip(), False
         answer = answer.removeprefix("**").removesuffix("**").strip()
         for left, right in _WRAPPERS:
-            inner = answer[len(left) : len(answer) - len(right)]
-            if answer.startswith(left) and answer.endswith(right) and inner.strip() and right not in inner:
-                answer = inner.strip()
+            if answer.startswith(left) and answer.endswith(right):
+                inner = answer[len(left) : len(answer) - len(right)]
+                if inner.strip() and right not in inner:
+                    answer = inner.strip()
+        if answer == before:
+            break
     return answer

@@ -151,7 +151,8 @@ def _find(text: str) -> _Clause:
     start, end = _visible(text)
     body = text[:end].rstrip()
     searched = max(start, len(body) - SEARCHED)
-    clause = _by_label(body, start, searched) or _by_phrase(body, start, searched)
+    marks = list(_MARK.finditer(body, searched))[-EMPTY_CLAUSES:]
+    clause = _by_label(body, start, searched, marks[-1].start() if marks else -1) or _by_phrase(body, start, marks)
     if clause is None and (foreign := foreign_clauses.find(body, searched)) is not None:
         answer = tidy(foreign.bare(_announced(body, foreign.end)))
         clause = _Clause(foreign.start, answer, True, False, foreign.decimal_comma)
@@ -163,9 +164,8 @@ def _find(text: str) -> _Clause:
     return _Clause(end, tidy(sentences[-1]), False, bare)
 
 
-def _by_label(body: str, start: int, searched: int) -> _Clause | None:
+def _by_label(body: str, start: int, searched: int, last_mark: int) -> _Clause | None:
     """The clause of a last line "#### 15" or "A: 15", and of a line "#### 15" above closing words."""
-    last_mark = max((mark.start() for mark in _MARK.finditer(body, searched)), default=-1)
     last_line = max(start, body.rfind("\n") + 1)
     labelled = _LAST_LINE_MARK.match(body, last_line)
     if labelled and last_mark < last_line:
@@ -191,9 +191,8 @@ _RETRACTED = re.compile(
 )
 
 
-def _by_phrase(body: str, start: int, searched: int) -> _Clause | None:
+def _by_phrase(body: str, start: int, marks: list[re.Match[str]]) -> _Clause | None:
     """The clause of the last phrase or box that has an answer; an empty one where what it says is no whole answer."""
-    marks = list(_MARK.finditer(body, searched))[-EMPTY_CLAUSES:]
     for position in reversed(range(len(marks))):
         begin, end = marks[position].span()
         boxed = marks[position].group().startswith("\\")
