@@ -118,8 +118,6 @@ def _exactly(one: Any, other: Any) -> bool:
 
     if isinstance(one, sympy.Interval) and isinstance(other, sympy.Interval):
         return _exactly(one.start, other.start) and _exactly(one.end, other.end)
-    if isinstance(one, sympy.FiniteSet) and isinstance(other, sympy.FiniteSet):
-        return all(any(_exactly(each, gold) for each in one.args) for gold in other.args)
     if isinstance(one, sympy.MatrixBase) and isinstance(other, sympy.MatrixBase):
         return all(map(_exactly, one.flat(), other.flat()))
     if isinstance(one, sympy.Eq) and isinstance(other, sympy.Eq):

@@ -211,7 +211,7 @@ _NEGATIVE_AT_THE_END = re.compile(r"(?:moins|menos|minus|negative?|negativo|负|
 
 def _sign_before(before: str) -> int | None:
     """Return 1 or -1, the sign that the words before a numeral give it; None where it is part of something."""
-    bare = before.replace("**", "").rstrip("$£€¥₹*_\"'` ")
+    bare = before.rstrip("$£€¥₹*_\"'` ")
     bare = bare + " " if bare and before[-1:] == " " else bare
     negative = _NEGATIVE.search(bare)
     words = _WORD.findall(before[: negative.start()] if negative else before)

@@ -153,6 +153,17 @@ def test_what_is_not_wholly_one_number_is_none(text: str) -> None:
     assert extract(f"So $\\boxed{{{text}}}$.", "number") is None
 
 
+def test_scales_of_east_asia_are_values() -> None:
+    scales = {"百": 2, "千": 3, "万": 4, "萬": 4, "만": 4, "亿": 8, "億": 8, "억": 8}
+    assert {sign: number(f"3{sign}") for sign in scales} == {sign: 3 * 10**power for sign, power in scales.items()}
+    assert number("3百万个") == 3_000_000
+
+
+def test_letters_that_are_words_are_no_variables_and_other_digits_before_spoil_a_number() -> None:
+    assert [number(text) for text in ("5 I think", "5 a day")] == [5, 5]
+    assert [number(text) for text in ("A4 paper 5", "5 b", "5 I")] == [None, None, None]
+
+
 def test_where_a_comma_is_the_decimal_mark_three_digits_behind_a_mark_are_refused() -> None:
     read = {
         text: number(text, decimal_comma=True)
