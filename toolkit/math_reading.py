@@ -76,7 +76,9 @@ _MEMBER = re.compile(r"^ *[a-z] *\\in(?![a-z]) *(?=[(\[\\])")  # "x in (2, 3]" i
 def _plus_and_minus(item: str) -> list[str]:
     r"""Return the two values of `3 \pm 1`."""
     parts = re.split(r"\\pm(?![a-z])", item)
-    return [(parts[0] + sign + parts[1]).strip().removeprefix("+") for sign in "+-"] if len(parts) == 2 else [item]
+    return (
+        [(parts[0] + sign + parts[1]).strip().removeprefix("+").strip() for sign in "+-"] if len(parts) == 2 else [item]
+    )
 
 
 def _inside(text: str) -> str | None:
@@ -149,7 +151,10 @@ _SPELLINGS = [
         (r"\\(?:lvert|rvert|vert|mid)(?![A-Za-z])", "|"),
         (r"\\(?:text(?:rm|bf|it)?|mathrm|mbox) ?\{ *(?:,? *(?:and|or) *)\}", ","),
         (rf"\\(?:text|mathrm|operatorname\*?) ?\{{ *({_FUNCTIONS}) *\}}", r"\\\1 "),
-        (r"\\(?:text|mathrm|mathit|mathbf|textbf|operatorname) ?\{ *([A-Za-z]) *\}", r"{\1}"),
+        (
+            r"\\(?:text|mathrm|mathit|mathbf|textbf|operatorname) ?\{ *([A-FI-KM-Za-fi-kn-rt-z]) *\}",
+            r"{\1}",
+        ),  # no units
         (r"\\varnothing(?![A-Za-z])|\\\{ *\\\}", r"\\emptyset "),
         (r"\\leqs?lant(?![A-Za-z])|\\leq(?![A-Za-z])|<=", r"\\le "),
         (r"\\geqs?lant(?![A-Za-z])|\\geq(?![A-Za-z])|>=", r"\\ge "),
