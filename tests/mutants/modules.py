@@ -33,7 +33,6 @@ MODULES: dict[str, tuple[str, ...]] = {
     "store_rows": ("test_store", "test_store_files"),
     "swaps": ("test_swaps", "test_transforms"),
     "tokenized_views": ("test_encoding", "test_stage_views", "test_soft_targets"),
-    "thinking": ("test_thinking",),
     "token_budget": ("test_token_budget",),
     "transforms": ("test_transforms",),
     "version_rules": ("test_version_rules",),
