@@ -101,29 +101,19 @@ def truth(answer: str, *, at_edge: bool = False) -> str | None:
     if not found or answer.rstrip("\"'*_) ").endswith("?") or _UNSETTLED.search(answer):
         return None
     first, rest = found[0], answer[found[0].end() :]
+    if first[1].lower() == "no" and not _NO_BY_ITSELF.match(rest):
+        return None  # "no idea": it belongs to the word behind it
+    meanings = {same_truth(match[1]) for match in found}
     if not re.search(r"\w", answer[: first.start()]):
         opposed = _OPPOSITE.get(first[1].lower()) in (match[1].lower() for match in found)
-        several = re.match(r"[\s,/]*(?:or|and|nor)\b|/|[ ]\w*[ ]?\(?(?:yes|no)\b|[.?!][ ]", rest, re.IGNORECASE)
-        adjective = first[1].lower() == "no" and not _NO_BY_ITSELF.match(rest)
-        return (
-            None
-            if opposed
-            or adjective
-            or (several and len({same_truth(match[1]) for match in found}) > 1)
-            or (
-                several
-                and several.group().strip(" ,/").lower() in ("or", "and", "nor", "/", "")
-                and not several.group().startswith((".", "?", "!"))
-            )
-            else first[1]
-        )
-    if len({same_truth(match[1]) for match in found}) > 1 or (at_edge and re.search(r"\w", answer[found[-1].end() :])):
-        return None
-    if first[1].lower() == "no" and not _NO_BY_ITSELF.match(rest):
-        return None
-    return None if _HEDGE.search(answer) else first[1]
+        corrected = len(meanings) > 1 and _CORRECTED.match(rest)
+        return None if opposed or corrected or _AND_ANOTHER.match(rest) else first[1]
+    at_its_edge = not at_edge or not re.search(r"\w", answer[found[-1].end() :])
+    return first[1] if len(meanings) == 1 and at_its_edge and not _HEDGE.search(answer) else None
 
 
+_AND_ANOTHER = re.compile(r"[\s,/]*(?:or|and|nor)\b|/", re.IGNORECASE)
+_CORRECTED = re.compile(r"[ ]\w*[ ]?\(?(?:yes|no)\b|[.?!]+[ ]", re.IGNORECASE)  # "Yes (A) No (B)", "yes... no"
 _NO_BY_ITSELF = re.compile(
     r"[^\w\s]|\s*\Z|\s+[^\w\s]|\s+(?:it|he|she|they|we|you|i|this|that|these|those|the|there|a|an|because|since|as|not)\b",
     re.IGNORECASE,

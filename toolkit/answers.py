@@ -69,7 +69,7 @@ class _Clause(NamedTuple):
     answer: str  # the raw answer, tidied
     announced: bool  # by a phrase, a box or a mark; otherwise this is the last sentence, whatever it says
     bare: bool  # there is nothing else in the text
-    decimal_comma: bool = False  # the clause is of a language that writes 3,5 for 3.5
+    foreign: foreign_clauses.ForeignClause | None = None  # the clause of another language that announced it
 
 
 def _visible(text: str) -> tuple[int, int]:
@@ -103,16 +103,17 @@ def _boxed(text: str, start: int) -> tuple[str, int]:
     return "", len(text)
 
 
-# Around a box that holds all of the answer stand words, marks and an equals sign.
+# Around a box that holds all of the answer stand words (glued to it in Chinese), marks and an equals sign. A minus with
+# a blank behind it that opens a line is a bullet.
 _BEFORE_PART = re.compile(
     r"""(?: \\(?:sqrt|[dtc]?frac|times|cdot|pm|mp|div|sin|cos|tan|log|ln)(?:\[[^\]]*\])?(?:{[^{}]*})?\s*{?
-    | [\^_+/×÷±]\s* | \s[<>≤≥≠]\s* | (?<!\*)\*\s* | (?<=\S)[-]\s* | (?<=[$\n(\[=])\s*-\s* | \A-\s* | \w | \w\(
-    | (?:\b(?:not|never|cannot[ ]be)|n't)\b[^.,;:!?\n]{0,12} )\Z""",
+    | [\^_+/×÷±]\s* | \s[<>≤≥≠]\s* | (?<!\*)\*\s* | (?<=\S)-\s* | (?<=[$(\[=])\s*-\s* | (?<=\n)- | \A-
+    | [0-9)] | (?<![A-Za-z])[A-Za-z]\(? | (?:\b(?:not|never|cannot[ ]be)|n't)\b[^.,;:!?\n]{0,12} )\Z""",
     re.VERBOSE | re.IGNORECASE,
 )
 _BEHIND_PART = re.compile(
-    r"""\s*(?:\^ | _\w | \\(?:sqrt|times|cdot|pi|pm|mp|div|[dtc]?frac|ldots|dots)) | [0-9A-Za-z!(\\]?(?<=[0-9A-Za-z!(])
-    | [ ]?[-+*/×÷][ ]?[0-9\\] | [ ]+(?:hundred|thousand|million|billion|trillion|dozen)""",
+    r"""\s*(?:\^ | _\w | \\(?:sqrt|times|cdot|pi|pm|mp|div|[dtc]?frac|ldots|dots)) | [0-9A-Za-z!]
+    | \([^()]{0,20}[0-9=+*/^] | [ ]?[-+*/×÷][ ]?[0-9\\] | [ ]+(?:hundred|thousand|million|billion|trillion|dozen)""",
     re.VERBOSE | re.IGNORECASE,
 )
 _BETWEEN_BOXES = re.compile(
@@ -155,7 +156,7 @@ def _find(text: str) -> _Clause:
     clause = _by_label(body, start, searched, marks[-1].start() if marks else -1) or _by_phrase(body, start, marks)
     if clause is None and (foreign := foreign_clauses.find(body, searched)) is not None:
         answer = tidy(foreign.bare(_announced(body, foreign.end)))
-        clause = _Clause(foreign.start, answer, True, False, foreign.decimal_comma)
+        clause = _Clause(foreign.start, answer, True, False, foreign)
     if clause is not None:
         return clause
     last_line = max(start, body.rfind("\n") + 1)
@@ -303,7 +304,8 @@ def extract(text: str, kind: str = "auto", choices: Sequence[str] = ()) -> str |
     """
     clause = _find(plain(split_thinking(text)[0]))
     if _known(kind) == "number":
-        value = number(clause.answer, alone=not clause.announced, decimal_comma=clause.decimal_comma)
+        comma = clause.foreign is not None and clause.foreign.decimal_comma
+        value = number(clause.answer, alone=not clause.announced, decimal_comma=comma)
         return None if value is None else numeral(value)
     if kind == "choice":
         letter = readings.letter(clause.answer, choices, announced=clause.announced)
@@ -361,7 +363,7 @@ def split_answer(text: str) -> tuple[str, str | None]:
     said = plain(text)
     clause = last = _find(said)
     start = clause.start
-    for _ in range(EMPTY_CLAUSES if not clause.decimal_comma else 0):
+    for _ in range(EMPTY_CLAUSES if clause.foreign is None else 0):  # else once: nine languages
         if not last.announced or last.answer != clause.answer:
             break
         start = last.start

@@ -30,7 +30,7 @@ from toolkit.thinking import split_thinking
 
 pytestmark = pytest.mark.slow
 
-TRIED = int(os.environ.get("COT_FUZZED", "5000"))
+TRIED = int(os.environ.get("COT_FUZZED", "10000"))
 IN_BUILDERS = TRIED // 40
 CPU_S = 2.0  # of computing for one completion
 RUN_S = 0.2  # for a run of LIMIT characters: a pattern that is quadratic takes seconds, the others milliseconds
@@ -113,7 +113,7 @@ def test_any_mixture_of_what_the_patterns_look_for_is_judged(text: str, asked: P
     assert read is None or read.strip()
 
 
-@pytest.mark.parametrize("around", ["{}", "{}Therefore, the answer is 7.", "Therefore, the answer is {}"])
+@pytest.mark.parametrize("around", ["{}", "{}Therefore, the answer is 7.", "Therefore, the answer is {}", "x\n{}"])
 def test_no_pattern_looks_at_a_run_once_for_each_of_its_places(around: str) -> None:
     text = PROBLEMS[-1]
     for unit in UNITS:

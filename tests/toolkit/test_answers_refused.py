@@ -118,6 +118,10 @@ NO_NUMBER = {
     "formulas": [r"\sqrt{x} = 5", "5 when x = 2", r"a = 5 \\ b = 3"],
 }
 NOT_ANSWERED = [
+    r"-\boxed{5}",
+    r"x = -\boxed{5}",
+    r"$x\boxed{5}$",
+    r"\boxed{5}(2+3)",
     r"$-\boxed{5}$",
     r"$\sqrt{\boxed{5}}$",
     r"$\frac{1}{\boxed{5}}$",
@@ -284,6 +288,15 @@ UNLIKE = [
     (r"\frac123", r"\frac{12}{3}"),
 ]
 READ = [
+    ("答案是\\boxed{18}", "number", "18"),
+    ("因此\\boxed{5}。", "number", "5"),
+    ("The answer is\\boxed{5}.", "number", "5"),
+    ("- \\boxed{5}", "number", "5"),
+    ("$\\displaystyle\\boxed{5}$", "number", "5"),
+    ("{\\color{red}\\boxed{5}}", "number", "5"),
+    ("\\text{Answer: }\\boxed{5}", "number", "5"),
+    ("\\boxed{5}（个）", "number", "5"),
+    ("The answer is <think>is it?</think> 8.", "number", "8"),
     (r"So $\sqrt{16} = 4$. The answer is $\sqrt{16} = 4$.", "number", "4"),
     (r"\boxed{2^{10} = 1024}", "number", "1024"),
     ("The answer is 18, because she sells 9 eggs at $2 each.", "number", "18"),

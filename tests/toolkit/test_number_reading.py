@@ -276,7 +276,7 @@ WHOLE = re.compile(
 )
 
 
-@settings(max_examples=600)
+@settings(max_examples=1_500)
 @given(st.lists(st.sampled_from(PIECES), max_size=9))
 def test_what_is_read_out_of_any_signs_is_one_whole_numeral_by_another_grammar(pieces: list[str]) -> None:
     text = "".join(pieces)
@@ -298,13 +298,13 @@ def test_what_is_read_out_of_any_signs_is_one_whole_numeral_by_another_grammar(p
 
 @pytest.mark.parametrize("unit", ["7 and 7 ", "7 and ", "(7) ", "1/2 ", "1,", "million ", "x = ", "\\frac{1}{", "{7}"])
 def test_a_long_clause_is_read_without_recursion(unit: str) -> None:
-    number(unit * 2_000)
+    assert number(unit * 2_000) is None
 
 
 @given(st.text(st.characters(exclude_categories=())))
 def test_nothing_raises(text: str) -> None:
-    number(plain(text))
-    number(plain(text), alone=True, decimal_comma=True)
+    for value in (number(plain(text)), number(plain(text), alone=True, decimal_comma=True)):
+        assert value is None or isinstance(value, Fraction)
 
 
 VULGAR = {"½": "1/2", "⅓": "1/3", "⅔": "2/3", "¼": "1/4", "¾": "3/4", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5"}

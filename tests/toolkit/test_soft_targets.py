@@ -147,7 +147,7 @@ def test_a_word_without_its_space_is_another_token() -> None:
 @st.composite
 def two_cuts(draw: Any) -> tuple[str, list[int], list[int]]:
     """Draw a text and two ways to cut it into tokens, as the places of their ends."""
-    text = draw(st.text("ab ", min_size=1, max_size=12).filter(str.strip))  # a blank text is no answer
+    text = draw(st.text("ab ", min_size=1, max_size=12))
     inner = st.sets(st.integers(1, len(text) - 1)) if len(text) > 1 else st.just(set())
     return text, *(sorted({*draw(inner), len(text)}) for _ in range(2))
 
@@ -166,7 +166,9 @@ def test_just_the_tokens_that_begin_and_end_together_are_aligned(
     said = teacher(before, *(text[i:j] for i, j in pieces(text, of_teacher)), after)
     aligned = align(pieces(text, of_student), ids, place(said, text, text, 0), text, known)
     both = set(pieces(text, of_teacher)) & set(pieces(text, of_student))
-    assert [piece for piece, target in zip(pieces(text, of_student), aligned, strict=True) if target] == sorted(both)
+    assert [piece for piece, target in zip(pieces(text, of_student), aligned, strict=True) if target] == (
+        sorted(both) if text.strip() else []
+    )  # blank: no answer
     assert all(target is None or target == SoftTarget((own,), (1.0,)) for own, target in zip(ids, aligned, strict=True))
 
 
