@@ -118,9 +118,8 @@ def test_no_pattern_looks_at_a_run_once_for_each_of_its_places(around: str) -> N
     text = PROBLEMS[-1]
     for unit in UNITS:
         long = well_formed(around.format(unit * (LIMIT // len(unit)))).replace("\0", " ")
-        # The quickest of five: a busy machine slows some of them, a quadratic pattern all.
-        seconds = min(seconds_of_reading(long, text) for _ in range(5))
-        assert seconds < RUN_S, f"{seconds:.2f} s for {unit!r}"
+        # One of five: a busy machine slows some of them, a quadratic pattern all.
+        assert any(seconds_of_reading(long, text) < RUN_S for _ in range(5)), unit
 
 
 def seconds_of_reading(long: str, asked: Problem) -> float:

@@ -60,6 +60,12 @@ def test_an_override_moves_what_it_touches_and_what_comes_after(folders: Any, ov
     assert changed(folders, override) == moves
 
 
+def test_another_prompt_format_moves_what_is_trained_and_scored_by_it(folders: Any) -> None:
+    template = "student.chat_template='{{ messages[0].content }}{% if add_generation_prompt %}>{% endif %}'"
+    plain, chat = folders(template), folders(template, "student.prompt_format=chat")
+    assert [one != two for one, two in zip(plain, chat, strict=True)] == [False, True, True, True]
+
+
 @pytest.mark.parametrize(
     ("digests", "moves"),
     [

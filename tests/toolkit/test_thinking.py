@@ -264,8 +264,7 @@ def test_a_long_text_takes_a_fraction_of_a_second(before: str) -> None:
     ]
     for unit in units:
         text = before + unit * (200_000 // len(unit))
-        seconds = min(_seconds_of_splitting(text) for _ in range(3))
-        assert seconds < 0.4, f"{seconds:.2f} s for {unit!r}"
+        assert any(_seconds_of_splitting(text) < 0.4 for _ in range(3)), unit
 
 
 def _seconds_of_splitting(text: str) -> float:
