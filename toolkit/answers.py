@@ -185,9 +185,9 @@ _NOT_SAID = re.compile(
     r"\b(?:if|whether|suppose|assume|unless|doubt|wrong|incorrect|not)\b[^.,;:!?\n]{0,30}\Z", re.IGNORECASE
 )
 _RETRACTED = re.compile(
-    r"""\b(?:wait|actually|hold[ ]on|on[ ]second[ ]thought|scratch[ ]that|let[ ]me[ ](?:re|double)|no,)\b
+    r"""\b(?:wait|actually|hold[ ]on|on[ ]second[ ]thought|scratch[ ]that)\b | \blet[ ]me[ ](?:re|double)
     | \bthat(?:'s|[ ](?:is|was))[ ](?:wrong|incorrect|not[ ]right)
-    | \bI[ ]made[ ]an?[ ](?:mistake|error)\b | [.?!][ ]+No\b[.,!]""",
+    | \bI[ ]made[ ]an?[ ](?:mistake|error)\b | [.?!]\s+(?:hmm,?\s)?no\b[.,!]""",
     re.IGNORECASE | re.VERBOSE,
 )
 

@@ -134,7 +134,7 @@ _THREE_BEHIND_A_MARK = re.compile(r"[0-9][.,][0-9]{3}(?![0-9])")
 _DECIMAL_COMMA = re.compile(r"(?<![0-9.,])([0-9]+),([0-9]+)(?![0-9.,])")
 # "2x = 10" and "\sqrt{x} = 5" are no answers, and in "5 when x = 2" the answer stands before.
 _UNSOLVED = re.compile(
-    r"[0-9] ?[xyznk]\b|\\[a-z]+.*(?<![A-Za-z\\])[a-z](?![A-Za-z])"
+    r"[0-9] ?[xyznk]\b(?! ?[0-9(])|\\[a-z]+.*(?<![A-Za-z\\])[a-z](?![A-Za-z])"
     r"|[0-9].*\b(?:when|if|where|for|given|with|at) [A-Za-z]\w?\s*\Z"
 )
 # What stands between two signs is one expression: "x=2, y=3" and "a = 2 b = 3" are two equations.
@@ -250,7 +250,7 @@ _UNIT_POWER = re.compile(
     r"(?<=[ 0-9/])([kcmd]?m|in|ft|yd|mi|s|inch(?:es)?|feet|meters?|metres?|units?) ?(?:\^ ?[23]|[²³])(?![0-9])"
 )
 _CLOSED = re.compile(
-    r"""(?P<marks>["'”’)\]*_`]{0,4}) (?: [.,;:]? ["'”’)\]*_`]{0,4} \s* \Z                 # nothing more is said
+    r"""["'”’)\]*_`]{0,4} (?: [.,;:]? ["'”’)\]*_`]{0,4} \s* \Z                 # nothing more is said
       | [.,;:]? [ \n]+ (?: [^\W\d_] | ["'“‘*_`(—-] ) | [.,;:] (?=[^\W\d_]) | —      # or words follow
       | /[ ]?[A-Za-z]{2} | /[hs]\b | -[A-Za-z]{2} )""",
     re.VERBOSE,

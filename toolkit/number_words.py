@@ -6,7 +6,7 @@ languages are refused: 5 billones are not 5e9.
 
 from __future__ import annotations
 
-MONTHS = r"(?:Jan|Febr)uary|March|April|May|June|July|August|(?:Sept|Nov|Dec)ember|October"
+MONTHS = r"(?:(?:Jan|Febr)uary|March|April|May|June|July|August|(?:Sept|Nov|Dec)ember|October)"
 
 
 def _words(table: str) -> frozenset[str]:

@@ -118,6 +118,8 @@ NO_NUMBER = {
     "formulas": [r"\sqrt{x} = 5", "5 when x = 2", r"a = 5 \\ b = 3"],
 }
 NOT_ANSWERED = [
+    "The answer is 5. Let me recheck that.",
+    "The answer is 5. Hmm, no, it is more.",
     r"-\boxed{5}",
     r"x = -\boxed{5}",
     r"$x\boxed{5}$",
@@ -288,6 +290,9 @@ UNLIKE = [
     (r"\frac123", r"\frac{12}{3}"),
 ]
 READ = [
+    ("The answer is 4 x 5 = 20.", "number", "20"),
+    ("The answer is 5 apples in May.", "number", "5"),
+    ("The answer is what May has: 5.", "number", "5"),
     ("答案是\\boxed{18}", "number", "18"),
     ("因此\\boxed{5}。", "number", "5"),
     ("The answer is\\boxed{5}.", "number", "5"),
