@@ -118,7 +118,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Requests(Generic[Item]):
-    """The requests of one round: as many as there are items, each made when it is its turn and kept by nobody."""
+    """The requests of one round: as many as there are items, each made when its turn comes, and not kept."""
 
     items: Sequence[Item]
     make: Callable[[Item], Request]

@@ -51,7 +51,7 @@ class BuildReport:
         collected: What was asked of all teachers; all zero where there is none.
         ledger: What this run has spent.
         cost: What the completions of the rows cost, as the card says it, teacher by teacher where there are several;
-            empty where nobody is paid.
+            empty where the teacher costs nothing.
         shares: Key share by unit (`words`, `tokens`) and task; empty for data without wrong chains.
     """
 

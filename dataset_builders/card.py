@@ -72,7 +72,7 @@ class Origin:
         rows_digest: Digest of the rows.
         templates: Labels of the prompt templates that were used.
         usage: `completions` that were read, their `prompt_tokens` and `completion_tokens`.
-        cost: What these cost; empty where nobody is paid.
+        cost: What these cost; empty where the teacher costs nothing.
         recipe: The recipe that asks for the dataset, as YAML; empty where none does.
         hub_dir: The local hub, where its earlier versions lie.
     """

@@ -95,7 +95,7 @@ def unreadable(text: str, finish_reason: str, max_characters: int) -> str | None
     """Return why a completion is not read at all, None where it is; arguments as of `parse`."""
     if len(text) > max_characters:
         return f"longer than {max_characters} characters"
-    # Also of stores and recordings that are older than the rule, or somebody else's.
+    # Checked here too, since stores and recordings may be older than the rule or come from elsewhere.
     ended = understood(finish_reason)
     if ended is None:
         return fault_of(finish_reason)
@@ -143,7 +143,7 @@ def without_marks(text: str) -> str:
 
 
 def ready_made(origin: str, model: str, text: str) -> dict[str, Any]:
-    """Return the provenance columns of a chain that nobody was asked for.
+    """Return the provenance columns of a chain that no teacher was asked for.
 
     Args:
         origin: What stands for the teacher: `paired`, `written` or `decomposed`.
@@ -184,7 +184,7 @@ def dual_record(
 ) -> dict[str, Any]:
     """Return the record of one dual CoT, or of what was left of it when it was rejected.
 
-    Key spans are set in records without a reason only, so nothing is aligned that nobody will train on.
+    Key spans are set in records without a reason only, so rejected pairs are not aligned.
     """
     right_spans: list[tuple[int, int]] = []
     wrong_spans: list[tuple[int, int]] = []

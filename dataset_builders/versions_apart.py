@@ -55,13 +55,13 @@ def changelog(
     folder = hub.folder(hub_dir, "dataset", repo_id, before[-1])
     card = hub.card_text(folder / CARD) if (folder / CARD).exists() else ""
     file = folder / "recipe.yaml"
-    told = [
+    said = [
         *_rows(_splits(card), splits),
         *_settings(file.read_text(encoding="utf-8") if file.is_file() else "", recipe),
         *_builder(_BUILT_BY.search(card), builder_version, changes),
         *([] if _splits(card) != splits else _contents(_ROWS.search(card), digests)),
     ]
-    entry = f"{revision}, after {before[-1]}: {'; '.join(told) or 'rows and settings are the same'}."
+    entry = f"{revision}, after {before[-1]}: {'; '.join(said) or 'rows and settings are the same'}."
     block = _BLOCK.search(card)
     earlier = [line.removeprefix("- ") for line in (block[1] if block else "").splitlines() if line.startswith("- v")]
     return [entry, *earlier]
@@ -73,8 +73,8 @@ def _counted(splits: Mapping[str, int]) -> str:
 
 def _splits(card: str) -> dict[str, int]:
     """Return the rows by `config / split` as a card's front matter has them."""
-    told = split(card)[0].get("dataset_info") or []
-    infos = [told] if isinstance(told, dict) else told
+    listed = split(card)[0].get("dataset_info") or []
+    infos = [listed] if isinstance(listed, dict) else listed
     return {
         f"{info.get('config_name', 'default')} / {one['name']}": one["num_examples"]
         for info in infos

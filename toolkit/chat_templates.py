@@ -50,14 +50,16 @@ def check_template(template: str, tokens: Mapping[str, Any]) -> str:
     if asked == _rendered(template, tokens, [turn], opens_answer=False):
         # `[INST] ... [/INST]` needs no opening of its own; a template that writes one in front of answers does.
         try:
-            told = _rendered(template, tokens, [turn, {"role": "assistant", "content": _ANSWER}], opens_answer=False)
+            rendered = _rendered(
+                template, tokens, [turn, {"role": "assistant", "content": _ANSWER}], opens_answer=False
+            )
         except UserError:
-            told = asked + _ANSWER  # some templates render no answers
-        between = told.removeprefix(asked).partition(_ANSWER)[0]
-        is_blind = told == asked + asked.replace(
+            rendered = asked + _ANSWER  # some templates render no answers
+        between = rendered.removeprefix(asked).partition(_ANSWER)[0]
+        is_blind = rendered == asked + asked.replace(
             PROBE, _ANSWER
         )  # one form for all roles, what follows it opens answers
-        opens = is_blind or (told.startswith(asked) and not between.strip())
+        opens = is_blind or (rendered.startswith(asked) and not between.strip())
         if not opens or not asked.rpartition(PROBE)[2].strip():
             raise UserError(
                 f"{_WHERE}: ignores add_generation_prompt, so a question ends with {asked[-30:]!r} and nothing opens "

@@ -1,4 +1,4 @@
-"""One process, or one group of processes, in a folder at a time; whoever comes second is told who is there.
+"""One process, or one group of processes, in a folder at a time; the second one gets an error that names the first.
 
 The lock is the operating system's: it ends with the process that holds it, however that ends. What lies in the file
 only names the holder.

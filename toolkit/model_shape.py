@@ -29,7 +29,7 @@ def shape_of_model_faults(config: Mapping[str, Any], architecture: Architecture)
     """Give key and text of everything that makes no model of a configuration.
 
     Args:
-        config: `student.from_config`. A value of a wrong type is told elsewhere and passed over here.
+        config: `student.from_config`. A value of a wrong type is reported elsewhere and passed over here.
         architecture: That of its `model_type`.
     """
     faulty = set()
@@ -64,7 +64,7 @@ def _single(config: Mapping[str, Any], architecture: Architecture) -> Found:
 
 
 def _heads(config: Mapping[str, Any], architecture: Architecture, sizes: Mapping[str, Any]) -> Found:
-    """Check that sizes go with each other; told of the one that the recipe sets, of the last one where it sets both."""
+    """Check that sizes go with each other; a fault names the one that the recipe sets, the last where it sets both."""
     hidden, heads, key_heads = (
         sizes[name] if isinstance(sizes[name], int) else None
         for name in ("hidden_size", "num_attention_heads", "num_key_value_heads")
@@ -80,9 +80,9 @@ def _heads(config: Mapping[str, Any], architecture: Architecture, sizes: Mapping
         return
     if key_heads is not None and heads % key_heads:
         key = architecture.key(config, "num_key_value_heads")
-        told = key if key in config else architecture.key(config, "num_attention_heads")
-        yield told, f"found {config.get(told)}: {key_heads} heads of keys and values do not divide {heads} heads"
+        at_key = key if key in config else architecture.key(config, "num_attention_heads")
+        yield at_key, f"found {config.get(at_key)}: {key_heads} heads of keys and values do not divide {heads} heads"
     head = own_head if isinstance(own_head, int) else hidden // heads
     if architecture.is_rotary and head % 2 and not architecture.is_partly_rotary(config):
-        told = "head_dim" if config.get("head_dim") is not None else at
-        yield told, f"found {config.get(told)}, which gives heads of {head}; rotary positions need an even number"
+        at_key = "head_dim" if config.get("head_dim") is not None else at
+        yield at_key, f"found {config.get(at_key)}, which gives heads of {head}; rotary positions need an even number"

@@ -5,7 +5,7 @@ that is only part of something (`4\sqrt{2}`, `\pm 3`, `x - 5`, `5 feet 6 inches`
 a wrong number that is called right costs more than a right one that is rejected. Values that are written in another
 way are theirs: `5 \times 10^3`, `2 \frac{22}{75}`, `1.5 million`, `12,34,567`.
 
-Nothing is computed: sums, products, roots and factorials that nobody worked out are no numbers.
+Nothing is computed: an open sum, a product, a root or a factorial is no number.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _SIGNS = [
 
 
 def _in_plain_signs(answer: str) -> str | None:
-    """Return the answer without LaTeX; None where a command or a brace is left, which nobody here understands."""
+    """Return the answer without LaTeX; None where a command or a brace is left."""
     plain = _CALCULATOR.sub("", answer)
     if "\\" in plain or "$" in plain or "{" in plain or "~" in plain:
         plain = _MATHEMATICAL_PAIR.sub(r" \1 ", plain.replace("\\$", "\\$ "))

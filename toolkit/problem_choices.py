@@ -92,13 +92,13 @@ def chosen(gold: Any, options: Options, column: str, names: AnswerNames | None) 
         way = f" by its {names}" if names else ""
         raise UserError(f"gold answer {gold!r} names none of the options {list(options.texts)}{way}")
     if len(set(found.values())) > 1:
-        told = " and ".join(f"{options.texts[place]!r} by its {way}" for way, place in found.items())
+        readings = " and ".join(f"{options.texts[place]!r} by its {way}" for way, place in found.items())
         raise UserError(
-            f"gold answer {gold!r} names {told}; say which it is: `columns.answer_names: {next(iter(found))}`"
+            f"gold answer {gold!r} names {readings}; say which it is: `columns.answer_names: {next(iter(found))}`"
         )
     place = next(iter(found.values()))
     # By its text an answer is the first of those that read the same, as the files of CommonsenseQA have them; what a
-    # letter or an index means where two options are one nobody can tell.
+    # letter or an index means is ambiguous where two options are equal.
     if set(found) != {"text"}:
         _are_distinct(options.texts, column)
     return place
@@ -113,7 +113,7 @@ def _readings(gold: Any, options: Options, column: str) -> dict[str, int]:
     name = written(gold, column)
     found: dict[str, int] = {}
     if options.labels:
-        # Names of the source, told apart by case: `a` is no `A` there.
+        # Names of the source, distinguished by case: `a` is no `A` there.
         for one in (name.strip("()."), name):
             if one in options.labels:
                 found["label"] = options.labels.index(one)

@@ -107,7 +107,7 @@ class _Reader:
         self.pieces: list[tuple[int, int, bool]] = []
         self.first = 0
         self.open: list[_Open] = []
-        self._names = Counter[str]()  # of the open blocks
+        self._names: Counter[str] = Counter()  # of the open blocks
         self._begin = 0
         self._is_harmony = False
         self._is_behind_block = False
